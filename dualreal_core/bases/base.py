@@ -1,0 +1,100 @@
+"""A base: a DiT with all that turns photos, clips and words into its inputs, and its outputs into frames.
+
+Everything outside `bases/` speaks one layout: frames (F, 3, H, W) in [-1, 1], latents (C, f, h, w), batches of them
+with a leading B, text (T, X) per prompt, reference embeddings (E,).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import torch
+from torch import nn
+
+from ..families import FamilyDescription
+from ..objective import Objective
+
+
+class Base(Protocol):
+    """What training and sampling need of a base model.
+
+    Attributes:
+        name: 'toyworld' or the model folder.
+        transformer: the DiT; its weights are frozen and never changed.
+        family: description of the DiT's class.
+        objective: how it is trained: noise schedule, target, loss.
+        latent_channels: C.
+        frame_multiple: valid clips have `frame_multiple * k + 1` frames (1: any number).
+        size_multiple: width and height are multiples of this.
+        default_size: (height, width) used when the user names none.
+        default_num_frames, default_fps, default_guidance_scale, default_num_steps: likewise.
+        condition_dim: E, or None where no image encoder is at hand (adapters then take no condition).
+        fingerprint: hash of the encoders' weights: the key under which cached latents are valid.
+    """
+
+    name: str
+    transformer: nn.Module
+    family: FamilyDescription
+    objective: Objective
+    latent_channels: int
+    frame_multiple: int
+    size_multiple: int
+    default_size: tuple[int, int]
+    default_num_frames: int
+    default_fps: float
+    default_guidance_scale: float
+    default_num_steps: int
+    condition_dim: int | None
+    fingerprint: str
+
+    def encoders(self) -> AbstractContextManager[None]:
+        """Loads text encoder, VAE and image encoder on entry and drops them from memory on exit.
+
+        `encode_text`, `encode_frames`, `decode_latents` and `embed_image` work only inside.
+        """
+
+    def encode_text(self, prompt: str) -> torch.Tensor:
+        """Text embedding (T, X) of one prompt."""
+
+    def encode_frames(self, frames: torch.Tensor) -> torch.Tensor:
+        """frames (F, 3, H, W) in [-1, 1] -> latents (C, f, h, w), normalised as the DiT expects. Deterministic."""
+
+    def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
+        """latents (C, f, h, w) -> frames (F, 3, H, W), clamped to [-1, 1]."""
+
+    def embed_image(self, frame: torch.Tensor) -> torch.Tensor:
+        """frame (3, H, W) in [-1, 1] -> reference embedding (E,)."""
+
+    def latent_shape(self, num_frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """Shape (C, f, h, w) of the latents of such a clip."""
+
+    def predict(self, latents: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        """Runs the DiT.
+
+        latents: (B, C, f, h, w); timestep: (B,) as the objective gives it; text: (B, T, X) -> (B, C, f, h, w).
+        """
+
+    def denoise(
+        self, latents: torch.Tensor, num_steps: int, generator: torch.Generator
+    ) -> Iterator["DenoisingStep"]:
+        """Yields the sampling steps; the caller answers each by calling `step.advance(model_output)`."""
+
+
+class DenoisingStep(Protocol):
+    """One sampling step: what the DiT is to see, and where its answer goes.
+
+    Attributes:
+        index, num_steps: position in the schedule.
+        timestep: scalar tensor for `Base.predict`.
+        latents: (B, C, f, h, w) current latents; after the last step, the result.
+    """
+
+    index: int
+    num_steps: int
+    timestep: torch.Tensor
+    latents: torch.Tensor
+
+    def advance(self, model_output: torch.Tensor) -> torch.Tensor:
+        """Takes the (guided) model output (B, C, f, h, w), returns the next latents."""

@@ -1,0 +1,92 @@
+"""Model folders on disk: what must be there, whether weight files are whole, and a fingerprint of them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+
+from ..errors import InputError
+
+FINGERPRINT_BYTES = 65536
+MAX_HEADER_BYTES = 100_000_000
+
+TensorShapes = dict[str, tuple[int, ...]]
+
+
+def read_json(path: Path) -> dict[str, object]:
+    """The object in a JSON file.
+
+    Raises:
+        InputError: missing file, or no JSON object.
+    """
+    if not path.is_file():
+        raise InputError(f"{path} is missing: download the whole model folder again.")
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path} is no valid JSON ({error}): download it again.") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no JSON object: download it again.")
+    return content
+
+
+def tensor_shapes(path: Path) -> TensorShapes:
+    """Names and shapes in a safetensors file, from its header alone.
+
+    Raises:
+        InputError: the file is no safetensors file, or shorter or longer than its header says.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        prefix = file.read(8)
+        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else 0
+        if not 2 <= length <= min(size - 8, MAX_HEADER_BYTES):
+            raise InputError(f"{path} is no safetensors file (a stub or a broken download): download it again.")
+        header = file.read(length)
+    try:
+        tensors = {name: entry for name, entry in json.loads(header).items() if name != "__metadata__"}
+        end = max((entry["data_offsets"][1] for entry in tensors.values()), default=0)
+        shapes = {name: tuple(entry["shape"]) for name, entry in tensors.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+        raise InputError(f"{path} has a broken safetensors header: download it again.") from error
+    if size != 8 + length + end:
+        raise InputError(f"{path} has {size} bytes but its header says {8 + length + end}: the download is incomplete, repeat it.")
+    return shapes
+
+
+def check_component(folder: Path) -> TensorShapes:
+    """Names and shapes of all weights of a component folder, after checking that config and weight files are whole.
+
+    Raises:
+        InputError: something is missing or broken.
+    """
+    if not folder.is_dir():
+        raise InputError(f"{folder.parent} has no folder {folder.name}/: download the whole model in diffusers layout.")
+    read_json(folder / "config.json")
+    paths = sorted(folder.glob("*.safetensors"))
+    if not paths:
+        raise InputError(f"{folder} has no .safetensors file: download the weights in safetensors format into it.")
+    return {name: shape for path in paths for name, shape in tensor_shapes(path).items()}
+
+
+def fingerprint(folders: Iterable[Path], *settings: str) -> str:
+    """SHA-256 over the names, sizes, first and last bytes of the weight files, the whole JSON files, and `settings`.
+
+    Only names relative to each folder count, so a moved model keeps its fingerprint.
+    """
+    digest = hashlib.sha256("\n".join(settings).encode())
+    for folder in folders:
+        for path in sorted((*folder.glob("*.json"), *folder.glob("*.model"), *folder.glob("*.safetensors"))):
+            size = path.stat().st_size
+            digest.update(f"\n{folder.name}/{path.name} {size}\n".encode())
+            with path.open("rb") as file:
+                if path.suffix != ".safetensors":
+                    digest.update(file.read())
+                    continue
+                digest.update(file.read(FINGERPRINT_BYTES))
+                file.seek(max(0, size - FINGERPRINT_BYTES))
+                digest.update(file.read(FINGERPRINT_BYTES))
+    return digest.hexdigest()

@@ -1,0 +1,51 @@
+"""StageBlender (paper, section 3.3): from denoising stage and content to the weights of both adapters, per block group."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from .adapter import zero_init
+
+
+class StageBlender(nn.Module):
+    """Predicts `w_identity = scale * share` and `w_motion = scale - w_identity` per sample and group of blocks.
+
+    The time embedding modulates (shift, scale, gate) the max-pooled tokens. The last layer starts at zero, so both
+    weights start at `scale / 2`.
+
+    Args:
+        time_dim: width E of the time embedding.
+        token_dim: width C of the tokens entering block 0.
+        num_groups: G, groups of consecutive blocks.
+        scale: sum of both weights.
+        floor: least share of either side, 0 as published; a floor keeps one side from being switched off altogether.
+        hidden_dim: width of the last hidden layer.
+    """
+
+    def __init__(
+        self, time_dim: int, token_dim: int, num_groups: int, scale: float = 0.2, floor: float = 0.0, hidden_dim: int = 128
+    ) -> None:
+        super().__init__()
+        self.modulation = nn.Linear(time_dim, 3 * time_dim)
+        self.tokens_in = nn.Linear(token_dim, time_dim)
+        self.norm = nn.LayerNorm(time_dim)
+        self.expand = nn.Linear(time_dim, 4 * time_dim)
+        self.contract = nn.Linear(4 * time_dim, time_dim)
+        self.hidden = nn.Linear(time_dim, hidden_dim)
+        self.out = nn.Linear(hidden_dim, num_groups)
+        self.scale = scale
+        self.floor = floor
+        zero_init(self.out)
+
+    def forward(self, embedding: torch.Tensor, tokens: list[torch.Tensor]) -> torch.Tensor:
+        """embedding: (B, E); tokens: streams of (B, T, C) -> weights (B, G, 2), identity first."""
+        pooled = torch.stack([stream.amax(dim=1) for stream in tokens]).amax(dim=0)  # (B, C)
+        shift, scale, gate = self.modulation(functional.silu(embedding)).chunk(3, dim=1)
+        content = self.tokens_in(pooled)
+        fused = self.norm(content) * (1 + scale) + shift
+        fused = gate * content + self.contract(functional.gelu(self.expand(fused), approximate="tanh"))
+        logits = self.out(functional.relu(self.hidden(functional.relu(fused))))
+        identity = self.scale * (self.floor + (1 - 2 * self.floor) * torch.sigmoid(logits))
+        return torch.stack([identity, self.scale - identity], dim=-1)

@@ -1,0 +1,7 @@
+"""The one error type whose message is meant for the person at the keyboard."""
+
+from __future__ import annotations
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used. The message is one sentence: what is wrong, where, and the cure."""

@@ -1,0 +1,122 @@
+"""How a base is trained: which timesteps are drawn, how noise is added, and the loss of each sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+
+
+class Objective(Protocol):
+    """Noise schedule, target and loss. B samples; `latents`, `noise` and `model_output` are (B, C, f, h, w)."""
+
+    def draw(self, batch_size: int, generator: torch.Generator) -> torch.Tensor:
+        """Timesteps (B,) to train at, on the generator's device."""
+
+    def add_noise(self, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        """latents, noise: (B, C, f, h, w), timestep: (B,) -> noisy latents (B, C, f, h, w)."""
+
+    def loss_per_sample(
+        self,
+        model_output: torch.Tensor,
+        latents: torch.Tensor,
+        noise: torch.Tensor,
+        timestep: torch.Tensor,
+        mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Losses (B,) in float32; mask (B, 1, f, h, w) weights the squared error of each place."""
+
+
+@dataclass(frozen=True)
+class VPrediction:
+    """v = sqrt(a) eps - sqrt(1 - a) x0 with a = `alphas_cumprod[timestep]`.
+
+    The x0 error weighted by 1 / (1 - a) equals the plain squared error of v, which also exists where a is 0.
+    """
+
+    alphas_cumprod: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        if not self.alphas_cumprod or not all(0.0 <= alpha <= 1.0 for alpha in self.alphas_cumprod):
+            raise ValueError(f"alphas_cumprod must be numbers from 0 to 1, given are {self.alphas_cumprod[:3]}...")
+
+    def draw(self, batch_size: int, generator: torch.Generator) -> torch.Tensor:
+        """Integer timesteps (B,), each equally likely."""
+        return torch.randint(len(self.alphas_cumprod), (batch_size,), generator=generator, device=generator.device)
+
+    def add_noise(self, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        """latents, noise: (B, C, f, h, w), timestep: (B,) -> sqrt(a) x0 + sqrt(1 - a) eps (B, C, f, h, w)."""
+        signal, spread = self._coefficients(timestep, latents)
+        return signal * latents + spread * noise
+
+    def loss_per_sample(
+        self,
+        model_output: torch.Tensor,
+        latents: torch.Tensor,
+        noise: torch.Tensor,
+        timestep: torch.Tensor,
+        mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """model_output, latents, noise: (B, C, f, h, w), timestep: (B,), mask: (B, 1, f, h, w) -> (B,)."""
+        signal, spread = self._coefficients(timestep, latents)
+        return _mean_squared_error(model_output, signal * noise - spread * latents, mask)
+
+    def _coefficients(self, timestep: torch.Tensor, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """timestep: (B,) -> sqrt(a) and sqrt(1 - a), (B, 1, 1, 1, 1) float32; the roots are taken in float64."""
+        alphas = torch.tensor(self.alphas_cumprod, dtype=torch.float64)[timestep.cpu()].reshape(-1, 1, 1, 1, 1)
+        return alphas.sqrt().float().to(latents.device), (1 - alphas).sqrt().float().to(latents.device)
+
+
+@dataclass(frozen=True)
+class FlowMatching:
+    """Straight paths x = (1 - sigma) x0 + sigma eps with velocity eps - x0; timestep = sigma * `timestep_scale`.
+
+    sigma is the sigmoid of a normal number (`mean`, `spread`), moved towards noise by `shift`.
+    """
+
+    shift: float
+    spread: float = 1.0
+    mean: float = 0.0
+    timestep_scale: float = 1000.0
+
+    def __post_init__(self) -> None:
+        for name in ("shift", "spread", "timestep_scale"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0, given is {getattr(self, name)}.")
+
+    def draw(self, batch_size: int, generator: torch.Generator) -> torch.Tensor:
+        """Timesteps (B,) float32: shifted logit-normal sigmas times `timestep_scale`."""
+        normal = torch.randn(batch_size, generator=generator, device=generator.device)
+        sigma = (self.mean + self.spread * normal).sigmoid()
+        return self.timestep_scale * self.shift * sigma / (1 + (self.shift - 1) * sigma)
+
+    def add_noise(self, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        """latents, noise: (B, C, f, h, w), timestep: (B,) -> (1 - sigma) x0 + sigma eps (B, C, f, h, w)."""
+        sigma = (timestep.float() / self.timestep_scale).to(latents.device).reshape(-1, 1, 1, 1, 1)
+        return (1 - sigma) * latents + sigma * noise
+
+    def loss_per_sample(
+        self,
+        model_output: torch.Tensor,
+        latents: torch.Tensor,
+        noise: torch.Tensor,
+        timestep: torch.Tensor,
+        mask: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """model_output, latents, noise: (B, C, f, h, w), timestep: (B,), mask: (B, 1, f, h, w) -> (B,)."""
+        return _mean_squared_error(model_output, noise.float() - latents.float(), mask)
+
+
+def _mean_squared_error(model_output: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """model_output, target: (B, C, f, h, w), mask: (B, 1, f, h, w) -> weighted means (B,) in float32.
+
+    The mask is scaled to mean 1 in each sample, so that its size does not change the loss; an empty one counts as none.
+    """
+    error = (model_output.float() - target.float()).square()
+    if mask is not None:
+        weights = mask.float()
+        total = weights.mean((1, 2, 3, 4), keepdim=True)  # (B, 1, 1, 1, 1)
+        is_empty = total <= 0
+        error = error * torch.where(is_empty, 1.0, weights / torch.where(is_empty, 1.0, total))
+    return error.mean((1, 2, 3, 4))

@@ -1,0 +1,192 @@
+"""The trained thing: an identity side, a motion side, and the StageBlender between them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import nn
+
+from .adapter import Bottleneck, LowRank
+from .controller import StageBlender
+from .families import FamilyDescription, family_of
+
+Role = Literal["identity", "motion"]
+ROLES: tuple[Role, ...] = get_args(Role)
+AdapterKind = Literal["bottleneck", "bottleneck-skip", "lora", "none"]
+
+
+@dataclass(frozen=True)
+class PairConfig:
+    """Form and sizes of a pair; stored in its file. The first block of fields describes the base it fits."""
+
+    family: str
+    dim: int
+    num_blocks: int
+    time_dim: int
+
+    identity_kind: AdapterKind = "bottleneck"
+    motion_kind: AdapterKind = "bottleneck"
+    bottleneck_dim: int = 64
+    rank: int = 16
+    alpha: float = 16.0
+    target_layers: tuple[str, ...] = ()
+    """Linear layers LoRA updates, relative to a block; empty: all that the family's sites name."""
+    identity_condition_dim: int | None = None
+    motion_condition_dim: int | None = None
+    has_controller: bool = True
+    num_groups: int = 7
+    scale: float = 0.2
+    """Sum of both weights."""
+    floor: float = 0.0
+    """Least share of either side."""
+
+    def __post_init__(self) -> None:
+        for role in ROLES:
+            if self.kind(role) not in get_args(AdapterKind):
+                raise ValueError(f"{role}_kind is {self.kind(role)!r}; it must be one of {', '.join(get_args(AdapterKind))}.")
+        if not 1 <= self.num_groups <= self.num_blocks:
+            raise ValueError(f"num_groups is {self.num_groups}; it must lie between 1 and the {self.num_blocks} blocks of the base.")
+        if not 0 <= self.floor < 0.5:
+            raise ValueError(f"floor is {self.floor}; it must be at least 0 and below 0.5.")
+        if min(self.scale, self.bottleneck_dim, self.rank, self.alpha) <= 0:
+            raise ValueError("scale, bottleneck_dim, rank and alpha must be positive.")
+
+    def kind(self, role: Role) -> AdapterKind:
+        """Kind of adapter of a role."""
+        return self.identity_kind if role == "identity" else self.motion_kind
+
+    def condition_dim(self, role: Role) -> int | None:
+        """Width of the reference embedding a role is conditioned on."""
+        return self.identity_condition_dim if role == "identity" else self.motion_condition_dim
+
+    def group_of(self, block: int) -> int:
+        """Group of a block; groups are consecutive and differ by at most one block."""
+        return block * self.num_groups // self.num_blocks
+
+
+def base_sizes(transformer: nn.Module) -> dict[str, str | int]:
+    """The `PairConfig` fields that describe a base: family, dim, num_blocks, time_dim."""
+    family = family_of(transformer)
+    blocks = transformer.get_submodule(family.blocks)
+    first = blocks[0].get_submodule(family.sites[0].linear_layers[0])
+    time_linears = [
+        module for name, module in transformer.get_submodule(family.time_embedding).named_modules() if name.endswith("linear_2")
+    ]
+    return {"family": family.name, "dim": first.in_features, "num_blocks": len(blocks), "time_dim": time_linears[0].out_features}
+
+
+class AdapterPair(nn.Module):
+    """Both sides' adapters and the controller.
+
+    `sides[role]` maps a key to an adapter: `<block>-<site>` for bottlenecks, `<block>-<linear layer>` with dots as
+    slashes for LoRA.
+
+    Args:
+        config: form and sizes.
+        family: description of the base's class.
+        layer_sizes: (in, out) widths of the LoRA layers by path relative to a block; needed for LoRA only.
+    """
+
+    def __init__(
+        self, config: PairConfig, family: FamilyDescription, layer_sizes: dict[str, tuple[int, int]] | None = None
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.family = family
+        self.sides = nn.ModuleDict({role: self._side(role, layer_sizes or {}) for role in ROLES if config.kind(role) != "none"})
+        has_both = all(role in self.sides for role in ROLES)
+        self.controller = (
+            StageBlender(config.time_dim, config.dim, config.num_groups, config.scale, config.floor)
+            if config.has_controller and has_both
+            else None
+        )
+
+    def _side(self, role: Role, layer_sizes: dict[str, tuple[int, int]]) -> nn.ModuleDict:
+        config, kind = self.config, self.config.kind(role)
+        if kind == "lora":
+            return nn.ModuleDict(
+                {
+                    lora_key(block, layer): LowRank(*layer_sizes[layer], config.rank, config.alpha)
+                    for block in range(config.num_blocks)
+                    for layer in self.lora_layers()
+                }
+            )
+        return nn.ModuleDict(
+            {
+                f"{block}-{site.name}": Bottleneck(
+                    config.dim, config.bottleneck_dim, config.condition_dim(role), keeps_skip=kind == "bottleneck-skip"
+                )
+                for block in range(config.num_blocks)
+                for site in self.family.sites
+            }
+        )
+
+    def lora_layers(self) -> list[str]:
+        """Linear layers LoRA updates, relative to a block.
+
+        Raises:
+            ValueError: a target matches none of the family's layers.
+        """
+        known = [layer for site in self.family.sites for layer in site.linear_layers]
+        unknown = [target for target in self.config.target_layers if not any(_matches(layer, target) for layer in known)]
+        if unknown:
+            raise ValueError(f"target_layers names {unknown[0]!r}; {self.family.name} blocks have {', '.join(known)}.")
+        targets = self.config.target_layers or known
+        return [layer for layer in known if any(_matches(layer, target) for target in targets)]
+
+    def role_parameters(self, role: Role) -> list[nn.Parameter]:
+        """Parameters of one side, in a fixed order."""
+        return list(self.sides[role].parameters()) if role in self.sides else []
+
+    def controller_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the StageBlender."""
+        return [] if self.controller is None else list(self.controller.parameters())
+
+
+def lora_key(block: int, layer: str) -> str:
+    """Key of a LoRA adapter in a side (module names cannot hold dots)."""
+    return f"{block}-{layer.replace('.', '/')}"
+
+
+def new_pair(transformer: nn.Module, seed: int = 0, **settings: object) -> AdapterPair:
+    """An untrained pair for a DiT; `settings` are `PairConfig` fields.
+
+    Weights are drawn from `seed` alone; the global generator is left as it was. `num_groups` is reduced to the
+    number of blocks where the base has fewer.
+
+    Raises:
+        ValueError: a setting is out of range, or no family describes the DiT.
+    """
+    family = family_of(transformer)
+    sizes = base_sizes(transformer)
+    settings.setdefault("num_groups", min(7, sizes["num_blocks"]))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return AdapterPair(PairConfig(**sizes, **settings), family, lora_layer_sizes(transformer, family))
+
+
+def lora_layer_sizes(transformer: nn.Module, family: FamilyDescription) -> dict[str, tuple[int, int]]:
+    """(in, out) widths of the family's linear layers, from block 0."""
+    block = transformer.get_submodule(family.blocks)[0]
+    layers = {layer: block.get_submodule(layer) for site in family.sites for layer in site.linear_layers}
+    return {name: (layer.in_features, layer.out_features) for name, layer in layers.items()}
+
+
+def split_key(key: str) -> tuple[int, str]:
+    """(block, site or dotted layer path) of an adapter key."""
+    block, _, name = key.partition("-")
+    return int(block), name.replace("/", ".")
+
+
+def iterate_sides(pair: AdapterPair) -> Iterator[tuple[Role, int, str, nn.Module]]:
+    """(role, block, site or layer, adapter) over all adapters of a pair."""
+    for role in ROLES:
+        for key, adapter in pair.sides[role].items() if role in pair.sides else ():
+            yield role, *split_key(key), adapter
+
+
+def _matches(layer: str, target: str) -> bool:
+    return layer == target or layer.endswith("." + target) or target in layer.split(".")

@@ -1,0 +1,113 @@
+"""LoRA files in the naming of peft and diffusers: `transformer.<path>.lora_A.weight` and `lora_B.weight`."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from ..atomic import atomic_path
+from ..errors import InputError
+from ..families import FamilyDescription
+from ..pair import AdapterPair, Role, lora_key, split_key
+
+_PREFIXES = ("base_model.model.", "transformer.", "diffusion_model.", "model.")
+_KEY = re.compile(r"(?P<layer>.+)\.(?P<part>lora_A|lora_B|lora_down|lora_up)(?:\.default)?\.weight")
+METADATA_KEY = "lora_adapter_metadata"
+
+
+def write_lora(path: Path, pair: AdapterPair, role: Role) -> None:
+    """Writes one LoRA side so that `load_lora_weights` of diffusers takes it.
+
+    Raises:
+        InputError: the side is no LoRA, or the file cannot be written.
+    """
+    if pair.config.kind(role) != "lora":
+        raise InputError(f"The {role} side is a {pair.config.kind(role)}, which has no LoRA form: train it with kind 'lora' to export it.")
+    tensors, layers = {}, set()
+    for key, adapter in pair.sides[role].items():
+        block, layer = split_key(key)
+        layers.add(layer)
+        name = f"transformer.{pair.family.blocks}.{block}.{layer}"
+        tensors[f"{name}.lora_A.weight"] = adapter.down.weight.detach().cpu().contiguous()
+        tensors[f"{name}.lora_B.weight"] = adapter.up.weight.detach().cpu().contiguous()
+    adapter_config = {
+        "transformer.r": pair.config.rank,
+        "transformer.lora_alpha": pair.config.alpha,
+        "transformer.target_modules": sorted(layers),
+    }
+    with atomic_path(Path(path)) as temporary:
+        save_file(tensors, temporary, {METADATA_KEY: json.dumps(adapter_config, sort_keys=True), "format": "pt"})
+
+
+def read_lora(path: Path, pair: AdapterPair, role: Role) -> None:
+    """Loads a LoRA file into the LoRA side `role` of `pair`, its alpha folded into the weights.
+
+    Accepts the prefixes of diffusers, peft and ComfyUI, `lora_A`/`lora_B` or `lora_down`/`lora_up`, alpha from
+    `.alpha` tensors or the adapter metadata (else alpha = rank).
+
+    Raises:
+        InputError: not a LoRA file, other layers than the pair's, or another rank or width.
+    """
+    path = Path(path)
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
+            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is no complete safetensors file: it is missing, truncated or something else; use another copy.") from error
+    updates = _layers(tensors)
+    if not updates:
+        raise InputError(f"{path} holds no LoRA layers in a known naming: give a LoRA saved by diffusers, peft or ComfyUI.")
+    side, used = pair.sides[role], set()
+    with torch.no_grad():
+        for layer, update in updates.items():
+            key = _key(layer, pair.family)
+            if key not in side or update.down is None or update.up is None:
+                raise InputError(f"{path} has layer {layer}, which this {role} side lacks: make the side with fitting target_layers.")
+            rank = update.down.shape[0]
+            if update.down.shape != side[key].down.weight.shape or update.up.shape != side[key].up.weight.shape:
+                raise InputError(
+                    f"{path} has rank {rank} and widths {update.down.shape[1]} to {update.up.shape[0]} at {layer}, unlike the pair: "
+                    f"set rank {rank} and use the LoRA's own base."
+                )
+            alpha = float(tensors.get(f"{update.name}.alpha", metadata.get("transformer.lora_alpha", rank)))
+            side[key].down.weight.copy_(update.down)
+            side[key].up.weight.copy_(update.up * (alpha / rank) / side[key].scaling)
+            used.add(key)
+    missing = sorted(set(side) - used)
+    if missing:
+        raise InputError(f"{path} lacks {len(missing)} layers of the {role} side, {missing[0]} first: make the side with fitting target_layers.")
+
+
+@dataclass
+class _Update:
+    """Tensors of one layer, and its name in the file."""
+
+    name: str
+    down: torch.Tensor | None = None
+    up: torch.Tensor | None = None
+
+
+def _layers(tensors: dict[str, torch.Tensor]) -> dict[str, _Update]:
+    found: dict[str, _Update] = {}
+    for name, tensor in tensors.items():
+        match = _KEY.fullmatch(name)
+        if match is None:
+            continue
+        layer = match["layer"]
+        for prefix in _PREFIXES:
+            layer = layer.removeprefix(prefix)
+        update = found.setdefault(layer, _Update(match["layer"]))
+        setattr(update, "down" if match["part"] in {"lora_A", "lora_down"} else "up", tensor.float())
+    return found
+
+
+def _key(layer: str, family: FamilyDescription) -> str:
+    block, _, inner = layer.removeprefix(family.blocks + ".").partition(".")
+    return lora_key(int(block), inner) if block.isdigit() else layer

@@ -1,0 +1,101 @@
+"""Checkpoints of the published implementation: one flat dict of parameters, no sizes, read without running code."""
+
+from __future__ import annotations
+
+import pickle
+import re
+from pathlib import Path
+
+import torch
+
+from ..errors import InputError
+from ..families import COGVIDEOX
+from ..pair import AdapterPair, PairConfig
+
+_ADAPTER = re.compile(r"transformer_blocks\.(\d+)\.(id|motion)_(attn|ff)_adapter\.(down|up|condition)_linear\.(weight|bias)")
+_ROLES = {"id": "identity", "motion": "motion"}
+_CONTROLLER = {
+    "timestep_encoder.1": "modulation",
+    "channel_encoder.0": "tokens_in",
+    "norm": "norm",
+    "fuse_proj": "expand",
+    "fuse_proj_down": "contract",
+    "fusion_net.1": "hidden",
+    "fusion_net.3": "out",
+}
+
+
+def is_reference(tensors: dict[str, torch.Tensor]) -> bool:
+    """Whether these are the reference's names."""
+    return any(_ADAPTER.fullmatch(name) for name in tensors)
+
+
+def read_reference(path: Path) -> dict[str, torch.Tensor]:
+    """Tensors of a `.pth` of the reference, in float32. Code inside the file is not executed.
+
+    Raises:
+        InputError: no such file, damaged, or it holds more than tensors.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path} does not exist: check the path of the checkpoint.")
+    try:
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise InputError(
+            f"{path} is no checkpoint of plain tensors (nothing in it was executed): it is damaged or holds code; use the original file."
+        ) from error
+    if not isinstance(loaded, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in loaded.values()):
+        raise InputError(f"{path} does not hold a flat dict of tensors as the reference saves: use its final checkpoint.")
+    return {name: tensor.detach().float() for name, tensor in loaded.items()}
+
+
+def pair_from_reference(tensors: dict[str, torch.Tensor], path: Path) -> AdapterPair:
+    """A pair from the reference's tensors; sizes are read off their shapes.
+
+    Raises:
+        InputError: tensors are missing, left over, or of contradicting shapes.
+    """
+    try:
+        return _build(tensors)
+    except (KeyError, ValueError, RuntimeError, StopIteration) as error:
+        reason = (str(error).strip().splitlines() or ["a tensor is missing"])[-1].strip()
+        raise InputError(f"{path} is no complete checkpoint of the reference ({reason}): use its final checkpoint.") from error
+
+
+def _build(tensors: dict[str, torch.Tensor]) -> AdapterPair:
+    renamed: dict[str, torch.Tensor] = {}
+    blocks, roles, condition_dims = set(), set(), {}
+    for name, tensor in tensors.items():
+        match = _ADAPTER.fullmatch(name)
+        if match is None:
+            layer, _, kind = name.removeprefix("controller.").rpartition(".")
+            renamed[f"controller.{_CONTROLLER[layer]}.{kind}"] = tensor.float()
+            continue
+        block, role, site, layer, kind = match.groups()
+        blocks.add(int(block))
+        roles.add(_ROLES[role])
+        if layer == "condition" and kind == "weight":
+            condition_dims[_ROLES[role]] = tensor.shape[1]
+        renamed[f"sides.{_ROLES[role]}.{block}-{site}.{layer}.{kind}"] = tensor.float()
+    down = {role: renamed[f"sides.{role}.0-attn.down.weight"] for role in roles}
+    widths = {weight.shape[0] for weight in down.values()}
+    if len(widths) > 1:
+        raise ValueError(f"bottleneck widths {sorted(widths)} differ between the roles")
+    has_controller = "controller.out.bias" in renamed
+    config = PairConfig(
+        family=COGVIDEOX.name,
+        dim=next(iter(down.values())).shape[1],
+        num_blocks=max(blocks) + 1,
+        time_dim=renamed["controller.modulation.weight"].shape[1] if has_controller else 1,
+        identity_kind="bottleneck-skip" if "identity" in roles else "none",
+        motion_kind="bottleneck-skip" if "motion" in roles else "none",
+        bottleneck_dim=widths.pop(),
+        identity_condition_dim=condition_dims.get("identity"),
+        motion_condition_dim=condition_dims.get("motion"),
+        has_controller=has_controller,
+        num_groups=renamed["controller.out.bias"].shape[0] if has_controller else 1,
+    )
+    pair = AdapterPair(config, COGVIDEOX)
+    pair.load_state_dict(renamed)
+    return pair
