@@ -104,6 +104,8 @@ def _add_updates(attachment: Attachment, group: int, adapters: dict[Role, nn.Mod
         for position, name in enumerate(streams):
             hidden = _stream(args, kwargs, name, position)
             for role, adapter in adapters.items():
+                if attachment.strengths[role] == 0:
+                    continue
                 update = adapter(hidden, attachment.condition)
                 weight = weights[:, ROLES.index(role), None, None].to(update.dtype)
                 updated[position] = updated[position] + weight * update

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import pairwise
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -181,15 +182,15 @@ def write_mp4(path: Path | str, frames: torch.Tensor, fps: float) -> None:
             raise OSError(_first_error(messages.read().decode("utf-8", "replace")) or f"ffmpeg ended with status {status}")
 
 
-def write_gif(path: Path | str, frames: torch.Tensor, fps: float) -> None:
-    """An endless GIF whose delays, whole centiseconds, add up to the true duration; small pictures are enlarged.
+def write_gif(path: Path | str, frames: torch.Tensor, fps: float, enlarges: bool = True) -> None:
+    """An endless GIF whose delays, whole centiseconds, add up to the true duration; `enlarges` small pictures.
 
     frames: (F, 3, H, W) in [-1, 1]; viewers slow delays under 2 centiseconds down, so 50 fps is the most.
     """
-    pixels = _enlarge(_to_bytes(frames))
+    pixels = _enlarge(_to_bytes(frames)) if enlarges else _to_bytes(frames)
     pictures = [Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()) for picture in pixels]
     ends = [round(100 * (index + 1) / fps) for index in range(len(pictures))]
-    delays = [10 * max(2, end - begin) for begin, end in zip([0, *ends], ends)]
+    delays = [10 * max(2, end - begin) for begin, end in pairwise([0, *ends])]
     with atomic_path(path) as temporary:
         pictures[0].save(temporary, format="GIF", save_all=True, append_images=pictures[1:], duration=delays, loop=0)
 

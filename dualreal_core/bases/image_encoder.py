@@ -27,7 +27,7 @@ class ImagePreparation:
     std: tuple[float, ...] = (0.26862954, 0.26130258, 0.27577711)
 
     @classmethod
-    def from_folder(cls, folder: Path) -> "ImagePreparation":
+    def from_folder(cls, folder: Path) -> ImagePreparation:
         """Reads preprocessor_config.json as CLIPImageProcessor does, older spellings included.
 
         Raises:
@@ -40,7 +40,9 @@ class ImagePreparation:
             size = size["shortest_edge"] if "shortest_edge" in size else (size.get("height"), size.get("width"))
         crop = (crop.get("height"), crop.get("width")) if isinstance(crop, dict) else (crop, crop)
         steps = ("do_resize", "do_center_crop", "do_normalize", "do_rescale")
-        if resample not in INTERPOLATION or not all(config.get(step, True) for step in steps) or None in (*crop, size):
+        edges = size if isinstance(size, tuple) else (size, size)
+        is_readable = all(isinstance(length, int) for length in (*edges, *crop)) and resample in INTERPOLATION
+        if not is_readable or not all(config.get(step, True) for step in steps) or edges[0] < crop[0] or edges[1] < crop[1]:
             raise InputError(f"{path} describes no resize, centre crop and normalisation: use the image encoder's own CLIP file.")
         return cls(size, crop, INTERPOLATION[resample], tuple(config.get("image_mean", cls.mean)), tuple(config.get("image_std", cls.std)))
 
@@ -57,9 +59,6 @@ class ImagePreparation:
             is_smooth = self.interpolation != "nearest"
             pixels = to_bytes(functional.interpolate(pixels, size=size, mode=self.interpolation, antialias=is_smooth))
         top, left = (size[0] - self.crop[0]) // 2, (size[1] - self.crop[1]) // 2
-        if top < 0 or left < 0:
-            pixels = functional.pad(pixels, (max(0, -left), max(0, -left) + 1, max(0, -top), max(0, -top) + 1))
-            top, left = max(0, top), max(0, left)
         pixels = pixels[..., top : top + self.crop[0], left : left + self.crop[1]]
         mean, std = (torch.tensor(values, device=frame.device).reshape(1, 3, 1, 1) for values in (self.mean, self.std))
         return (pixels / 255 - mean) / std

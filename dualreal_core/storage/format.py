@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from ..atomic import atomic_path
@@ -43,7 +43,7 @@ def save_pair(path: Path, pair: AdapterPair, header: Mapping[str, object] | None
     full = {"format_version": FORMAT_VERSION, "config": asdict(pair.config), "provenance": provenance(), **(header or {})}
     tensors = {name.removeprefix(SIDES): tensor.detach().cpu().contiguous() for name, tensor in pair.state_dict().items()}
     with atomic_path(Path(path)) as temporary:
-        save_file(tensors, temporary, {HEADER_KEY: json.dumps(full, sort_keys=True)})
+        temporary.write_bytes(save(tensors, {HEADER_KEY: json.dumps(full, sort_keys=True)}))
 
 
 def read_header(path: Path) -> Header:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from ..atomic import atomic_path
 from ..errors import InputError
@@ -42,7 +42,7 @@ def write_lora(path: Path, pair: AdapterPair, role: Role) -> None:
         "transformer.target_modules": sorted(layers),
     }
     with atomic_path(Path(path)) as temporary:
-        save_file(tensors, temporary, {METADATA_KEY: json.dumps(adapter_config, sort_keys=True), "format": "pt"})
+        temporary.write_bytes(save(tensors, {METADATA_KEY: json.dumps(adapter_config, sort_keys=True), "format": "pt"}))
 
 
 def read_lora(path: Path, pair: AdapterPair, role: Role) -> None:

@@ -1,0 +1,32 @@
+"""Base models: the embedded toy world, and diffusers folders."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from .base import Base, DenoisingStep
+
+__all__ = ["Base", "DenoisingStep", "load_base"]
+
+
+def load_base(
+    name: str | Path, dtype: torch.dtype = torch.float32, device: str = "cpu", image_encoder: Path | None = None
+) -> Base:
+    """A base by name: `toyworld`, or the folder of a diffusers CogVideoX or Wan model.
+
+    Args:
+        dtype: of the DiT's weights; the embedded base is always float32.
+        image_encoder: folder of a CLIP vision model for reference embeddings; default: the model folder's own, if any.
+
+    Raises:
+        InputError: the folder is missing or holds no model of a known kind.
+    """
+    if str(name) == "toyworld":
+        from .toyworld import ToyWorldBase
+
+        return ToyWorldBase(device)
+    from .diffusers_folder import DiffusersFolderBase
+
+    return DiffusersFolderBase(Path(name), dtype=dtype, device=device, image_encoder=image_encoder)

@@ -1,0 +1,272 @@
+"""A base made of a model folder in diffusers layout: CogVideoX or Wan 2.1 text-to-video. Reads local files only."""
+
+from __future__ import annotations
+
+import gc
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import TypeVar
+
+import diffusers
+import torch
+from diffusers.schedulers.scheduling_utils import SchedulerMixin
+from torch import nn
+from transformers import AutoTokenizer, CLIPVisionModelWithProjection, PreTrainedModel, PreTrainedTokenizerBase
+
+from ..errors import InputError
+from ..families import family_of
+from .denoising import SchedulerStep, denoise
+from .folder_files import check_component, fingerprint, read_json
+from .folder_layouts import PIPELINES, FolderLayout, layout_of
+from .image_encoder import ImageEncoder
+
+Loaded = TypeVar("Loaded")
+
+LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError)
+
+
+class DiffusersFolderBase:
+    """Implements `Base` for a folder written by diffusers' `save_pretrained`.
+
+    CogVideoX 1.5 joins `patch_size_t` latent frames into one token. Its clips have one latent frame too few for that, so,
+    as in its own training, `encode_frames` repeats the first latent frame in front and `decode_latents` drops it; the
+    latents in between include it.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        dtype: torch.dtype = torch.float32,
+        device: str = "cpu",
+        image_encoder: Path | None = None,
+        text_length: int | None = None,
+    ) -> None:
+        """Checks all files and loads the transformer.
+
+        Args:
+            folder: model folder with model_index.json.
+            dtype: of transformer and text encoder.
+            device: where all components run.
+            image_encoder: folder of a CLIP vision tower; default: `image_encoder/` in the model folder, if it is there.
+            text_length: tokens per prompt; default: as many as the model was trained with.
+
+        Raises:
+            InputError: something is missing, broken or of an unknown kind.
+        """
+        self.name = str(folder)
+        self.folder, self.dtype, self.device = folder, dtype, device
+        pipeline = _pipeline_class(folder)
+        for component in ("transformer", "vae", "text_encoder"):
+            check_component(folder / component)
+        config, vae_config = read_json(folder / "transformer" / "config.json"), read_json(folder / "vae" / "config.json")
+        self._layout = layout_of(pipeline, config)
+        self._scheduler = _load_scheduler(folder / "scheduler")
+        try:
+            self.objective = self._layout.objective(self._scheduler)
+            self._mean, self._std = self._layout.latent_statistics(vae_config)
+            self._temporal_scale, self._spatial_scale = self._layout.scales(vae_config)
+            self._frame_patch, *patch = self._layout.patches(config)
+            self.latent_channels = int(config["in_channels"])
+            self.default_size = self._layout.size or (
+                int(config["sample_height"]) * self._spatial_scale,
+                int(config["sample_width"]) * self._spatial_scale,
+            )
+        except (ValueError, KeyError, TypeError) as error:
+            raise InputError(f"{folder} has a config this base cannot use ({error}): take the model's original files.") from error
+        self.frame_multiple = self._temporal_scale * math.lcm(self._frame_patch, self._layout.latent_frame_group)
+        self.size_multiple = self._spatial_scale * max(patch)
+        limit = int(config.get("max_text_seq_length", self._layout.text_length))
+        shortest = 1 if config.get("use_rotary_positional_embeddings", True) else limit
+        if text_length is not None and not shortest <= text_length <= limit:
+            raise InputError(f"text_length is {text_length}, but {folder.name} takes {shortest} to {limit} tokens: choose one of these.")
+        self.text_length = text_length or limit
+        self.default_num_frames = int(config.get("sample_frames", self._layout.num_frames))
+        self.default_fps, self.default_num_steps = self._layout.fps, self._layout.num_steps
+        self.default_guidance_scale = self._layout.guidance_scale
+        image_folder = image_encoder or folder / "image_encoder"
+        self._image_encoder = ImageEncoder(image_folder) if image_encoder or image_folder.is_dir() else None
+        self.condition_dim = self._image_encoder.condition_dim if self._image_encoder else None
+        encoder_folders = [folder / name for name in ("text_encoder", "tokenizer", "vae")]
+        encoder_folders += [self._image_encoder.folder] if self._image_encoder else []
+        self.fingerprint = fingerprint(encoder_folders, pipeline, str(self.text_length), str(dtype))
+        self.transformer = _load_weights(self._layout.transformer, folder / "transformer", dtype, device)
+        self.family = family_of(self.transformer)
+        self._encoders: _Encoders | None = None
+
+    @contextmanager
+    def encoders(self) -> Iterator[None]:
+        """Within it, each encoder is loaded when first used; on exit all are dropped. An inner use joins the outer one."""
+        if self._encoders is not None:
+            yield
+            return
+        self._encoders = _Encoders(self.folder, self._layout, self._image_encoder, self.dtype, self.device)
+        try:
+            yield
+        finally:
+            self._encoders = None
+            gc.collect()
+            if torch.device(self.device).type == "cuda":
+                torch.cuda.empty_cache()
+
+    @torch.no_grad()
+    def encode_text(self, prompt: str) -> torch.Tensor:
+        """Text embedding (T, X) of one prompt, T = `text_length`, in the dtype of the transformer."""
+        encoders = self._open_encoders()
+        tokens = encoders.tokenizer(
+            [self._layout.cleans_text(prompt)],
+            padding="max_length",
+            max_length=self.text_length,
+            truncation=True,
+            add_special_tokens=True,
+            return_attention_mask=True,
+            return_tensors="pt",
+        ).to(self.device)
+        if not self._layout.masks_text:
+            return encoders.text_encoder(tokens.input_ids)[0][0]
+        mask = tokens.attention_mask
+        hidden = encoders.text_encoder(tokens.input_ids, mask)[0]
+        return hidden[0].masked_fill(mask[0, :, None] == 0, 0)
+
+    @torch.no_grad()
+    def encode_frames(self, frames: torch.Tensor) -> torch.Tensor:
+        """frames (F, 3, H, W) in [-1, 1] -> latents (C, f, h, w) float32, normalised: the mode of the VAE's distribution.
+
+        Raises:
+            InputError: the clip's size or number of frames does not fit the model.
+        """
+        self.latent_shape(frames.shape[0], frames.shape[2], frames.shape[3])
+        vae = self._open_encoders().vae
+        pixels = frames.to(self.device, vae.dtype).transpose(0, 1)[None]  # (1, 3, F, H, W)
+        raw = vae.encode(pixels).latent_dist.mode()[0].float()
+        latents = (raw - self._mean.to(raw)) / self._std.to(raw)
+        return torch.cat([latents[:, :1]] * (self._frame_patch - 1) + [latents], dim=1)
+
+    @torch.no_grad()
+    def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
+        """latents (C, f, h, w) -> frames (F, 3, H, W) float32, clamped to [-1, 1]."""
+        vae = self._open_encoders().vae
+        raw = latents[:, self._frame_patch - 1 :].to(self.device).float()
+        raw = raw * self._std.to(raw) + self._mean.to(raw)
+        return vae.decode(raw[None].to(vae.dtype), return_dict=False)[0][0].transpose(0, 1).float().clamp(-1, 1)
+
+    @torch.no_grad()
+    def embed_image(self, frame: torch.Tensor) -> torch.Tensor:
+        """frame (3, H, W) in [-1, 1] -> reference embedding (E,) float32.
+
+        Raises:
+            InputError: there is no image encoder.
+        """
+        encoders = self._open_encoders()
+        if self._image_encoder is None:
+            raise InputError(f"{self.folder} has no image_encoder/: name the folder of a CLIP vision model, such as OpenCLIP ViT-H/14.")
+        pixels = self._image_encoder.preparation.apply(frame.to(self.device))
+        return encoders.image_encoder(pixel_values=pixels).image_embeds[0]
+
+    def latent_shape(self, num_frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """Shape (C, f, h, w) of the latents of such a clip.
+
+        Raises:
+            InputError: the model has no latents of that size.
+        """
+        if num_frames < 1 or (num_frames - 1) % self.frame_multiple:
+            raise InputError(
+                f"{num_frames} frames do not fit {self.folder.name}: use {self.frame_multiple} * k + 1 frames, "
+                f"such as {max(0, num_frames - 1) // self.frame_multiple * self.frame_multiple + 1}."
+            )
+        if min(height, width) < 1 or height % self.size_multiple or width % self.size_multiple:
+            raise InputError(f"{width}x{height} pixels do not fit {self.folder.name}: use multiples of {self.size_multiple}.")
+        num_latent_frames = (num_frames - 1) // self._temporal_scale + self._frame_patch
+        return self.latent_channels, num_latent_frames, height // self._spatial_scale, width // self._spatial_scale
+
+    def predict(self, latents: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        """Runs the DiT in its dtype; gradients flow where they are enabled.
+
+        latents: (B, C, f, h, w); timestep: (B,) or scalar; text: (B, T, X) -> (B, C, f, h, w).
+        """
+        timestep = timestep.to(latents.device).expand(latents.shape[0])
+        return self._layout.predict(self.transformer, latents.to(self.dtype), timestep, text.to(self.dtype))
+
+    def denoise(self, latents: torch.Tensor, num_steps: int, generator: torch.Generator) -> Iterator[SchedulerStep]:
+        """Yields the sampling steps from noise latents (B, C, f, h, w); answer each with `step.advance(model_output)`."""
+        return denoise(self._scheduler, latents, num_steps, generator, self._layout.frames_first)
+
+    def _open_encoders(self) -> _Encoders:
+        if self._encoders is None:
+            raise RuntimeError("The encoders are not loaded: call this inside `with base.encoders():`.")
+        return self._encoders
+
+
+class _Encoders:
+    """Text encoder, VAE and image encoder, each loaded when first asked for."""
+
+    def __init__(
+        self, folder: Path, layout: FolderLayout, image_encoder: ImageEncoder | None, dtype: torch.dtype, device: str
+    ) -> None:
+        self._folder, self._layout, self._image_encoder, self._dtype, self._device = folder, layout, image_encoder, dtype, device
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        path = self._folder / "tokenizer"
+        return _explained(lambda: AutoTokenizer.from_pretrained(path, local_files_only=True), path)
+
+    @cached_property
+    def text_encoder(self) -> PreTrainedModel:
+        return _load_weights(self._layout.text_encoder, self._folder / "text_encoder", self._dtype, self._device)
+
+    @cached_property
+    def vae(self) -> nn.Module:
+        return _load_weights(self._layout.vae, self._folder / "vae", self._layout.vae_dtype or self._dtype, self._device)
+
+    @cached_property
+    def image_encoder(self) -> CLIPVisionModelWithProjection:
+        return _explained(lambda: self._image_encoder.load(self._device), self._image_encoder.folder)
+
+
+def _pipeline_class(folder: Path) -> str:
+    """The supported pipeline class a folder names, after checking that all its components are there."""
+    if not folder.is_dir():
+        raise InputError(f"There is no folder {folder}: give the path of a downloaded diffusers model folder.")
+    if not (folder / "model_index.json").is_file():
+        raise InputError(f"{folder} has no model_index.json: give the top folder of a model in diffusers layout.")
+    index = read_json(folder / "model_index.json")
+    pipeline = str(index.get("_class_name"))
+    if pipeline not in PIPELINES:
+        raise InputError(f"{folder} is a {pipeline}: give a model of one of {', '.join(PIPELINES)}.")
+    if index.get("expand_timesteps") or (index.get("transformer_2") or [None])[0] is not None:
+        raise InputError(f"{folder} is a Wan 2.2 model, which is not supported: give a Wan 2.1 text-to-video model.")
+    for name in ("transformer", "vae", "text_encoder", "tokenizer", "scheduler"):
+        if not (folder / name).is_dir():
+            raise InputError(f"{folder} has no folder {name}/: download the whole model in diffusers layout.")
+    return pipeline
+
+
+def _load_scheduler(folder: Path) -> SchedulerMixin:
+    """The scheduler of the class its own config names."""
+    config = read_json(folder / "scheduler_config.json")
+    scheduler_class = getattr(diffusers, str(config.get("_class_name")), None)
+    if not (isinstance(scheduler_class, type) and issubclass(scheduler_class, SchedulerMixin)):
+        raise InputError(f"{folder} names {config.get('_class_name')}, no scheduler of this diffusers: take the model's original one.")
+    return _explained(lambda: scheduler_class.from_config(config), folder)
+
+
+def _load_weights(model_class: type[nn.Module], path: Path, dtype: torch.dtype, device: str) -> nn.Module:
+    """A frozen model in evaluation mode, refusing files that lack weights (the libraries would fill them at random)."""
+    keyword = "dtype" if issubclass(model_class, PreTrainedModel) else "torch_dtype"
+    options = {keyword: dtype, "local_files_only": True, "use_safetensors": True, "output_loading_info": True}
+    model, report = _explained(lambda: model_class.from_pretrained(path, **options), path)
+    if report["missing_keys"]:
+        missing = sorted(report["missing_keys"])
+        raise InputError(f"{path} lacks {len(missing)} weights of a {model_class.__name__}, such as {missing[0]}: download it again.")
+    return model.eval().requires_grad_(False).to(device)
+
+
+def _explained(load: Callable[[], Loaded], path: Path) -> Loaded:
+    """Result of `load`, whose failures become one sentence that names the folder."""
+    try:
+        return load()
+    except LOADING_ERRORS as error:
+        reason = str(error).strip().splitlines() or [type(error).__name__]
+        raise InputError(f"{path} does not load ({reason[0]}): download it again.") from error

@@ -1,0 +1,96 @@
+"""The embedded base: a small Wan DiT trained on the toy world, with its codec and text, all inside the package."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, WanTransformer3DModel
+from safetensors.torch import load_file
+
+from ..errors import InputError
+from ..families import WAN
+from ..objective import FlowMatching
+from ..toyworld.codec import CELLS_PER_LATENT, LATENT_CHANNELS, ToyCodec
+from ..toyworld.model import TRANSFORMER_CONFIG, position_planes
+from ..toyworld.text import embed_text
+from ..toyworld.world import FRAME_CELLS, NUM_FRAMES
+from .denoising import SchedulerStep, denoise
+
+WEIGHTS = Path(__file__).parents[1] / "toyworld" / "weights"
+SHIFT = 3.0
+
+
+class ToyWorldBase:
+    """See `bases.base.Base` for every member. Frames are 32 x 32 cells; latents keep every frame."""
+
+    name = "toyworld"
+    family = WAN
+    objective = FlowMatching(shift=SHIFT, spread=1.2)
+    latent_channels = LATENT_CHANNELS
+    frame_multiple = 1
+    size_multiple = 2 * CELLS_PER_LATENT
+    default_size = (FRAME_CELLS, FRAME_CELLS)
+    default_num_frames = NUM_FRAMES
+    default_fps = 10.0
+    default_guidance_scale = 3.0
+    default_num_steps = 20
+    condition_dim = 3 * LATENT_CHANNELS
+
+    def __init__(self, device: str = "cpu", weights: Path = WEIGHTS) -> None:
+        if not (weights / "transformer.safetensors").is_file():
+            raise InputError(f"{weights} lacks the embedded base's weights: install the package again.")
+        self._weights = weights
+        self._device = device
+        self._codec: ToyCodec | None = None
+        state = {name: tensor.float() for name, tensor in load_file(weights / "transformer.safetensors").items()}
+        self.transformer = WanTransformer3DModel(**TRANSFORMER_CONFIG)
+        self.transformer.load_state_dict(state)
+        self.transformer.requires_grad_(False).eval().to(device)
+        self.fingerprint = hashlib.sha256((weights / "codec.safetensors").read_bytes()).hexdigest()
+
+    @contextmanager
+    def encoders(self) -> Iterator[None]:
+        codec = ToyCodec()
+        codec.load_state_dict({name: tensor.float() for name, tensor in load_file(self._weights / "codec.safetensors").items()})
+        self._codec = codec.requires_grad_(False).eval().to(self._device)
+        try:
+            yield
+        finally:
+            self._codec = None
+
+    @property
+    def codec(self) -> ToyCodec:
+        """The codec, inside `encoders()`."""
+        if self._codec is None:
+            raise RuntimeError("The encoders are not loaded: work inside `with base.encoders():`.")
+        return self._codec
+
+    def encode_text(self, prompt: str) -> torch.Tensor:
+        return embed_text(prompt).to(self._device)
+
+    def encode_frames(self, frames: torch.Tensor) -> torch.Tensor:
+        return self.codec.encode(frames.to(self._device)).transpose(0, 1)
+
+    def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
+        return self.codec.decode(latents.transpose(0, 1)).clamp(-1, 1)
+
+    def embed_image(self, frame: torch.Tensor) -> torch.Tensor:
+        """Mean, spread and maximum of each latent channel over the frame: what is in it, not where."""
+        latents = self.codec.encode(frame[None].to(self._device))[0].flatten(1)  # (16, h * w)
+        return torch.cat([latents.mean(1), latents.std(1), latents.amax(1)])
+
+    def latent_shape(self, num_frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+        return (LATENT_CHANNELS, num_frames, height // CELLS_PER_LATENT, width // CELLS_PER_LATENT)
+
+    def predict(self, latents: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        batch, _, frames, height, width = latents.shape
+        planes = position_planes(height, width).to(latents)[None, :, None].expand(batch, -1, frames, -1, -1)
+        return self.transformer(torch.cat([latents, planes], dim=1), timestep, text, return_dict=False)[0]
+
+    def denoise(self, latents: torch.Tensor, num_steps: int, generator: torch.Generator) -> Iterator[SchedulerStep]:
+        scheduler = FlowMatchEulerDiscreteScheduler(shift=SHIFT)
+        return denoise(scheduler, latents, num_steps, generator, frames_first=False)

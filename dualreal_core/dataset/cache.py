@@ -1,0 +1,167 @@
+"""Everything the frozen encoders say about a manifest, computed once and kept on disk, one file per sample."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from ..atomic import atomic_path
+from ..errors import InputError
+from .items import Item
+from .manifest import Manifest
+from .report import Report
+
+if TYPE_CHECKING:
+    from ..bases.base import Base
+
+CACHE_VERSION = 1
+
+
+@dataclass(frozen=True)
+class PreparedItem:
+    """Attributes:
+        latents: (C, f, h, w) fp32.
+        text: (T, X).
+        conditions: (K, E) reference embeddings of K frames of the clip; None for photos and without an image encoder.
+        mask: (1, f, h, w) share of the subject per latent cell; None where the whole picture counts.
+        source: file and window, for people.
+    """
+
+    latents: torch.Tensor
+    text: torch.Tensor
+    conditions: torch.Tensor | None
+    mask: torch.Tensor | None
+    caption: str
+    source: str
+    num_frames: int
+
+
+@dataclass(frozen=True)
+class PreparedSet:
+    """fingerprints: sha256 of the files used, in order, each once."""
+
+    items: list[PreparedItem]
+    report: Report
+    fingerprints: tuple[str, ...]
+
+
+def prepare(
+    base: Base,
+    manifest: Manifest,
+    cache_dir: Path | str,
+    condition_frames: int = 4,
+    progress: Callable[[int, int], None] | None = None,
+) -> PreparedSet:
+    """Loads what the cache holds and encodes the rest; the encoders are loaded only if something is missing.
+
+    condition_frames: K, how many evenly spaced frames of a clip are embedded as references.
+    progress: called with (samples done, samples in all).
+
+    Raises:
+        InputError: the size does not suit the base, a file became unreadable, or the cache folder takes no files.
+    """
+    multiple = base.size_multiple
+    if any(side % multiple for side in manifest.size):
+        raise InputError(f"{base.name} cannot use {manifest.size[1]}x{manifest.size[0]} px; choose multiples of {multiple}.")
+    for item in manifest.items:
+        if (item.num_frames - 1) % base.frame_multiple:
+            raise InputError(f"{base.name} cannot use {item.source} with {item.num_frames} frames; choose {base.frame_multiple} * k + 1.")
+    paths = [Path(cache_dir) / f"{_key(base, item, condition_frames)}.safetensors" for item in manifest.items]
+    prepared: dict[int, PreparedItem] = {}
+    for index, (item, path) in enumerate(zip(manifest.items, paths, strict=True)):
+        tensors = _read(path, base, item, condition_frames)
+        if tensors is not None:
+            prepared[index] = _prepared(item, tensors)
+            if progress:
+                progress(len(prepared), len(paths))
+
+    missing = [index for index in range(len(paths)) if index not in prepared]
+    if missing:
+        texts: dict[str, torch.Tensor] = {}
+        with base.encoders(), torch.no_grad():
+            for index in missing:
+                item = manifest.items[index]
+                if item.caption not in texts:
+                    texts[item.caption] = base.encode_text(item.caption).detach().cpu().contiguous().clone()
+                tensors = {"text": texts[item.caption], **_encode(base, item, condition_frames)}
+                with atomic_path(paths[index]) as temporary:
+                    temporary.write_bytes(save_tensors(tensors))
+                prepared[index] = _prepared(item, tensors)
+                if progress:
+                    progress(len(prepared), len(paths))
+    fingerprints = tuple(dict.fromkeys(item.fingerprint for item in manifest.items))
+    return PreparedSet([prepared[index] for index in range(len(paths))], manifest.report, fingerprints)
+
+
+def shrink_mask(mask: torch.Tensor, latent_shape: tuple[int, ...]) -> torch.Tensor:
+    """Mean over each latent cell; in time, the frame nearest to each latent frame.
+
+    mask: (F, 1, H, W) -> (1, f, h, w).
+    """
+    num_frames, height, width = latent_shape[-3:]
+    gaps = max(1, num_frames - 1)
+    nearest = [round(frame * (mask.shape[0] - 1) / gaps) for frame in range(num_frames)]
+    return torch.nn.functional.adaptive_avg_pool2d(mask[nearest], (height, width)).transpose(0, 1).contiguous()
+
+
+def _encode(base: Base, item: Item, condition_frames: int) -> dict[str, torch.Tensor]:
+    frames, mask = item.load()
+    tensors = {"latents": base.encode_frames(frames).detach().float().cpu().contiguous()}
+    if not tensors["latents"].isfinite().all():
+        raise RuntimeError(f"{base.name} encodes {item.source} to values that are not finite; run its encoders in a wider precision.")
+    if _needs_conditions(base, item):
+        gaps = max(1, condition_frames - 1)
+        chosen = [round(place * (len(frames) - 1) / gaps) for place in range(condition_frames)]
+        embeddings = [base.embed_image(frames[index]).detach().float().cpu() for index in chosen]
+        tensors["conditions"] = torch.stack(embeddings)  # (K, E)
+    if mask is not None:
+        tensors["mask"] = shrink_mask(mask, tensors["latents"].shape)
+    return tensors
+
+
+def _needs_conditions(base: Base, item: Item) -> bool:
+    return item.kind == "clip" and base.condition_dim is not None
+
+
+def _key(base: Base, item: Item, condition_frames: int) -> str:
+    parts = [CACHE_VERSION, item.fingerprint, item.settings_key(), item.caption, base.fingerprint]
+    if _needs_conditions(base, item):
+        parts += [condition_frames, base.condition_dim]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _read(path: Path, base: Base, item: Item, condition_frames: int) -> dict[str, torch.Tensor] | None:
+    """The cached tensors; None when absent, damaged, or not what this base would give."""
+    try:
+        tensors = load_tensors(path.read_bytes())
+    except (OSError, SafetensorError):
+        return None
+    expected = base.latent_shape(item.num_frames, *item.size)
+    if "text" not in tensors or "latents" not in tensors or tuple(tensors["latents"].shape) != tuple(expected):
+        return None
+    if _needs_conditions(base, item):
+        shape = tuple(tensors["conditions"].shape) if "conditions" in tensors else None
+        if shape != (condition_frames, base.condition_dim):
+            return None
+    return tensors
+
+
+def _prepared(item: Item, tensors: dict[str, torch.Tensor]) -> PreparedItem:
+    return PreparedItem(
+        latents=tensors["latents"],
+        text=tensors["text"],
+        conditions=tensors.get("conditions"),
+        mask=tensors.get("mask"),
+        caption=item.caption,
+        source=item.source,
+        num_frames=item.num_frames,
+    )

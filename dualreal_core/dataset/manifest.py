@@ -1,0 +1,231 @@
+"""Reads a folder once and says which samples it gives, and why the other files give none."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import InputError
+from ..video import VIDEO_SUFFIXES, probe_video
+from .captions import LIST_FILE, Captions, read_captions
+from .items import ClipItem, Item, PhotoItem
+from .photos import PHOTO_SUFFIXES, Thumbnail, make_thumbnail, open_photo
+from .report import Report, Skipped
+from .views import ViewSettings
+from .windows import resample, window_length, window_starts
+
+SMALLEST_SIDE = 64
+ONE_VIEW = ViewSettings()
+PHOTO_CURE = "add PNG, JPEG or WebP photos of at least {side} px on the shorter side"
+CLIP_CURE = "add MP4, MOV, AVI, WebM or GIF clips of at least {frames} frames at {fps:g} fps and {side} px on the shorter side"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """Attributes:
+        role: 'identity' or 'motion'.
+        size: (height, width) of every sample.
+    """
+
+    role: str
+    folder: Path
+    size: tuple[int, int]
+    items: tuple[Item, ...]
+    report: Report
+
+
+def scan_identity(
+    folder: Path | str, prompt: str | None, size: tuple[int, int], view_settings: ViewSettings = ONE_VIEW
+) -> Manifest:
+    """Photos of the folder and of its `images` subfolder.
+
+    Raises:
+        InputError: no folder, nothing usable in it, or a photo without a caption.
+    """
+    scan = _Scan.open(folder, prompt, "identity", size)
+    cure = PHOTO_CURE.format(side=scan.smallest_side)
+    thumbnails: dict[Path, Thumbnail] = {}
+    num_masks = 0
+    for path in scan.files("images", PHOTO_SUFFIXES, "image", cure):
+        fingerprint = scan.fingerprint(path)
+        if fingerprint is None:
+            continue
+        try:
+            photo = open_photo(path)
+        except InputError as problem:
+            scan.skip(path, f"unreadable: {problem}")
+            continue
+        if scan.is_too_small(path, photo.picture.height, photo.picture.width):
+            continue
+        if photo.subject is not None and photo.subject.getextrema()[1] == 0:
+            scan.skip(path, "empty: every pixel is transparent")
+            continue
+        thumbnail = make_thumbnail(photo)
+        twin = next((other for other, seen in thumbnails.items() if seen.is_near(thumbnail)), None)
+        if twin is not None:
+            scan.skip(path, f"near-identical to {scan.name(twin)}")
+            continue
+        caption = scan.captions.of(path)
+        thumbnails[path] = thumbnail
+        num_masks += photo.subject is not None
+        canvas = view_settings.canvas(size)
+        enlargement = max(canvas[0] / photo.picture.height, canvas[1] / photo.picture.width)
+        if enlargement > 1.01:
+            scan.notes.append(f"{scan.name(path)} is {photo.picture.width}x{photo.picture.height} and is enlarged {enlargement:.1f} times")
+        scan.used.append(path)
+        shapes = [("still", 1)] if view_settings.num_clip_frames == 1 else [("still", 1), ("pan", view_settings.num_clip_frames)]
+        for kind, num_frames in shapes:
+            for view in range(view_settings.num_views):
+                scan.items.append(PhotoItem(path, caption, fingerprint, kind, (view, num_frames), size, view_settings))
+    if num_masks:
+        scan.notes.append(f"{num_masks} photos carry a subject mask in their alpha channel")
+    return scan.manifest(cure)
+
+
+def scan_motion(
+    folder: Path | str,
+    prompt: str | None,
+    size: tuple[int, int],
+    num_frames: int,
+    fps: float,
+    max_windows: int = 4,
+    frame_multiple: int = 1,
+) -> Manifest:
+    """Clips of the folder, of its `videos` subfolder and of its list, resampled to `fps` and cut into windows.
+
+    num_frames: length of a window; must be frame_multiple * k + 1. Shorter clips give one window of the longest valid length.
+
+    Raises:
+        InputError: no folder, nothing usable in it, or a clip without a caption.
+    """
+    if num_frames < 2 or (num_frames - 1) % frame_multiple:
+        raise ValueError(f"num_frames is {num_frames}; it must be {frame_multiple} * k + 1 with k of 1 or more.")
+    if fps <= 0 or max_windows < 1:
+        raise ValueError(f"fps is {fps} and max_windows is {max_windows}; fps must be above 0 and max_windows 1 or more.")
+    scan = _Scan.open(folder, prompt, "motion", size)
+    shortest = frame_multiple + 1
+    cure = CLIP_CURE.format(frames=shortest, fps=fps, side=scan.smallest_side)
+    num_resampled = 0
+    for path in scan.files("videos", VIDEO_SUFFIXES, "video", cure):
+        fingerprint = scan.fingerprint(path)
+        if fingerprint is None:
+            continue
+        try:
+            probe = probe_video(path)
+        except InputError as problem:
+            scan.skip(path, f"unreadable: {problem}")
+            continue
+        if scan.is_too_small(path, probe.height, probe.width):
+            continue
+        if probe.num_frames == 1:
+            scan.skip(path, "too short: it has a single frame, and motion needs several")
+            continue
+        shown = resample(probe.times, probe.duration, fps)
+        length = window_length(len(shown), num_frames, frame_multiple)
+        if length is None:
+            seconds = f"{probe.duration:.2f} s"
+            scan.skip(path, f"too short: {seconds} give {len(shown)} frames at {fps:g} fps, and {shortest} are needed")
+            continue
+        caption = scan.captions.of(path)
+        if length < num_frames:
+            scan.notes.append(f"{scan.name(path)} has {len(shown)} frames at {fps:g} fps and is used at {length} instead of {num_frames}")
+        num_resampled += abs(probe.fps - fps) > 0.01 * fps
+        scan.used.append(path)
+        for start in window_starts(len(shown), length, max_windows):
+            indices = tuple(shown[start : start + length])
+            scan.items.append(ClipItem(path, caption, fingerprint, (start, length), indices, size, fps))
+    if num_resampled:
+        scan.notes.append(f"{num_resampled} clips are resampled to {fps:g} fps at their true speed")
+    return scan.manifest(cure)
+
+
+@dataclass
+class _Scan:
+    """The part of a scan that photos and clips share."""
+
+    role: str
+    folder: Path
+    size: tuple[int, int]
+    captions: Captions
+    used: list[Path] = field(default_factory=list)
+    items: list[Item] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    seen: dict[str, Path] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, folder: Path | str, prompt: str | None, role: str, size: tuple[int, int]) -> _Scan:
+        folder = Path(folder).resolve()
+        if not folder.exists():
+            raise InputError(f"The {role} folder {folder} does not exist; check the path.")
+        if not folder.is_dir():
+            raise InputError(f"{folder} is a file; give the folder that holds it as the {role} folder.")
+        return cls(role, folder, size, read_captions(folder, prompt))
+
+    @property
+    def smallest_side(self) -> int:
+        return max(1, min(SMALLEST_SIDE, min(self.size) // 4))
+
+    def name(self, path: Path) -> str:
+        return path.relative_to(self.folder).as_posix() if path.is_relative_to(self.folder) else str(path)
+
+    def skip(self, path: Path, reason: str) -> None:
+        self.skipped.append(Skipped(self.name(path), reason))
+
+    def files(self, subfolder: str, suffixes: tuple[str, ...], noun: str, cure: str) -> list[Path]:
+        """Candidates in natural order; other files, except text and hidden ones, are skipped as unsupported."""
+        try:
+            found = [path for place in (self.folder, self.folder / subfolder) if place.is_dir() for path in place.iterdir()]
+        except OSError as problem:
+            raise InputError(f"{self.folder} cannot be listed ({problem.strerror}); check its permissions.") from problem
+        found = [path for path in found if not path.is_dir() and not path.name.startswith(".") and path.suffix.lower() != ".txt"]
+        for path in self.captions.listed:
+            if path.is_file() and path not in found:
+                found.append(path)
+            elif not path.is_file():
+                self.skip(path, f"missing: {LIST_FILE} lists it, but there is no such file")
+        if not found and not self.skipped:
+            raise InputError(f"The {self.role} folder {self.folder} holds no {noun}s; {cure}.")
+        found.sort(key=_natural_order)
+        for path in found:
+            if path.suffix.lower() not in suffixes:
+                self.skip(path, f"unsupported: {path.suffix or 'a file without suffix'} is not a {noun} kind used here")
+        return [path for path in found if path.suffix.lower() in suffixes]
+
+    def fingerprint(self, path: Path) -> str | None:
+        """sha256 of the file; None, with the reason noted, for a second copy or a file that cannot be opened."""
+        try:
+            with path.open("rb") as stream:
+                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        except OSError as problem:
+            self.skip(path, f"unreadable: {problem.strerror}")
+            return None
+        if digest in self.seen:
+            self.skip(path, f"exact duplicate of {self.name(self.seen[digest])}")
+            return None
+        self.seen[digest] = path
+        return digest
+
+    def is_too_small(self, path: Path, height: int, width: int) -> bool:
+        if min(height, width) >= self.smallest_side:
+            return False
+        self.skip(path, f"too small: {width}x{height} px, and the shorter side needs {self.smallest_side} px")
+        return True
+
+    def manifest(self, cure: str) -> Manifest:
+        if not self.items:
+            first = self.skipped[0]
+            count = f"none of the {len(self.skipped)} files" if len(self.skipped) > 1 else "the only file"
+            reason = first.reason.rstrip(".")
+            raise InputError(f"{self.folder}: {count} can be used ({first.file}: {reason}); {cure}.")
+        used = tuple(map(self.name, self.used))
+        report = Report(self.role, str(self.folder), used, len(self.items), tuple(self.skipped), tuple(self.notes))
+        return Manifest(self.role, self.folder, self.size, tuple(self.items), report)
+
+
+def _natural_order(path: Path) -> list[tuple[int, int, str]]:
+    """clip2 before clip10."""
+    parts = re.split(r"(\d+)", path.as_posix().lower())
+    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]

@@ -1,0 +1,111 @@
+"""Photos of any kind as upright RGB plus subject mask, cut to size, and compared with one another.
+
+Where a photo is transparent, neutral grey shows; its alpha channel is the subject mask.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy
+import torch
+from PIL import Image, ImageOps
+
+from ..errors import InputError
+
+PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+NEUTRAL_GREY = (128, 128, 128)
+MAX_HASH_DISTANCE = 2
+MAX_THUMBNAIL_DIFFERENCE = 0.02
+DAMAGE = (OSError, ValueError, SyntaxError, EOFError, struct.error, Image.DecompressionBombError)
+
+
+@dataclass(frozen=True)
+class Photo:
+    """picture: RGB; subject: 8-bit grey of the same size, None where the whole photo is opaque."""
+
+    picture: Image.Image
+    subject: Image.Image | None
+
+    def cover(self, size: tuple[int, int]) -> Photo:
+        """Scaled to cover `size` = (height, width) with its aspect kept, then cropped at the centre.
+
+        Pixels are untouched where no scaling is needed.
+        """
+        height, width = size
+        scale = max(width / self.picture.width, height / self.picture.height)
+        scaled = (max(width, round(self.picture.width * scale)), max(height, round(self.picture.height * scale)))
+        left, top = (scaled[0] - width) // 2, (scaled[1] - height) // 2
+
+        def fit(image: Image.Image) -> Image.Image:
+            if image.size != scaled:
+                image = image.resize(scaled, Image.Resampling.LANCZOS)
+            return image.crop((left, top, left + width, top + height))
+
+        return Photo(fit(self.picture), None if self.subject is None else fit(self.subject))
+
+    def tensors(self) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Picture (3, H, W) in [-1, 1] and subject mask (1, H, W) in [0, 1]."""
+        picture = torch.from_numpy(numpy.array(self.picture)).permute(2, 0, 1).float() / 127.5 - 1
+        if self.subject is None:
+            return picture, None
+        return picture, torch.from_numpy(numpy.array(self.subject))[None].float() / 255
+
+
+@dataclass(frozen=True)
+class Thumbnail:
+    """hash: 64 bits, which cells of 8x8 are brighter than their mean; grey: (16, 16) in [0, 1]."""
+
+    hash: int
+    grey: torch.Tensor
+
+    def is_near(self, other: Thumbnail) -> bool:
+        if (self.hash ^ other.hash).bit_count() > MAX_HASH_DISTANCE:
+            return False
+        return float((self.grey - other.grey).abs().mean()) < MAX_THUMBNAIL_DIFFERENCE
+
+
+def open_photo(path: Path) -> Photo:
+    """Decodes the whole file, turned upright; of an animation, the first picture.
+
+    Raises:
+        InputError: not a picture, damaged, cut off, or absurdly large.
+    """
+    try:
+        with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
+            image.load()
+            image = ImageOps.exif_transpose(image)
+            return _split_alpha(_to_8_bit(image))
+    except DAMAGE as problem:
+        reason = " ".join(str(problem).replace(str(path), path.name).split()).rstrip(".")
+        raise InputError(f"{path} cannot be read as a PNG, JPEG or WebP image ({reason}); export it again.") from problem
+
+
+def make_thumbnail(photo: Photo) -> Thumbnail:
+    grey = photo.picture.convert("L")
+    cells = numpy.asarray(grey.resize((8, 8), Image.Resampling.BOX), dtype=numpy.float64)
+    bits = (cells > cells.mean()).flatten()
+    small = numpy.array(grey.resize((16, 16), Image.Resampling.BOX), dtype=numpy.float32) / 255
+    return Thumbnail(sum(1 << place for place, bit in enumerate(bits) if bit), torch.from_numpy(small))
+
+
+def _to_8_bit(image: Image.Image) -> Image.Image:
+    """Grey of 16 bits keeps its upper 8; converting it directly would clip everything bright to white."""
+    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
+        return image
+    values = numpy.asarray(image).astype(numpy.float64)
+    scale = 257 if image.mode.startswith("I;16") or (image.mode == "I" and values.max() > 255) else 1
+    return Image.fromarray((values / scale).round().clip(0, 255).astype(numpy.uint8))
+
+
+def _split_alpha(image: Image.Image) -> Photo:
+    if not image.has_transparency_data:
+        return Photo(image.convert("RGB"), None)
+    image = image.convert("RGBA")
+    subject = image.getchannel("A")
+    if subject.getextrema() == (255, 255):
+        return Photo(image.convert("RGB"), None)
+    ground = Image.new("RGBA", image.size, (*NEUTRAL_GREY, 255))
+    return Photo(Image.alpha_composite(ground, image).convert("RGB"), subject)

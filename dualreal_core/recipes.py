@@ -1,0 +1,106 @@
+"""Recipes: consistent defaults for pair, views and training; and how a TOML file changes them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+
+from .dataset import ViewSettings
+from .errors import InputError
+from .pair import PairConfig
+from .training.settings import TrainSettings
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+BASE_FIELDS = ("family", "dim", "num_blocks", "time_dim")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides how a pair is trained, besides base and data.
+
+    Attributes:
+        pair: `PairConfig` fields other than those that describe the base. `conditions_motion` is one more: whether the
+            motion side reads reference embeddings, where the base has an image encoder.
+        views: how photos are shown; `num_clip_frames` 0 there means 'as long as the motion clips'.
+        train: training settings.
+    """
+
+    name: str
+    train: TrainSettings
+    pair: Mapping[str, object] = field(default_factory=dict)
+    conditions_motion: bool = True
+    num_views: int = 1
+    view_margin: float = 0.0
+    shows_photos_as_clips: bool = False
+
+    def views(self, num_frames: int) -> ViewSettings:
+        """View settings for clips of `num_frames`."""
+        return ViewSettings(self.num_views, self.view_margin, num_frames if self.shows_photos_as_clips else 1)
+
+
+PUBLISHED = Recipe(
+    name="published",
+    train=TrainSettings(),
+    pair={"identity_kind": "bottleneck-skip", "motion_kind": "bottleneck-skip", "scale": 0.2},
+)
+"""The paper's recipe: adapters with the inner skip, photos as one-frame videos, both sides always on."""
+
+DUALREAL = Recipe(
+    name="dualreal",
+    train=TrainSettings(resting_drop=0.5),
+    pair={"identity_kind": "bottleneck", "motion_kind": "bottleneck", "scale": 2.0, "floor": 0.35},
+    num_views=4,
+    view_margin=0.125,
+    shows_photos_as_clips=True,
+)
+"""Ours: photos are also shown as panning clips, so that the StageBlender cannot tell the sides apart by the number of
+frames; each side also learns alone; neither side's weight can vanish."""
+
+RECIPES = {recipe.name: recipe for recipe in (DUALREAL, PUBLISHED)}
+
+
+def with_train(recipe: Recipe, **changes: object) -> Recipe:
+    """The recipe with some training settings changed."""
+    return replace(recipe, train=replace(recipe.train, **changes))
+
+
+def read_recipe(path: Path, recipe: Recipe) -> Recipe:
+    """The recipe with the changes of a TOML file: tables `[train]`, `[pair]` and `[views]`.
+
+    Raises:
+        InputError: no such file, no TOML, an unknown table or key, or a value out of range.
+    """
+    try:
+        tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): check the path of the configuration.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no valid TOML ({error}): correct that line.") from error
+    allowed = {
+        "train": [item.name for item in fields(TrainSettings)],
+        "pair": [*(item.name for item in fields(PairConfig) if item.name not in BASE_FIELDS), "conditions_motion"],
+        "views": ["num_views", "view_margin", "shows_photos_as_clips"],
+    }
+    for table, values in tables.items():
+        if table not in allowed or not isinstance(values, dict):
+            raise InputError(f"{path} has {table!r} at its top level: only the tables {', '.join(f'[{name}]' for name in allowed)} are known.")
+        for key in values:
+            if key not in allowed[table]:
+                raise InputError(f"{path} sets {key!r} in [{table}], which is unknown: known are {', '.join(allowed[table])}.")
+    pair = dict(tables.get("pair", {}))
+    conditions_motion = pair.pop("conditions_motion", recipe.conditions_motion)
+    if "target_layers" in pair:
+        pair["target_layers"] = tuple(pair["target_layers"])
+    try:
+        train = replace(recipe.train, **tables.get("train", {}))
+        changed = replace(recipe, train=train, pair={**recipe.pair, **pair}, conditions_motion=conditions_motion, **tables.get("views", {}))
+        changed.views(1)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path}: {error}") from error
+    return changed

@@ -1,0 +1,81 @@
+"""From a prompt to latents: guided denoising, with or without an attached pair."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from .attach import Attachment
+from .bases import Base
+
+
+@dataclass(frozen=True)
+class SamplingSettings:
+    """How one video is sampled."""
+
+    num_frames: int
+    height: int
+    width: int
+    num_steps: int
+    guidance_scale: float
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if min(self.num_frames, self.height, self.width, self.num_steps) < 1:
+            raise ValueError("num_frames, height, width and num_steps must be at least 1.")
+
+
+def default_sampling(base: Base, seed: int = 0) -> SamplingSettings:
+    """The base's own size, length, steps and guidance."""
+    height, width = base.default_size
+    return SamplingSettings(base.default_num_frames, height, width, base.default_num_steps, base.default_guidance_scale, seed)
+
+
+@torch.no_grad()
+def sample(
+    base: Base,
+    texts: list[torch.Tensor],
+    negative_text: torch.Tensor,
+    settings: SamplingSettings,
+    attachment: Attachment | None = None,
+    condition: torch.Tensor | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> torch.Tensor:
+    """Samples one video per text, all in one batch; row i starts from noise of seed `settings.seed + i`.
+
+    Classifier-free guidance batches negative and positive rows together, negative first.
+
+    Args:
+        texts: embeddings (T, X), one per video.
+        negative_text: (T', X).
+        condition: reference embedding (E,) for conditioned adapters.
+        progress: called as (done, total) after every step.
+
+    Returns:
+        latents (B, C, f, h, w).
+    """
+    device = next(base.transformer.parameters()).device
+    shape = base.latent_shape(settings.num_frames, settings.height, settings.width)
+    generators = [torch.Generator().manual_seed(settings.seed + row) for row in range(len(texts))]
+    latents = torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(device)
+    is_guided = settings.guidance_scale != 1.0
+    text = pad_texts([negative_text] * len(texts) * is_guided + texts).to(device)
+    if attachment is not None:
+        attachment.condition = None if condition is None else condition[None].to(device)
+    for step in base.denoise(latents, settings.num_steps, generators[0]):
+        rows = torch.cat([step.latents, step.latents]) if is_guided else step.latents
+        output = base.predict(rows, step.timestep.to(device).expand(len(rows)), text).float()
+        if is_guided:
+            unconditional, conditional = output.chunk(2)
+            output = unconditional + settings.guidance_scale * (conditional - unconditional)
+        latents = step.advance(output)
+        if progress is not None:
+            progress(step.index + 1, step.num_steps)
+    return latents
+
+
+def pad_texts(texts: list[torch.Tensor]) -> torch.Tensor:
+    """Texts (T_i, X) zero-padded to one length: (B, T, X)."""
+    return torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)

@@ -1,0 +1,140 @@
+"""Dual-aware Adaptation (paper, section 3.2): each step trains one side, the other stays in the pass as a frozen prior."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+
+from ..attach import Attachment
+from ..bases import Base
+from ..dataset import PreparedItem
+from ..errors import InputError
+from ..pair import ROLES, Role
+from ..sampling import pad_texts
+from .settings import TrainSettings
+from .state import RunState
+
+
+@dataclass(frozen=True)
+class StepDone:
+    """One optimizer step. `step` counts from 1; `gradient_norm` is before clipping."""
+
+    step: int
+    role: Role
+    loss: float
+    gradient_norm: float
+    learning_rate: float
+
+
+class DivergedError(InputError):
+    """The loss or a gradient is no number any more; the weights are still those of the last good step."""
+
+
+def train(
+    base: Base,
+    attachment: Attachment,
+    items: Mapping[Role, Sequence[PreparedItem]],
+    settings: TrainSettings,
+    state: RunState,
+) -> Iterator[StepDone]:
+    """Trains until `settings.steps`, yielding after every optimizer step; the caller may stop between any two.
+
+    The resting side's parameters do not require gradients during a step, so their gradients are never computed and
+    nothing of the optimizer touches them. The pair's gradients flags are left on at the end.
+
+    Raises:
+        DivergedError: a loss or gradient is not finite; nothing was changed by that step.
+    """
+    pair, device = attachment.pair, next(base.transformer.parameters()).device
+    parts = {role: pair.role_parameters(role) for role in ROLES} | {"controller": pair.controller_parameters()}
+    try:
+        while state.step < settings.steps:
+            before = state.generator.get_state(), {role: list(queue) for role, queue in state.queues.items()}
+            role: Role = "motion" if torch.rand((), generator=state.generator) < settings.motion_ratio else "identity"
+            resting: Role = "identity" if role == "motion" else "motion"
+            is_dropped = bool(torch.rand((), generator=state.generator) < settings.resting_drop)
+            attachment.strengths = {role: 1.0, resting: 0.0 if is_dropped else 1.0}
+            for part, parameters in parts.items():
+                for parameter in parameters:
+                    parameter.requires_grad_(part != resting)
+                    parameter.grad = None
+            loss = 0.0
+            for _ in range(settings.accumulation):
+                batch_loss = _batch_loss(base, attachment, items[role], role, settings, state, device)
+                loss += batch_loss.item() / settings.accumulation
+                if not math.isfinite(loss):
+                    break
+                (batch_loss / settings.accumulation).backward()
+            trained = [parameter for part in (role, "controller") for parameter in parts[part]]
+            norm = float(torch.nn.utils.clip_grad_norm_(trained, settings.clip_norm))
+            if not (math.isfinite(loss) and math.isfinite(norm)):
+                state.generator.set_state(before[0])
+                state.queues = before[1]
+                raise DivergedError(
+                    f"The {role} loss is {loss} (gradient norm {norm}) at step {state.step + 1}: the last good state is kept; "
+                    "lower the learning rate or check the data of that side."
+                )
+            for part in (role, "controller"):
+                if part in state.optimizers:
+                    rate = settings.rate(part) * settings.schedule(state.step)
+                    for group in state.optimizers[part].param_groups:
+                        group["lr"] = rate
+                    state.optimizers[part].step()
+            state.step += 1
+            yield StepDone(state.step, role, loss, norm, settings.rate(role) * settings.schedule(state.step - 1))
+    finally:
+        attachment.strengths = dict.fromkeys(ROLES, 1.0)
+        attachment.condition = None
+        for parameters in parts.values():
+            for parameter in parameters:
+                parameter.requires_grad_(True)
+                parameter.grad = None
+
+
+def _batch_loss(
+    base: Base,
+    attachment: Attachment,
+    items: Sequence[PreparedItem],
+    role: Role,
+    settings: TrainSettings,
+    state: RunState,
+    device: torch.device,
+) -> torch.Tensor:
+    """Mean loss of the next batch of a role; a scalar."""
+    batch = state.next_batch(role, items, settings.motion_batch if role == "motion" else settings.identity_batch)
+    attachment.condition = _conditions(batch, settings, state, device) if role == "motion" else None
+    latents = torch.stack([item.latents for item in batch])  # (B, C, f, h, w)
+    timestep = base.objective.draw(len(batch), state.generator)
+    noise = torch.randn(latents.shape, generator=state.generator)
+    latents, noise, timestep = latents.to(device), noise.to(device), timestep.to(device)
+    noisy = base.objective.add_noise(latents, noise, timestep)
+    text = pad_texts([item.text for item in batch]).to(device)
+    mask = _masks(batch, settings.background_weight, device) if role == "identity" else None
+    precision = torch.autocast(device.type, torch.bfloat16) if settings.precision == "bf16" else nullcontext()
+    with precision:
+        output = base.predict(noisy, timestep, text)
+    return base.objective.loss_per_sample(output, latents, noise, timestep, mask).mean()
+
+
+def _conditions(
+    batch: Sequence[PreparedItem], settings: TrainSettings, state: RunState, device: torch.device
+) -> torch.Tensor | None:
+    """Embedding of a random frame of each clip (B, E), or None where there are none or they are dropped."""
+    is_dropped = bool(torch.rand((), generator=state.generator) < settings.condition_drop)
+    if is_dropped or any(item.conditions is None for item in batch):
+        return None
+    picks = [int(torch.randint(len(item.conditions), (), generator=state.generator)) for item in batch]
+    return torch.stack([item.conditions[pick] for item, pick in zip(batch, picks, strict=True)]).to(device)
+
+
+def _masks(batch: Sequence[PreparedItem], background_weight: float, device: torch.device) -> torch.Tensor | None:
+    """Loss weights (B, 1, f, h, w) from the photos' subject masks, or None where no photo has one."""
+    if all(item.mask is None for item in batch):
+        return None
+    full = torch.ones(1, *batch[0].latents.shape[1:])
+    masks = torch.stack([full if item.mask is None else item.mask for item in batch]).to(device)
+    return background_weight + (1 - background_weight) * masks

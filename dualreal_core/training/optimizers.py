@@ -1,0 +1,34 @@
+"""Optimizers by name. The torch one is always there; the others need their package."""
+
+from __future__ import annotations
+
+import importlib
+
+import torch
+from torch import nn
+
+from ..errors import InputError
+from .settings import TrainSettings
+
+_OPTIMIZERS = {
+    "adamw": ("torch.optim", "AdamW", "torch"),
+    "adamw8bit": ("bitsandbytes.optim", "AdamW8bit", "bitsandbytes"),
+    "prodigy": ("prodigyopt", "Prodigy", "prodigyopt"),
+}
+
+
+def make_optimizer(settings: TrainSettings, part: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    """An optimizer for one part: 'identity', 'motion' or 'controller'. Each part has its own, so that a part at rest
+    keeps not only its weights but its moments.
+
+    Raises:
+        InputError: the optimizer's package is not installed.
+    """
+    module_name, class_name, package = _OPTIMIZERS[settings.optimizer]
+    try:
+        optimizer_class = getattr(importlib.import_module(module_name), class_name)
+    except ImportError as error:
+        raise InputError(f"The optimizer '{settings.optimizer}' needs {package}: run `pip install {package}`, or use 'adamw'.") from error
+    return optimizer_class(
+        parameters, lr=settings.rate(part), betas=(settings.beta1, settings.beta2), eps=settings.eps, weight_decay=settings.weight_decay
+    )

@@ -1,0 +1,170 @@
+"""A run on disk: settings, metrics, checkpoints and a usage log in one folder; killed at any moment, it continues exactly.
+
+    run.json         what was asked for; a resumed run must ask for the same
+    metrics.jsonl    one line per optimizer step
+    checkpoint.pt    the whole state after some step
+    log.jsonl        when the run was started, resumed, stopped and finished, and with which versions
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from ..atomic import atomic_path
+from ..attach import Attachment
+from ..bases import Base
+from ..dataset import PreparedItem
+from ..errors import InputError
+from ..pair import Role
+from ..provenance import provenance
+from .loop import StepDone, train
+from .settings import TrainSettings
+from .state import RunState
+
+
+class RunDirectory:
+    """The folder of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.settings_file = self.path / "run.json"
+        self.metrics_file = self.path / "metrics.jsonl"
+        self.checkpoint_file = self.path / "checkpoint.pt"
+        self.log_file = self.path / "log.jsonl"
+
+    def begin(self, asked_for: Mapping[str, object], is_resumed: bool) -> None:
+        """Writes down what was asked for, or checks a resumed run against it.
+
+        Raises:
+            InputError: a fresh run meets an old one, a resumed one finds none, or it asks for something else.
+        """
+        wanted = json.loads(json.dumps(asked_for))
+        if not is_resumed:
+            if self.settings_file.exists():
+                raise InputError(f"{self.path} already holds a run: add --resume to continue it, or choose another output.")
+            with atomic_path(self.settings_file) as temporary:
+                temporary.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
+            self.log("started")
+            return
+        try:
+            begun = json.loads(self.settings_file.read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError) as error:
+            raise InputError(f"{self.path} holds no run to resume: start it without --resume.") from error
+        changed = sorted(key for key in {*begun, *wanted} if begun.get(key) != wanted.get(key))
+        if changed:
+            key = changed[0]
+            raise InputError(
+                f"{self.path} was started with another {key} ({_short(begun.get(key))}, now {_short(wanted.get(key))}): "
+                "use the same settings and data, or start afresh with another output."
+            )
+        self.log("resumed")
+
+    def log(self, event: str, **details: object) -> None:
+        """Appends one line to the usage log."""
+        self._append(self.log_file, {"event": event, **provenance(), **details})
+
+    def save(self, state: RunState, attachment: Attachment) -> None:
+        """Writes the checkpoint."""
+        with atomic_path(self.checkpoint_file) as temporary:
+            try:
+                torch.save(state.state_dict(attachment.pair), temporary)
+            except RuntimeError as error:  # torch reports a full disk as such
+                raise InputError(
+                    f"{self.checkpoint_file} could not be written completely (is the disk full?): free some space and --resume."
+                ) from error
+
+    def load(self, state: RunState, attachment: Attachment) -> None:
+        """Restores the checkpoint, if there is one, and drops the metrics of steps after it.
+
+        Raises:
+            InputError: the checkpoint is damaged.
+        """
+        if not self.checkpoint_file.exists():
+            self._keep_metrics(0)
+            return
+        try:
+            saved = torch.load(self.checkpoint_file, map_location="cpu", weights_only=True)
+            state.load_state_dict(saved, attachment.pair)
+        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+            raise InputError(f"{self.checkpoint_file} is damaged: start afresh with another output.") from error
+        self._keep_metrics(state.step)
+
+    def metrics(self) -> list[dict]:
+        """Records of all steps so far."""
+        if not self.metrics_file.exists():
+            return []
+        records = []
+        for line in self.metrics_file.read_text(encoding="utf-8").splitlines():
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError:  # the last line of a killed run
+                break
+        return records
+
+    def add_metrics(self, done: StepDone) -> None:
+        """Appends the record of one step."""
+        self._append(self.metrics_file, asdict(done))
+
+    def _keep_metrics(self, step: int) -> None:
+        kept = [record for record in self.metrics() if record["step"] <= step]
+        with atomic_path(self.metrics_file) as temporary:
+            temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+
+    def _append(self, file: Path, record: Mapping[str, object]) -> None:
+        try:
+            with file.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(record) + "\n")
+        except OSError as error:
+            raise InputError(f"{file} could not be written ({os.strerror(error.errno or 0)}): free some space, then --resume.") from error
+
+
+def run_training(
+    base: Base,
+    attachment: Attachment,
+    items: Mapping[Role, Sequence[PreparedItem]],
+    settings: TrainSettings,
+    directory: RunDirectory,
+    is_resumed: bool = False,
+    stop_after: int | None = None,
+    save_every: int = 100,
+) -> Iterator[StepDone]:
+    """`train` with files: restores the last checkpoint, writes metrics and checkpoints, saves on every way out.
+
+    Args:
+        stop_after: stop once so many steps were done in this call.
+
+    Raises:
+        DivergedError: after the last good state was saved.
+        InputError: a file cannot be read or written.
+    """
+    state = RunState.start(attachment.pair, settings)
+    if is_resumed:
+        directory.load(state, attachment)
+    last_step = settings.steps if stop_after is None else min(settings.steps, state.step + stop_after)
+    saved_step = state.step
+    try:
+        if state.step < last_step:
+            for done in train(base, attachment, items, settings, state):
+                directory.add_metrics(done)
+                if state.step % save_every == 0:
+                    directory.save(state, attachment)
+                    saved_step = state.step
+                yield done
+                if state.step >= last_step:
+                    break
+    finally:
+        if state.step > saved_step:
+            directory.save(state, attachment)
+    directory.log("finished" if state.step >= settings.steps else "stopped", step=state.step)
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

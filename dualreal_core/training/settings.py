@@ -1,0 +1,78 @@
+"""Settings of a training run, in one flat frozen dataclass, and the two recipes that set their defaults."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, fields
+from typing import Literal, get_args
+
+OptimizerName = Literal["adamw", "adamw8bit", "prodigy"]
+Precision = Literal["fp32", "bf16"]
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How both sides are trained. Defaults are the published ones; `recipes.py` holds ours."""
+
+    steps: int = 1000
+    motion_ratio: float = 0.5
+    """Probability that a step trains the motion side."""
+    identity_batch: int = 1
+    motion_batch: int = 3
+    accumulation: int = 1
+    """Batches per optimizer step; all of them belong to one role."""
+    optimizer: OptimizerName = "adamw"
+    learning_rate: float = 1e-3
+    identity_learning_rate: float | None = None
+    motion_learning_rate: float | None = None
+    controller_learning_rate: float | None = None
+    beta1: float = 0.9
+    beta2: float = 0.95
+    eps: float = 1e-8
+    weight_decay: float = 1e-4
+    clip_norm: float = 1.0
+    warmup_steps: int = 200
+    condition_drop: float = 0.0
+    """Share of motion batches that see no reference embedding."""
+    resting_drop: float = 0.0
+    """Share of steps in which the resting side is left out, so that each side also learns to stand alone."""
+    background_weight: float = 0.1
+    """Loss weight outside the subject mask, where a photo has one; inside it is 1."""
+    gradient_checkpointing: bool = False
+    precision: Precision = "fp32"
+    """Of the activations; trained weights and optimizer state are always fp32."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "identity_batch", "motion_batch", "accumulation"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
+        for name in ("motion_ratio", "condition_drop", "resting_drop", "background_weight"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1.")
+        for name in ("learning_rate", "identity_learning_rate", "motion_learning_rate", "controller_learning_rate", "clip_norm"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} is {value}; it must be positive.")
+        if self.optimizer not in get_args(OptimizerName):
+            raise ValueError(f"optimizer is {self.optimizer!r}; it must be one of {', '.join(get_args(OptimizerName))}.")
+        if self.precision not in get_args(Precision):
+            raise ValueError(f"precision is {self.precision!r}; it must be one of {', '.join(get_args(Precision))}.")
+        if self.warmup_steps < 0:
+            raise ValueError(f"warmup_steps is {self.warmup_steps}; it must not be negative.")
+
+    def rate(self, part: str) -> float:
+        """Peak learning rate of 'identity', 'motion' or 'controller'."""
+        own = getattr(self, f"{part}_learning_rate")
+        return self.learning_rate if own is None else own
+
+    def schedule(self, step: int) -> float:
+        """Factor on the learning rate: linear warm-up from 0, then cosine to 0 at `steps`."""
+        if step < self.warmup_steps:
+            return step / self.warmup_steps
+        return 0.5 * (1 + math.cos(math.pi * (step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1)))
+
+
+def setting_names() -> list[str]:
+    """Names of all training settings."""
+    return [field.name for field in fields(TrainSettings)]

@@ -1,0 +1,449 @@
+"""Model folders: files, encoders, predictions and sampling, against what diffusers' own pipelines compute."""
+
+from __future__ import annotations
+
+import json
+import runpy
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import (
+    CogVideoXDDIMScheduler,
+    CogVideoXPipeline,
+    CogVideoXTransformer3DModel,
+    DiffusionPipeline,
+    FlowMatchEulerDiscreteScheduler,
+    WanPipeline,
+)
+from PIL import Image
+from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+
+from dualreal_core.bases.diffusers_folder import DiffusersFolderBase
+from dualreal_core.bases.folder_layouts import layout_of
+from dualreal_core.bases.image_encoder import ImagePreparation
+from dualreal_core.errors import InputError
+from dualreal_core.objective import FlowMatching, VPrediction
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "make_tiny_models.py"
+PIPELINES: dict[str, type[DiffusionPipeline]] = {"cogvideox": CogVideoXPipeline, "wan": WanPipeline}
+NUM_FRAMES, HEIGHT, WIDTH = 9, 64, 96
+PROMPT, NEGATIVE = "a small robot jumps on a wooden floor", ""
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return runpy.run_path(str(SCRIPT))["make_tiny_models"](tmp_path_factory.mktemp("models"), seed=0)
+
+
+@pytest.fixture(scope="module")
+def bases(folders: dict[str, Path]) -> dict[str, DiffusersFolderBase]:
+    return {name: DiffusersFolderBase(folder) for name, folder in folders.items()}
+
+
+@pytest.fixture(scope="module")
+def pipelines(folders: dict[str, Path]) -> dict[str, DiffusionPipeline]:
+    loaded = {name: PIPELINES[name].from_pretrained(folder, local_files_only=True) for name, folder in folders.items()}
+    for pipeline in loaded.values():
+        pipeline.set_progress_bar_config(disable=True)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def clip() -> torch.Tensor:
+    return torch.rand(NUM_FRAMES, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(1)) * 2 - 1
+
+
+@pytest.fixture(params=list(PIPELINES))
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def base(name: str, bases: dict[str, DiffusersFolderBase]) -> DiffusersFolderBase:
+    return bases[name]
+
+
+@pytest.fixture
+def pipeline(name: str, pipelines: dict[str, DiffusionPipeline]) -> DiffusionPipeline:
+    return pipelines[name]
+
+
+@pytest.fixture
+def copy_of(folders: dict[str, Path], tmp_path: Path) -> Callable[[str], Path]:
+    return lambda name: Path(shutil.copytree(folders[name], tmp_path / name))
+
+
+def edit_json(path: Path, **entries: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | entries))
+
+
+def noise(base: DiffusersFolderBase, seed: int = 0, batch_size: int = 1) -> torch.Tensor:
+    """(B, C, f, h, w)"""
+    shape = (batch_size, *base.latent_shape(NUM_FRAMES, HEIGHT, WIDTH))
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def pipeline_texts(pipeline: DiffusionPipeline, base: DiffusersFolderBase) -> tuple[torch.Tensor, torch.Tensor]:
+    with torch.no_grad():
+        return pipeline.encode_prompt(PROMPT, NEGATIVE, max_sequence_length=base.text_length, device=torch.device("cpu"))
+
+
+@torch.no_grad()
+def sample(base: DiffusersFolderBase, latents: torch.Tensor, texts: torch.Tensor, guidance: float, num_steps: int) -> torch.Tensor:
+    """latents: (1, C, f, h, w), texts: negative then positive (2, T, X) -> (1, C, f, h, w)."""
+    for step in base.denoise(latents, num_steps, torch.Generator().manual_seed(7)):
+        negative, positive = base.predict(step.latents.expand(2, -1, -1, -1, -1), step.timestep, texts).chunk(2)
+        latents = step.advance(negative + guidance * (positive - negative))
+    return latents
+
+
+def test_attributes(bases: dict[str, DiffusersFolderBase], folders: dict[str, Path]) -> None:
+    cogvideox, wan = bases["cogvideox"], bases["wan"]
+    assert (cogvideox.default_size, cogvideox.default_num_frames, cogvideox.default_fps) == ((64, 96), 9, 8.0)
+    assert (wan.default_size, wan.default_num_frames, wan.default_fps) == ((480, 832), 49, 16.0)
+    assert (cogvideox.default_guidance_scale, wan.default_guidance_scale) == (6.0, 5.0)
+    assert isinstance(cogvideox.objective, VPrediction) and cogvideox.objective.alphas_cumprod[-1] == 0
+    assert wan.objective == FlowMatching(shift=3.0)
+    assert (cogvideox.frame_multiple, wan.frame_multiple) == (8, 4)
+    assert (cogvideox.text_length, wan.text_length) == (226, 512)
+    for name, base in bases.items():
+        assert base.name == str(folders[name]) and base.family.name == name
+        assert (base.size_multiple, base.latent_channels, base.condition_dim) == (16, 16, 1024)
+        assert base.latent_shape(49, 480, 720) == (16, 13, 60, 90)
+        assert not any(parameter.requires_grad for parameter in base.transformer.parameters()) and not base.transformer.training
+
+
+def test_folders_are_small(folders: dict[str, Path]) -> None:
+    for folder in folders.values():
+        assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < 20e6
+
+
+def test_schedule_is_that_of_the_5b_model(folders: dict[str, Path]) -> None:
+    reference = Path(__file__).parents[2].parent / "shared" / "golden" / "scheduler" / "scheduler_config.json"
+    if not reference.exists():
+        pytest.skip(f"SKIPPED LOUDLY: no scheduler config in {reference.parent}")
+    ours = json.loads((folders["cogvideox"] / "scheduler" / "scheduler_config.json").read_text())
+    assert ours | {"_diffusers_version": ""} == json.loads(reference.read_text()) | {"_diffusers_version": ""}
+
+
+def test_text_equals_the_pipeline(base: DiffusersFolderBase, pipeline: DiffusionPipeline) -> None:
+    expected, expected_negative = pipeline_texts(pipeline, base)
+    with base.encoders():
+        text, negative = base.encode_text(PROMPT), base.encode_text(NEGATIVE)
+    assert text.shape == (base.text_length, 32)
+    torch.testing.assert_close(text, expected[0])
+    torch.testing.assert_close(negative, expected_negative[0])
+    assert not torch.equal(text, negative)
+
+
+def test_short_text(name: str, folders: dict[str, Path]) -> None:
+    base = DiffusersFolderBase(folders[name], text_length=24)
+    with base.encoders():
+        text = base.encode_text(PROMPT)
+    assert text.shape == (24, 32)
+    assert base.predict(noise(base), torch.tensor(500), text[None]).isfinite().all()
+
+
+def test_wan_text_is_zero_after_the_prompt(bases: dict[str, DiffusersFolderBase]) -> None:
+    with bases["wan"].encoders():
+        text = bases["wan"].encode_text(f"  {PROMPT}  ")
+        assert torch.equal(text, bases["wan"].encode_text(PROMPT))
+    assert text[-1].abs().max() == 0 and text[0].abs().max() > 0
+
+
+@torch.no_grad()
+def test_frames_and_latents(base: DiffusersFolderBase, pipeline: DiffusionPipeline, clip: torch.Tensor) -> None:
+    raw = pipeline.vae.encode(clip.transpose(0, 1)[None]).latent_dist.mode()[0]
+    config = pipeline.vae.config
+    if isinstance(pipeline, CogVideoXPipeline):
+        expected = raw * config.scaling_factor
+    else:
+        mean, std = (torch.tensor(values).reshape(-1, 1, 1, 1) for values in (config.latents_mean, config.latents_std))
+        expected = (raw - mean) / std
+    with base.encoders():
+        latents, still = base.encode_frames(clip), base.encode_frames(clip[:1])
+        decoded = base.decode_latents(latents)
+        assert torch.equal(latents, base.encode_frames(clip))
+    assert latents.shape == base.latent_shape(NUM_FRAMES, HEIGHT, WIDTH) == (16, 3, 8, 12)
+    assert still.shape == base.latent_shape(1, HEIGHT, WIDTH)
+    torch.testing.assert_close(latents, expected)
+    assert decoded.shape == clip.shape and decoded.abs().max() <= 1
+    torch.testing.assert_close(decoded, pipeline.vae.decode(raw[None]).sample[0].transpose(0, 1).clamp(-1, 1), rtol=1e-4, atol=1e-4)
+
+
+@torch.no_grad()
+def test_wan_takes_five_frames(bases: dict[str, DiffusersFolderBase], clip: torch.Tensor) -> None:
+    with bases["wan"].encoders():
+        latents = bases["wan"].encode_frames(clip[:5])
+        assert latents.shape == (16, 2, 8, 12) and bases["wan"].decode_latents(latents).shape == (5, 3, HEIGHT, WIDTH)
+
+
+def test_wrong_clips_are_refused(base: DiffusersFolderBase, clip: torch.Tensor) -> None:
+    with base.encoders():
+        with pytest.raises(InputError, match=r"4 frames .* such as 1"):
+            base.encode_frames(clip[:4])
+        with pytest.raises(InputError, match="multiples of 16"):
+            base.encode_frames(clip[..., :90])
+
+
+def test_image_preparation_equals_clip(folders: dict[str, Path], tmp_path: Path) -> None:
+    """Two 8-bit levels of 255 at CLIP's smallest deviation (0.26): PIL rounds between its two resizing passes."""
+    preparation = ImagePreparation.from_folder(folders["cogvideox"] / "image_encoder")
+    processor = CLIPImageProcessorPil.from_pretrained(folders["cogvideox"] / "image_encoder")
+    for height, width in ((64, 96), (96, 65), (20, 30), (32, 32)):
+        coarse = torch.rand(1, 3, 5, 6, generator=torch.Generator().manual_seed(height))
+        pixels = torch.nn.functional.interpolate(coarse, size=(height, width), mode="bicubic")[0].clamp(0, 1).mul(255).round()
+        image = Image.fromarray(pixels.to(torch.uint8).permute(1, 2, 0).numpy())
+        expected = processor(image, return_tensors="pt").pixel_values
+        actual = preparation.apply(pixels / 127.5 - 1)
+        assert actual.shape == expected.shape == (1, 3, 32, 32)
+        torch.testing.assert_close(actual, expected, rtol=0, atol=2.1 / 255 / 0.26)
+
+
+def test_reference_embedding(base: DiffusersFolderBase, folders: dict[str, Path], clip: torch.Tensor) -> None:
+    with base.encoders():
+        embedding = base.embed_image(clip[0])
+        assert not torch.allclose(embedding, base.embed_image(-clip[0]))
+    assert embedding.shape == (1024,) and embedding.dtype == torch.float32 and embedding.norm() > 0
+
+
+def test_image_encoder_elsewhere_or_nowhere(copy_of: Callable[[str], Path], clip: torch.Tensor, tmp_path: Path) -> None:
+    folder = copy_of("wan")
+    elsewhere = Path(shutil.move(folder / "image_encoder", tmp_path / "clip"))
+    without, given = DiffusersFolderBase(folder), DiffusersFolderBase(folder, image_encoder=elsewhere)
+    assert without.condition_dim is None and given.condition_dim == 1024
+    assert without.fingerprint != given.fingerprint
+    with without.encoders(), pytest.raises(InputError, match="no image_encoder"):
+        without.embed_image(clip[0])
+    with pytest.raises(InputError, match="nothing"):
+        DiffusersFolderBase(folder, image_encoder=tmp_path / "nothing")
+
+
+def test_encoders_are_dropped(base: DiffusersFolderBase, clip: torch.Tensor) -> None:
+    with base.encoders():
+        with base.encoders():
+            base.encode_text(PROMPT)
+        base.encode_frames(clip[:1])
+    for call in (lambda: base.encode_text(PROMPT), lambda: base.encode_frames(clip[:1]), lambda: base.embed_image(clip[0])):
+        with pytest.raises(RuntimeError, match="with base.encoders"):
+            call()
+
+
+def test_predict_equals_the_direct_call(bases: dict[str, DiffusersFolderBase], pipelines: dict[str, DiffusionPipeline]) -> None:
+    text = torch.randn(2, 226, 32, generator=torch.Generator().manual_seed(3))
+    timestep = torch.tensor([900, 100])
+    latents = noise(bases["cogvideox"], batch_size=2)
+    pipeline = pipelines["cogvideox"]
+    rotary = pipeline._prepare_rotary_positional_embeddings(HEIGHT, WIDTH, latents.shape[2], torch.device("cpu"))
+    with torch.no_grad():
+        expected = pipeline.transformer(latents.transpose(1, 2), text, timestep, image_rotary_emb=rotary).sample.transpose(1, 2)
+        assert torch.equal(bases["cogvideox"].predict(latents, timestep, text), expected)
+        expected = pipelines["wan"].transformer(latents, timestep.float(), text).sample
+        assert torch.equal(bases["wan"].predict(latents, timestep.float(), text), expected)
+
+
+def test_predict_carries_gradients(base: DiffusersFolderBase) -> None:
+    latents = noise(base).requires_grad_()
+    base.predict(latents, torch.tensor([500]), torch.randn(1, base.text_length, 32)).square().mean().backward()
+    assert latents.grad is not None and latents.grad.abs().max() > 0
+
+
+def test_bfloat16(name: str, folders: dict[str, Path]) -> None:
+    base = DiffusersFolderBase(folders[name], dtype=torch.bfloat16)
+    with base.encoders():
+        text = base.encode_text(PROMPT)
+        assert base.decode_latents(noise(base)[0]).dtype == torch.float32
+    assert text.dtype == torch.bfloat16
+    assert base.predict(noise(base), torch.tensor([500]), text[None]).dtype == torch.bfloat16
+
+
+def check_sampling(base: DiffusersFolderBase, pipeline: DiffusionPipeline, num_steps: int) -> None:
+    """1e-4: batched guidance here, two calls in the Wan pipeline."""
+    positive, negative = pipeline_texts(pipeline, base)
+    start = noise(base, seed=5)
+    is_cogvideox = isinstance(pipeline, CogVideoXPipeline)
+    expected = pipeline(
+        prompt_embeds=positive,
+        negative_prompt_embeds=negative,
+        latents=start.transpose(1, 2) if is_cogvideox else start,
+        height=HEIGHT,
+        width=WIDTH,
+        num_frames=NUM_FRAMES,
+        num_inference_steps=num_steps,
+        guidance_scale=base.default_guidance_scale,
+        generator=torch.Generator().manual_seed(7),
+        output_type="latent",
+    ).frames
+    expected = expected.transpose(1, 2) if is_cogvideox else expected
+    actual = sample(base, start, torch.cat([negative, positive]), base.default_guidance_scale, num_steps)
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(actual, start, atol=0.1)
+
+
+@pytest.mark.parametrize("num_steps", [2, 5])
+def test_sampling_equals_the_pipeline(base: DiffusersFolderBase, pipeline: DiffusionPipeline, num_steps: int) -> None:
+    check_sampling(base, pipeline, num_steps)
+
+
+@pytest.mark.parametrize(
+    ("name", "scheduler_class"), [("cogvideox", CogVideoXDDIMScheduler), ("wan", FlowMatchEulerDiscreteScheduler)], indirect=["name"]
+)
+def test_sampling_with_the_other_scheduler(
+    name: str, scheduler_class: type, copy_of: Callable[[str], Path], pipelines: dict[str, DiffusionPipeline]
+) -> None:
+    folder = copy_of(name)
+    ours = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+    scheduler = scheduler_class.from_config(ours) if name == "cogvideox" else scheduler_class(shift=5.0)
+    scheduler.save_pretrained(folder / "scheduler")
+    base = DiffusersFolderBase(folder)
+    if name == "wan":
+        assert base.objective == FlowMatching(shift=5.0)
+    components = pipelines[name].components | {"scheduler": scheduler}
+    pipeline = PIPELINES[name](**components)
+    pipeline.set_progress_bar_config(disable=True)
+    check_sampling(base, pipeline, num_steps=3)
+
+
+def test_runs_do_not_disturb_each_other(base: DiffusersFolderBase) -> None:
+    """Two interleaved runs with the same seed, and a third after an abandoned one, agree."""
+    first, second = (base.denoise(noise(base), 3, torch.Generator().manual_seed(1)) for _ in range(2))
+    results = []
+    for step, twin in zip(first, second, strict=True):
+        assert (step.index, step.num_steps) == (len(results), 3)
+        results.append(step.advance(0.1 * step.latents))
+        assert torch.equal(twin.advance(0.1 * twin.latents), results[-1])
+        assert torch.equal(step.latents, results[-1])
+    next(base.denoise(noise(base), 3, torch.Generator())).advance(noise(base))
+    for step in base.denoise(noise(base), 3, torch.Generator().manual_seed(1)):
+        assert torch.equal(step.advance(0.1 * step.latents), results[step.index])
+
+
+def test_each_step_is_answered_once(base: DiffusersFolderBase) -> None:
+    steps = base.denoise(noise(base), 3, torch.Generator())
+    step = next(steps)
+    with pytest.raises(RuntimeError, match="was not advanced"):
+        next(steps)
+    step.advance(noise(base))
+    with pytest.raises(RuntimeError, match="already"):
+        step.advance(noise(base))
+
+
+def test_temporal_patches_of_cogvideox_15(copy_of: Callable[[str], Path], clip: torch.Tensor) -> None:
+    """Clips have 8k + 1 frames; one latent frame is repeated in front, as in that model's own training and pipeline."""
+    folder = copy_of("cogvideox")
+    config = json.loads((folder / "transformer" / "config.json").read_text()) | {"patch_size_t": 2, "patch_bias": False}
+    CogVideoXTransformer3DModel.from_config(config).save_pretrained(folder / "transformer")
+    base = DiffusersFolderBase(folder)
+    assert (base.frame_multiple, base.default_fps, base.default_size) == (8, 16.0, (768, 1360))
+    assert base.latent_shape(9, HEIGHT, WIDTH) == (16, 4, 8, 12) and base.latent_shape(81, 64, 64)[1] == 22
+    with base.encoders():
+        still = base.encode_frames(clip[:1])
+        assert still.shape == base.latent_shape(1, HEIGHT, WIDTH) == (16, 2, 8, 12)
+        assert torch.equal(still[:, 0], still[:, 1])
+        assert base.decode_latents(still).shape == (1, 3, HEIGHT, WIDTH)
+        with pytest.raises(InputError, match=r"8 \* k \+ 1"):
+            base.encode_frames(clip[:5])
+    latents = torch.randn(1, *base.latent_shape(9, HEIGHT, WIDTH), generator=torch.Generator().manual_seed(0))
+    text = torch.randn(1, 226, 32, generator=torch.Generator().manual_seed(1))
+    pipeline = CogVideoXPipeline.from_pretrained(folder, local_files_only=True)
+    rotary = pipeline._prepare_rotary_positional_embeddings(HEIGHT, WIDTH, 4, torch.device("cpu"))
+    with torch.no_grad():
+        expected = pipeline.transformer(latents.transpose(1, 2), text, torch.tensor([500]), image_rotary_emb=rotary).sample
+        assert torch.equal(base.predict(latents, torch.tensor([500]), text), expected.transpose(1, 2))
+
+
+def test_cogvideox_without_rotary_embeddings(copy_of: Callable[[str], Path]) -> None:
+    folder = copy_of("cogvideox")
+    config = json.loads((folder / "transformer" / "config.json").read_text()) | {"use_rotary_positional_embeddings": False}
+    CogVideoXTransformer3DModel.from_config(config).save_pretrained(folder / "transformer")
+    base = DiffusersFolderBase(folder)
+    assert base.predict(noise(base), torch.tensor([500]), torch.zeros(1, 226, 32)).isfinite().all()
+    with pytest.raises(InputError, match="226 to 226"):
+        DiffusersFolderBase(folder, text_length=24)
+
+
+def test_text_length_out_of_range(base: DiffusersFolderBase) -> None:
+    for text_length in (0, 513):
+        with pytest.raises(InputError, match=f"text_length is {text_length}"):
+            DiffusersFolderBase(base.folder, text_length=text_length)
+
+
+def test_fingerprint(copy_of: Callable[[str], Path], base: DiffusersFolderBase, name: str) -> None:
+    folder = copy_of(name)
+    assert DiffusersFolderBase(folder).fingerprint == base.fingerprint
+    assert DiffusersFolderBase(folder, text_length=24).fingerprint != base.fingerprint
+    weights = folder / "vae" / "diffusion_pytorch_model.safetensors"
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert DiffusersFolderBase(folder).fingerprint != base.fingerprint
+
+
+def test_layouts() -> None:
+    assert layout_of("CogVideoXPipeline", {"patch_size_t": None}).num_frames == 49
+    with pytest.raises(ValueError, match="LTXPipeline"):
+        layout_of("LTXPipeline", {})
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+BREAKAGES: dict[str, tuple[Callable[[Path], object], str]] = {
+    "no folder": (shutil.rmtree, "no folder .*: give the path"),
+    "no index": (lambda folder: (folder / "model_index.json").unlink(), "no model_index.json: give"),
+    "broken index": (lambda folder: (folder / "model_index.json").write_text("{"), "no valid JSON .*: download"),
+    "other pipeline": (lambda folder: edit_json(folder / "model_index.json", _class_name="LTXPipeline"), "is a LTXPipeline: give"),
+    "image to video": (
+        lambda folder: edit_json(folder / "model_index.json", _class_name="CogVideoXImageToVideoPipeline"),
+        "is a CogVideoXImageToVideoPipeline: give",
+    ),
+    "second transformer": (
+        lambda folder: edit_json(folder / "model_index.json", transformer_2=["diffusers", "WanTransformer3DModel"]),
+        "Wan 2.2 .*: give",
+    ),
+    "no vae": (lambda folder: shutil.rmtree(folder / "vae"), "no folder vae/: download"),
+    "no tokenizer": (lambda folder: shutil.rmtree(folder / "tokenizer"), "no folder tokenizer/: download"),
+    "no weights": (lambda folder: (folder / "text_encoder" / "model.safetensors").unlink(), "no .safetensors file: download"),
+    "short transformer": (lambda folder: truncate(next((folder / "transformer").glob("*.safetensors"))), "incomplete, repeat"),
+    "short vae": (lambda folder: truncate(next((folder / "vae").glob("*.safetensors"))), "incomplete, repeat"),
+    "pointer file": (
+        lambda folder: (folder / "text_encoder" / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1"),
+        "no safetensors file .*: download",
+    ),
+    "empty file": (lambda folder: (folder / "text_encoder" / "model.safetensors").write_bytes(b""), "no safetensors file"),
+    "unknown scheduler": (lambda folder: edit_json(folder / "scheduler" / "scheduler_config.json", _class_name="Nobody"), "names Nobody"),
+    "other prediction": (
+        lambda folder: edit_json(folder / "scheduler" / "scheduler_config.json", prediction_type="epsilon", use_flow_sigmas=False),
+        "config this base cannot use .*: take",
+    ),
+    "other sizes": (lambda folder: edit_json(folder / "transformer" / "config.json", num_layers=6), "transformer"),
+    "no image preparation": (lambda folder: (folder / "image_encoder" / "preprocessor_config.json").unlink(), "preprocessor_config.json is missing"),
+    "no centre crop": (
+        lambda folder: edit_json(folder / "image_encoder" / "preprocessor_config.json", do_center_crop=False),
+        "no resize, centre crop",
+    ),
+}
+
+
+@pytest.mark.parametrize("breakage", BREAKAGES)
+def test_bad_folders(name: str, breakage: str, copy_of: Callable[[str], Path]) -> None:
+    """The message is one sentence that names the folder or file."""
+    folder = copy_of(name)
+    break_folder, message = BREAKAGES[breakage]
+    break_folder(folder)
+    with pytest.raises(InputError, match=message) as caught:
+        DiffusersFolderBase(folder)
+    assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_bad_tokenizer(copy_of: Callable[[str], Path]) -> None:
+    folder = copy_of("wan")
+    for path in (folder / "tokenizer").iterdir():
+        path.write_text("{")
+    base = DiffusersFolderBase(folder)
+    with base.encoders(), pytest.raises(InputError, match="tokenizer does not load"):
+        base.encode_text(PROMPT)
