@@ -39,7 +39,8 @@ CAPTION_DROP = 0.1
 SHIFT = 3.0
 SIGMA_SPREAD = 1.2
 LEARNING_RATE = 2e-3
-DECAY_SHARE = 0.4
+MATRIX_RATE = 3e-3
+DECAY_SHARE = 0.55
 WARMUP = 100
 EMA = 0.999
 SEED = 0
@@ -161,7 +162,7 @@ def train_transformer(out: Path, minutes: float, total_steps: int | None) -> Non
     matrices = [p for name, p in transformer.named_parameters() if name.startswith("blocks.") and p.ndim == 2]
     others = [p for name, p in transformer.named_parameters() if not (name.startswith("blocks.") and p.ndim == 2)]
     optimizers = [
-        torch.optim.Muon(matrices, lr=LEARNING_RATE, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.Muon(matrices, lr=MATRIX_RATE, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
         torch.optim.AdamW(others, lr=LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01),
     ]
     average = {name: p.detach().clone() for name, p in transformer.named_parameters()}
@@ -176,7 +177,7 @@ def train_transformer(out: Path, minutes: float, total_steps: int | None) -> Non
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         print(f"resumed at step {step}, {spent / 60:.1f} minutes spent")
-    planes = position_planes(8, 8)
+    planes = {length: position_planes(length, 8, 8) for length in (1, world.NUM_FRAMES)}
     clock, running = time.time(), {True: 0.0, False: 0.0}
     budget = minutes * 60
 
@@ -210,15 +211,15 @@ def train_transformer(out: Path, minutes: float, total_steps: int | None) -> Non
             sigma = SHIFT * sigma / (1 + (SHIFT - 1) * sigma)
             noise = torch.randn(clean.shape, generator=generator)
             noisy = torch.lerp(clean, noise, sigma[:, None, None, None, None])
-            inputs = torch.cat([noisy, planes[None, :, None].expand(len(rows), -1, clean.shape[2], -1, -1)], dim=1)
+            inputs = torch.cat([noisy, planes[clean.shape[2]].expand(len(rows), -1, -1, -1, -1)], dim=1)
             with torch.autocast("cpu", torch.bfloat16):
                 predicted = transformer(inputs, sigma * 1000, text, return_dict=False)[0].float()
             loss = functional.mse_loss(predicted, noise - clean)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(transformer.parameters(), 1.0)
-            for optimizer in optimizers:
+            for optimizer, peak in zip(optimizers, (MATRIX_RATE, LEARNING_RATE), strict=True):
                 for group in optimizer.param_groups:
-                    group["lr"] = LEARNING_RATE * learning_rate(progress, step)
+                    group["lr"] = peak * learning_rate(progress, step)
                 optimizer.step()
                 optimizer.zero_grad()
             decay = min(EMA, (step + 1) / (step + 10))

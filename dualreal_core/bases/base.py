@@ -78,7 +78,7 @@ class Base(Protocol):
 
     def denoise(
         self, latents: torch.Tensor, num_steps: int, generator: torch.Generator
-    ) -> Iterator["DenoisingStep"]:
+    ) -> Iterator[DenoisingStep]:
         """Yields the sampling steps; the caller answers each by calling `step.advance(model_output)`."""
 
 

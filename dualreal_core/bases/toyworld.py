@@ -88,7 +88,7 @@ class ToyWorldBase:
 
     def predict(self, latents: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
         batch, _, frames, height, width = latents.shape
-        planes = position_planes(height, width).to(latents)[None, :, None].expand(batch, -1, frames, -1, -1)
+        planes = position_planes(frames, height, width).to(latents).expand(batch, -1, -1, -1, -1)
         return self.transformer(torch.cat([latents, planes], dim=1), timestep, text, return_dict=False)[0]
 
     def denoise(self, latents: torch.Tensor, num_steps: int, generator: torch.Generator) -> Iterator[SchedulerStep]:

@@ -197,8 +197,7 @@ class _Scan:
     def fingerprint(self, path: Path) -> str | None:
         """sha256 of the file; None, with the reason noted, for a second copy or a file that cannot be opened."""
         try:
-            with path.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256").hexdigest()
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
         except OSError as problem:
             self.skip(path, f"unreadable: {problem.strerror}")
             return None

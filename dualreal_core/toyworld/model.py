@@ -9,7 +9,7 @@ import torch
 from .codec import LATENT_CHANNELS
 from .text import TEXT_DIM
 
-NUM_PLANES = 12
+NUM_PLANES = 16
 
 TRANSFORMER_CONFIG = {
     "patch_size": (1, 2, 2),
@@ -28,15 +28,16 @@ TRANSFORMER_CONFIG = {
 }
 
 
-def position_planes(height: int, width: int) -> torch.Tensor:
-    """Sines and cosines of the absolute place, which rotary attention cannot know: (12, height, width).
+def position_planes(num_frames: int, height: int, width: int) -> torch.Tensor:
+    """Sines and cosines of the absolute place and time, which rotary attention cannot know: (16, F, height, width).
 
-    Three frequencies each for x and y; the slowest spans half a period over the frame.
+    Three frequencies each for x and y, two for time; the slowest spans half a period over the clip.
     """
+    axes = [(width, (1, 1, -1), (0.5, 1.0, 2.0)), (height, (1, -1, 1), (0.5, 1.0, 2.0)), (num_frames, (-1, 1, 1), (0.5, 1.0))]
     planes = []
-    for size, shape in ((width, (1, -1)), (height, (-1, 1))):
+    for size, shape, frequencies in axes:
         place = ((torch.arange(size, dtype=torch.float32) + 0.5) / size).reshape(shape)
-        for frequency in (0.5, 1.0, 2.0):
+        for frequency in frequencies:
             angle = 2 * math.pi * frequency * place
-            planes += [angle.sin().expand(height, width), angle.cos().expand(height, width)]
+            planes += [angle.sin().expand(num_frames, height, width), angle.cos().expand(num_frames, height, width)]
     return torch.stack(planes)

@@ -228,7 +228,7 @@ def test_encoders_are_dropped(base: DiffusersFolderBase, clip: torch.Tensor) -> 
             base.encode_text(PROMPT)
         base.encode_frames(clip[:1])
     for call in (lambda: base.encode_text(PROMPT), lambda: base.encode_frames(clip[:1]), lambda: base.embed_image(clip[0])):
-        with pytest.raises(RuntimeError, match="with base.encoders"):
+        with pytest.raises(RuntimeError, match=r"with base\.encoders"):
             call()
 
 
@@ -421,7 +421,10 @@ BREAKAGES: dict[str, tuple[Callable[[Path], object], str]] = {
         "config this base cannot use .*: take",
     ),
     "other sizes": (lambda folder: edit_json(folder / "transformer" / "config.json", num_layers=6), "transformer"),
-    "no image preparation": (lambda folder: (folder / "image_encoder" / "preprocessor_config.json").unlink(), "preprocessor_config.json is missing"),
+    "no image preparation": (
+        lambda folder: (folder / "image_encoder" / "preprocessor_config.json").unlink(),
+        "preprocessor_config.json is missing",
+    ),
     "no centre crop": (
         lambda folder: edit_json(folder / "image_encoder" / "preprocessor_config.json", do_center_crop=False),
         "no resize, centre crop",

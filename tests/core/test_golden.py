@@ -9,7 +9,7 @@ import torch
 from golden import GOLDEN, golden, needs_golden, relative_l2
 
 from dualreal_core.attach import Attachment
-from dualreal_core.blend import FixedBlend, LearnedBlend
+from dualreal_core.blend import FixedBlend
 from dualreal_core.pair import AdapterPair
 from dualreal_core.storage import load_pair
 

@@ -1,0 +1,197 @@
+"""The whole way in two calls: folders to a trained pair, and a pair to a video."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+
+from .attach import Attachment
+from .bases import Base
+from .blend import Blend, BlendRecord
+from .dataset import Manifest, PreparedSet, prepare, scan_identity, scan_motion
+from .dataset.photos import open_photo
+from .errors import InputError
+from .pair import ROLES, AdapterPair, Role, new_pair
+from .recipes import DUALREAL, Recipe
+from .sampling import SamplingSettings, default_sampling, sample
+from .storage import save_pair
+from .training.loop import StepDone
+from .training.run import RunDirectory, run_training
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Where photos and clips lie, how they are captioned, and the size they are used at."""
+
+    identity: Path
+    motion: Path
+    prompt_identity: str | None = None
+    prompt_motion: str | None = None
+    trigger: str = "*"
+    size: tuple[int, int] | None = None
+    num_frames: int | None = None
+    fps: float | None = None
+
+    def scan(self, base: Base, recipe: Recipe) -> dict[Role, Manifest]:
+        """Looks through both folders; the reports say what will be used.
+
+        Raises:
+            InputError: a folder is unusable, or the identity prompt lacks its trigger.
+        """
+        size, num_frames = self.size or base.default_size, self.num_frames or base.default_num_frames
+        if num_frames < 2 or (num_frames - 1) % base.frame_multiple:
+            raise InputError(f"{num_frames} frames do not fit {base.name}: choose {base.frame_multiple} * k + 1, at least {base.frame_multiple + 1}.")
+        if any(side % base.size_multiple for side in size):
+            raise InputError(f"{size[1]}x{size[0]} px does not fit {base.name}: choose multiples of {base.size_multiple}.")
+        manifests = {
+            "identity": scan_identity(self.identity, self.prompt_identity, size, recipe.views(num_frames)),
+            "motion": scan_motion(
+                self.motion, self.prompt_motion, size, num_frames, self.fps or base.default_fps, frame_multiple=base.frame_multiple
+            ),
+        }
+        for item in manifests["identity"].items:
+            require_trigger(item.caption, self.trigger, f"The caption of {item.path.name}")
+        return manifests
+
+
+def require_trigger(prompt: str, trigger: str, what: str) -> None:
+    """Raises InputError where a prompt lacks the word that stands for the identity."""
+    if trigger and trigger not in prompt.split():
+        raise InputError(f"{what}, {prompt!r}, lacks the trigger {trigger!r}: write it as a word of its own, as in 'dog {trigger}'.")
+
+
+def prepare_data(base: Base, manifests: dict[Role, Manifest], cache: Path, progress: Progress | None = None) -> dict[Role, PreparedSet]:
+    """Latents, text and reference embeddings of both sides, computed once and cached."""
+    return {role: prepare(base, manifests[role], cache, progress=progress) for role in ROLES}
+
+
+class Training:
+    """A training run: iterate over it for its steps, then `save` the pair.
+
+    Attributes:
+        pair: the pair in training.
+        attachment: it at work in the base's DiT; sample with it between two steps if you like.
+    """
+
+    def __init__(
+        self, base: Base, data: dict[Role, PreparedSet], recipe: Recipe, directory: Path, header: dict[str, object] | None = None
+    ) -> None:
+        conditions = {"motion_condition_dim": base.condition_dim if recipe.conditions_motion else None}
+        self.base, self.data, self.recipe = base, data, recipe
+        try:
+            self.pair = new_pair(base.transformer, recipe.train.seed, **{**conditions, **recipe.pair})
+        except ValueError as error:
+            raise InputError(f"The pair cannot be made: {error}") from error
+        self.directory = RunDirectory(directory)
+        self.header = {
+            "base": {"name": base.name, "encoders": base.fingerprint},
+            "training": {"recipe": recipe.name, **asdict(recipe.train)},
+            "datasets": {role: list(data[role].fingerprints) for role in ROLES},
+            **(header or {}),
+        }
+        self.attachment = Attachment(base.transformer, self.pair)
+
+    def steps(self, is_resumed: bool = False, stop_after: int | None = None, save_every: int = 100) -> Iterator[StepDone]:
+        """Trains, yielding after each step; see `run_training`."""
+        views = {name: getattr(self.recipe, name) for name in ("num_views", "view_margin", "shows_photos_as_clips")}
+        self.directory.begin({**self.header, "pair": asdict(self.pair.config), "views": views}, is_resumed)
+        items = {role: self.data[role].items for role in ROLES}
+        transformer = self.base.transformer
+        if self.recipe.train.gradient_checkpointing:
+            transformer.enable_gradient_checkpointing()
+            transformer.train()
+        try:
+            yield from run_training(
+                self.base, self.attachment, items, self.recipe.train, self.directory, is_resumed, stop_after, save_every
+            )
+        finally:
+            if self.recipe.train.gradient_checkpointing:
+                transformer.disable_gradient_checkpointing()
+                transformer.eval()
+
+    def save(self, path: Path) -> None:
+        """Writes the pair with its header."""
+        save_pair(path, self.pair, self.header)
+
+    def close(self) -> None:
+        """Takes the pair out of the base."""
+        self.attachment.detach()
+
+
+def train_pair(base: Base, data: TrainingData, out: Path, recipe: Recipe = DUALREAL, directory: Path | None = None) -> AdapterPair:
+    """Trains a pair from folders and writes it to `out`; everything of the run lies in `directory` (`OUT.run`).
+
+    Raises:
+        InputError: see `TrainingData.scan`; or the run cannot be written.
+    """
+    directory = directory or Path(f"{out}.run")
+    prepared = prepare_data(base, data.scan(base, recipe), directory / "cache")
+    training = Training(base, prepared, recipe, directory, {"prompts": _prompts(data)})
+    try:
+        for _ in training.steps():
+            pass
+        training.save(Path(out))
+    finally:
+        training.close()
+    return training.pair
+
+
+def _prompts(data: TrainingData) -> dict[str, str | None]:
+    return {"identity": data.prompt_identity, "motion": data.prompt_motion, "trigger": data.trigger}
+
+
+def generate(
+    base: Base,
+    pair: AdapterPair | None,
+    prompt: str,
+    reference_image: Path | torch.Tensor | None = None,
+    seed: int = 0,
+    negative_prompt: str = "",
+    blend: Blend | None = None,
+    strengths: tuple[float, float] = (1.0, 1.0),
+    settings: SamplingSettings | None = None,
+    record: BlendRecord | None = None,
+    progress: Progress | None = None,
+) -> torch.Tensor:
+    """Samples one video: frames (F, 3, H, W) in [-1, 1].
+
+    Args:
+        pair: None for the base alone.
+        reference_image: photo of the identity (a file, or (3, H, W) in [-1, 1]) for a conditioned motion side.
+        blend: weights other than the pair's own.
+        strengths: factors on the identity and the motion weights.
+        settings: size, length, steps and guidance; default: the base's own.
+
+    Raises:
+        InputError: the image cannot be read, the pair was made for another base, or a size does not suit the base.
+    """
+    settings = replace(settings or default_sampling(base), seed=seed)
+    with base.encoders(), torch.no_grad():
+        text, negative = base.encode_text(prompt), base.encode_text(negative_prompt)
+        condition = None
+        if reference_image is not None and base.condition_dim is not None:
+            condition = base.embed_image(read_reference_image(reference_image, (settings.height, settings.width)))
+    attachment = None
+    try:
+        if pair is not None:
+            attachment = Attachment(base.transformer, pair, blend)
+            attachment.strengths = dict(zip(ROLES, strengths, strict=True))
+            attachment.record = record
+        latents = sample(base, [text], negative, settings, attachment, condition, progress)
+    finally:
+        if attachment is not None:
+            attachment.detach()
+    with base.encoders(), torch.no_grad():
+        return base.decode_latents(latents[0]).float().cpu()
+
+
+def read_reference_image(image: Path | torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """A photo, cover-cropped to `size` as (height, width), as (3, H, W) in [-1, 1]."""
+    if isinstance(image, torch.Tensor):
+        return image
+    return open_photo(Path(image)).cover(size).tensors()[0]

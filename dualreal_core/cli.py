@@ -1,0 +1,39 @@
+"""The command `dualreal`: demo, train, generate, inspect. What a user got wrong ends in one sentence and exit code 2."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from . import __version__
+from .errors import InputError
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    parser = argparse.ArgumentParser(prog="dualreal", description="One identity and one motion, trained together, fused in a video.")
+    parser.add_argument("--version", action="version", version=f"dualreal {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    from .commands import COMMANDS
+
+    for name, command in COMMANDS.items():
+        sub = commands.add_parser(name, help=command.HELP, description=command.HELP)
+        command.add_arguments(sub)
+        sub.set_defaults(run=command.run)
+    chosen = parser.parse_args(arguments)
+    try:
+        chosen.run(chosen)
+    except InputError as error:
+        print(f"dualreal {chosen.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"dualreal {chosen.command}: interrupted; what was trained is saved, add --resume to continue.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,7 @@
+"""One module per command of the CLI: its help, its arguments, and what it does."""
+
+from __future__ import annotations
+
+from . import demo, generate, inspect, train
+
+COMMANDS = {"demo": demo, "train": train, "generate": generate, "inspect": inspect}

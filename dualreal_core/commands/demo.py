@@ -1,0 +1,125 @@
+"""`dualreal demo`: the whole method on the embedded base, in minutes, with exact scores."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from ..api import read_reference_image
+from ..atomic import atomic_path
+from ..bases import load_base
+from ..blend import BlendRecord
+from ..errors import InputError
+from ..pair import AdapterPair
+from ..pictures import blend_map, contact_sheet, loss_curves, save
+from ..recipes import with_train
+from ..toyworld.experiment import STEPS, TOY_RECIPE, Side, evaluate, load_trial, retentions, summed, train_joint, train_side
+from ..toyworld.figures import FIGURES
+from ..toyworld.paths import MOTIONS
+from ..toyworld.trial import FPS, Trial
+from ..training.loop import StepDone
+from ..training.run import RunDirectory
+from ..video import read_video, write_gif, write_mp4
+
+HELP = "teach the embedded base a new identity and a new motion, and fuse them"
+ROWS = {
+    "base": "base, same prompt",
+    "identity": "identity only",
+    "motion": "motion only",
+    "sum": "naive sum",
+    "fused": "DualReal, fused",
+}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """All options of the command."""
+    new_motions = [name for name, motion in MOTIONS.items() if not motion.is_base]
+    parser.add_argument("--identity", default="vex", help=f"figure the base never saw: {', '.join(FIGURES)} (default: vex)")
+    parser.add_argument("--motion", default="figure-eight", help=f"motion it never saw: {', '.join(new_motions)} (default: figure-eight)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, default=STEPS, help=f"joint training steps; each side alone gets half (default: {STEPS})")
+    parser.add_argument("--out", type=Path, default=Path("dualreal-demo"), help="folder for all results (default: dualreal-demo)")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Trains, samples, scores, draws."""
+    if arguments.steps < 2:
+        raise InputError(f"--steps is {arguments.steps}; it must be at least 2.")
+    trial, out = Trial(arguments.identity, arguments.motion, arguments.seed), arguments.out
+    recipe = with_train(TOY_RECIPE, steps=arguments.steps, seed=arguments.seed)
+    base = load_base("toyworld")
+    data = load_trial(base, trial, recipe, out / "references")
+    with tqdm(total=2 * arguments.steps, unit="step") as bar:
+
+        def stepped(done: StepDone, total: int) -> None:
+            bar.update()
+            bar.set_postfix_str(f"{done.role} loss {done.loss:.3f}")
+
+        bar.set_description("identity alone")
+        identity = train_side(base, data, recipe, "identity", out / "runs" / "identity", stepped)
+        bar.set_description("motion alone")
+        motion = train_side(base, data, recipe, "motion", out / "runs" / "motion", stepped)
+        bar.set_description("both jointly")
+        fused = train_joint(base, data, recipe, out / "runs" / "joint", stepped, out / "pair.safetensors")
+    pairs: dict[str, AdapterPair | None] = {
+        "base": None,
+        "identity": identity,
+        "motion": motion,
+        "sum": summed(base, identity, motion),
+        "fused": fused,
+    }
+    record, sides = BlendRecord(), {}
+    for name, pair in tqdm(pairs.items(), desc="sampling", unit="video set"):
+        sides[name] = evaluate(base, trial, pair, out / "references", record if name == "fused" else None)
+    _write_pictures(out, trial, sides, record, fused)
+    kept = retentions(sides, "fused")
+    board = {
+        "identity": trial.identity,
+        "motion": trial.motion,
+        "seed": trial.seed,
+        "steps": arguments.steps,
+        **kept,
+        "sum": retentions(sides, "sum"),
+        "scores": {name: side.scores for name, side in sides.items()},
+    }
+    with atomic_path(out / "scores.json") as temporary:
+        temporary.write_text(json.dumps(board, indent=1) + "\n", encoding="utf-8")
+    print("\n".join(_scoreboard(sides)))
+    print(f"kept of the identity {kept['retention_identity']:.2f}, of the motion {kept['retention_motion']:.2f} (0 lost, 1 as good as alone)")
+    print(f"look at {out / 'contact_sheet.png'} and {out / 'fused.mp4'}")
+
+
+def _write_pictures(out: Path, trial: Trial, sides: dict[str, Side], record: BlendRecord, fused: AdapterPair) -> None:
+    """The fused video, the contact sheet, the loss curves and the blend map."""
+    best = max(range(len(trial.prompts)), key=lambda index: _video_score(trial, sides["fused"], index))
+    video = sides["fused"].videos[best]
+    write_mp4(out / "fused.mp4", video, FPS)
+    write_gif(out / "fused.gif", video, FPS)
+    photos = [read_reference_image(path, (48, 48)) for path in sorted((out / "references" / "identity").glob("*.png"))]
+    clip = read_video(out / "references" / "motion" / "0.gif").frames.float() / 127.5 - 1
+    rows = [
+        (f"identity: {trial.identity}", "photos", torch.stack(photos)),
+        (f"motion: {trial.motion}", "one of the clips", clip),
+        *((ROWS[name], _scores(side), side.videos[best]) for name, side in sides.items()),
+    ]
+    save(out / "contact_sheet.png", contact_sheet(rows))
+    save(out / "loss.png", loss_curves(RunDirectory(out / "runs" / "joint").metrics(), "Joint training"))
+    save(out / "blend.png", blend_map(record.table(), fused.config.scale, "Share of the identity side"))
+
+
+def _video_score(trial: Trial, side: Side, index: int) -> float:
+    scores = trial.score([side.videos[index]])
+    return min(scores["identity"], scores["motion"])
+
+
+def _scores(side: Side) -> str:
+    return f"identity {side.scores['identity']:.2f}  motion {side.scores['motion']:.2f}"
+
+
+def _scoreboard(sides: dict[str, Side]) -> list[str]:
+    lines = [f"{'':20}{'identity':>10}{'motion':>10}"]
+    return lines + [f"{ROWS[name]:20}{side.scores['identity']:>10.3f}{side.scores['motion']:>10.3f}" for name, side in sides.items()]

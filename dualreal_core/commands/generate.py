@@ -1,0 +1,91 @@
+"""`dualreal generate`: a prompt and a pair to a video."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ..api import generate, require_trigger
+from ..blend import FixedBlend, LearnedBlend
+from ..errors import InputError
+from ..sampling import default_sampling
+from ..storage import load_pair
+from ..video import write_gif, write_mp4
+from .options import add_base_options, add_size_options, open_base
+
+HELP = "sample a video with a trained pair"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """All options of the command."""
+    add_base_options(parser)
+    add_size_options(parser)
+    parser.add_argument("--pair", type=Path, help="trained pair (.safetensors, or .pth of the reference); none: the base alone")
+    parser.add_argument("--prompt", required=True, help="what the video shows, with the trigger of the identity")
+    parser.add_argument("--negative-prompt", default="", help="what it does not show")
+    parser.add_argument("--reference-image", type=Path, help="photo of the identity, for a conditioned motion side")
+    parser.add_argument("--out", type=Path, required=True, help="video file, .mp4 or .gif")
+    parser.add_argument("--identity-strength", type=float, default=1.0, help="factor on the identity side (default: 1)")
+    parser.add_argument("--motion-strength", type=float, default=1.0, help="factor on the motion side (default: 1)")
+    parser.add_argument("--blend", choices=("learned", "fixed"), help="weights of the pair's StageBlender, or half the scale each (default: learned where the pair has one)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--steps", type=int, help="denoising steps (default: the base's)")
+    parser.add_argument("--guidance-scale", type=float, help="classifier-free guidance (default: the base's)")
+    parser.add_argument("--fps", type=float, help="frames per second of the file (default: the base's)")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Samples and writes the video."""
+    if arguments.out.suffix.lower() not in (".mp4", ".gif"):
+        raise InputError(f"{arguments.out} is neither .mp4 nor .gif: choose one of them.")
+    if arguments.out.exists() and not arguments.overwrite:
+        raise InputError(f"{arguments.out} exists: choose another --out, or add --overwrite.")
+    pair, blend = None, None
+    base = open_base(arguments)
+    if arguments.pair is not None:
+        pair, header = load_pair(arguments.pair)
+        pair.to(device=arguments.device, dtype=next(base.transformer.parameters()).dtype)
+        require_trigger(arguments.prompt, (header.get("prompts") or {}).get("trigger") or "", "The prompt")
+        half = pair.config.scale / 2
+        if arguments.blend == "learned":
+            if pair.controller is None:
+                raise InputError(f"{arguments.pair} has no StageBlender: use --blend fixed.")
+            blend = LearnedBlend(pair.controller)
+        elif arguments.blend == "fixed":
+            blend = FixedBlend(half, half)
+    given = {
+        "num_frames": arguments.num_frames,
+        "height": arguments.size and arguments.size[0],
+        "width": arguments.size and arguments.size[1],
+        "num_steps": arguments.steps,
+        "guidance_scale": arguments.guidance_scale,
+    }
+    try:
+        settings = replace(default_sampling(base), **{name: value for name, value in given.items() if value is not None})
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    if (settings.num_frames - 1) % base.frame_multiple or settings.height % base.size_multiple or settings.width % base.size_multiple:
+        raise InputError(
+            f"{settings.num_frames} frames of {settings.width}x{settings.height} px do not fit {base.name}: choose "
+            f"{base.frame_multiple} * k + 1 frames, and sides that are multiples of {base.size_multiple}."
+        )
+    with tqdm(total=settings.num_steps, desc="sampling", unit="step") as bar:
+        frames = generate(
+            base,
+            pair,
+            arguments.prompt,
+            arguments.reference_image,
+            arguments.seed,
+            arguments.negative_prompt,
+            blend,
+            (arguments.identity_strength, arguments.motion_strength),
+            settings,
+            progress=lambda done, total: bar.update(),
+        )
+    write = write_mp4 if arguments.out.suffix.lower() == ".mp4" else write_gif
+    write(arguments.out, frames, arguments.fps or base.default_fps)
+    print(f"wrote {arguments.out}: {len(frames)} frames of {frames.shape[3]}x{frames.shape[2]} px")

@@ -1,0 +1,49 @@
+"""Options that several commands share, and how their values are read."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from pathlib import Path
+
+import torch
+
+from ..bases import Base, load_base
+from ..errors import InputError
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def add_base_options(parser: argparse.ArgumentParser) -> None:
+    """--base, --dtype, --device, --image-encoder."""
+    parser.add_argument("--base", default="toyworld", help="'toyworld' (embedded) or a diffusers folder of CogVideoX or Wan (default: toyworld)")
+    parser.add_argument("--dtype", choices=DTYPES, default="fp32", help="precision of the base's weights (default: fp32)")
+    parser.add_argument("--device", default="cpu", help="torch device, such as cpu or cuda (default: cpu)")
+    parser.add_argument("--image-encoder", type=Path, help="folder of a CLIP vision model for reference images (default: the base's own)")
+
+
+def add_size_options(parser: argparse.ArgumentParser) -> None:
+    """--size, --num-frames."""
+    parser.add_argument("--size", type=parse_size, metavar="WxH", help="width and height in px (default: the base's)")
+    parser.add_argument("--num-frames", type=int, help="frames of a clip (default: the base's)")
+
+
+def parse_size(text: str) -> tuple[int, int]:
+    """'720x480' -> (480, 720), as (height, width)."""
+    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size; write width and height as in 720x480")
+    return int(match[2]), int(match[1])
+
+
+def open_base(arguments: argparse.Namespace) -> Base:
+    """The base that the options name.
+
+    Raises:
+        InputError: the device is not there, or the folder holds no usable model.
+    """
+    try:
+        torch.empty(0, device=arguments.device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"The device {arguments.device!r} cannot be used ({str(error).splitlines()[0]}): use --device cpu.") from error
+    return load_base(arguments.base, DTYPES[arguments.dtype], arguments.device, arguments.image_encoder)

@@ -1,0 +1,126 @@
+"""`dualreal train`: photos and clips, as they lie on disk, to a pair file."""
+
+from __future__ import annotations
+
+import argparse
+import signal
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ..api import Training, TrainingData, prepare_data
+from ..bases import Base
+from ..errors import InputError
+from ..pictures import loss_curves, save
+from ..recipes import RECIPES, Recipe, read_recipe, with_train
+from ..sampling import default_sampling, sample
+from ..video import write_mp4
+from .options import add_base_options, add_size_options, open_base
+
+HELP = "train an identity (photos) and a motion (clips) together"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """All options of the command."""
+    add_base_options(parser)
+    add_size_options(parser)
+    parser.add_argument("--identity", type=Path, required=True, help="folder of photos")
+    parser.add_argument("--motion", type=Path, required=True, help="folder of clips")
+    parser.add_argument("--prompt-identity", help="caption of photos that have none of their own, such as 'dog *'")
+    parser.add_argument("--prompt-motion", help="caption of clips that have none of their own")
+    parser.add_argument("--trigger", default="*", help="word that stands for the identity (default: *)")
+    parser.add_argument("--fps", type=float, help="frame rate clips are resampled to (default: the base's)")
+    parser.add_argument("--out", type=Path, required=True, help="pair file to write, .safetensors")
+    parser.add_argument("--run-dir", type=Path, help="folder for state, metrics and cache (default: OUT.run)")
+    parser.add_argument("--recipe", choices=RECIPES, default="dualreal", help="defaults: ours or the paper's (default: dualreal)")
+    parser.add_argument("--config", type=Path, help="TOML file with [train], [pair] and [views] settings")
+    parser.add_argument("--steps", type=int, help="optimizer steps (default: the recipe's)")
+    parser.add_argument("--seed", type=int, help="seed of weights, order and noise (default: the recipe's)")
+    parser.add_argument("--resume", action="store_true", help="continue the run of the same output")
+    parser.add_argument("--stop-after", type=int, metavar="N", help="stop after N steps; continue later with --resume")
+    parser.add_argument("--save-every", type=int, default=100, metavar="N", help="checkpoint every N steps (default: 100)")
+    parser.add_argument("--sample-every", type=int, metavar="N", help="write a sample video every N steps")
+    parser.add_argument("--sample-prompt", help="prompt of those samples")
+    parser.add_argument("--consent", help="note kept in the pair: who agreed to the use of these photos and clips")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Scans, reports, prepares, trains, saves."""
+    out, directory = arguments.out, arguments.run_dir or Path(f"{arguments.out}.run")
+    if out.suffix != ".safetensors":
+        raise InputError(f"{out} does not end in .safetensors: choose such a name.")
+    if arguments.sample_every and not arguments.sample_prompt:
+        raise InputError("--sample-every needs --sample-prompt: say what the samples show.")
+    if min(arguments.save_every, arguments.stop_after or 1, arguments.sample_every or 1) < 1:
+        raise InputError("--save-every, --stop-after and --sample-every must be at least 1.")
+    if not arguments.resume and out.exists():
+        raise InputError(f"{out} exists: choose another --out, or add --resume to continue its run.")
+    recipe = _recipe(arguments)
+    base = open_base(arguments)
+    data = TrainingData(
+        arguments.identity,
+        arguments.motion,
+        arguments.prompt_identity,
+        arguments.prompt_motion,
+        arguments.trigger,
+        arguments.size,
+        arguments.num_frames,
+        arguments.fps,
+    )
+    manifests = data.scan(base, recipe)
+    for manifest in manifests.values():
+        print("\n".join(manifest.report.lines()))
+    with tqdm(desc="encoding", unit="sample") as bar:
+
+        def encoded(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        prepared = prepare_data(base, manifests, directory / "cache", encoded)
+    prompts = {"identity": arguments.prompt_identity, "motion": arguments.prompt_motion, "trigger": arguments.trigger}
+    training = Training(base, prepared, recipe, directory, {"prompts": prompts, "consent": arguments.consent})
+    training.pair.to(arguments.device)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        _train(training, base, arguments)
+        if training.directory.metrics():
+            save(directory / "loss.png", loss_curves(training.directory.metrics(), "Training loss"))
+        if (training.directory.metrics() or [{"step": 0}])[-1]["step"] < recipe.train.steps:
+            print(f"stopped; continue with --resume (state in {directory})")
+            return
+        training.save(out)
+    finally:
+        training.close()
+    print(f"wrote {out}")
+
+
+def _train(training: Training, base: Base, arguments: argparse.Namespace) -> None:
+    steps = training.recipe.train.steps
+    text = None
+    if arguments.sample_every:
+        with base.encoders():
+            text, negative = base.encode_text(arguments.sample_prompt), base.encode_text("")
+    with tqdm(total=steps, desc="training", unit="step") as bar:
+        for done in training.steps(arguments.resume, arguments.stop_after, arguments.save_every):
+            bar.update(done.step - bar.n)
+            bar.set_postfix_str(f"{done.role} loss {done.loss:.4f}")
+            if text is not None and done.step % arguments.sample_every == 0:
+                latents = sample(base, [text], negative, default_sampling(base), training.attachment)
+                with base.encoders():
+                    frames = base.decode_latents(latents[0]).detach()
+                write_mp4(training.directory.path / f"sample-{done.step:06d}.mp4", frames, base.default_fps)
+
+
+def _recipe(arguments: argparse.Namespace) -> Recipe:
+    recipe = RECIPES[arguments.recipe]
+    if arguments.config is not None:
+        recipe = read_recipe(arguments.config, recipe)
+    changes = {"steps": arguments.steps, "seed": arguments.seed}
+    try:
+        return with_train(recipe, **{name: value for name, value in changes.items() if value is not None})
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def _interrupt(signum: int, frame: object) -> None:
+    raise KeyboardInterrupt

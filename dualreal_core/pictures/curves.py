@@ -1,0 +1,188 @@
+"""Loss curves: every step as a faint point, and each role's running mean."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from .typography import (
+    BACKGROUND,
+    INK,
+    MARGIN,
+    OVERSAMPLING,
+    QUIET,
+    ROLE_COLOURS,
+    RULE,
+    SMALL_SIZE,
+    TEXT_SIZE,
+    draw_text,
+    draw_title,
+    line_height,
+    text_width,
+    title_height,
+)
+
+WIDTH, PLOT_HEIGHT = 960, 360
+AXIS_HEIGHT = 48
+FENCE = 10
+"""Losses further than this many quartile ranges from the quartiles do not stretch the axis."""
+
+
+def loss_curves(records: Sequence[Mapping[str, object]], title: str) -> Image.Image:
+    """Losses by step.
+
+    Args:
+        records: `step`, `role` and `loss` of each optimizer step; losses that are not finite are left out.
+    """
+    points = {role: _points(records, role) for role in ROLE_COLOURS}
+    points = {role: (steps, losses) for role, (steps, losses) in points.items() if len(steps)}
+    losses = np.concatenate([losses for _, losses in points.values()]) if points else np.array([0.0, 1.0])
+    steps = np.concatenate([steps for steps, _ in points.values()]) if points else np.array([0.0, 1.0])
+    low, high = _robust_range(losses)
+    loss_ticks = nice_ticks(low, high, 5)
+    low, high = min(low, loss_ticks[0]), max(high, loss_ticks[-1])
+
+    top = MARGIN + title_height(title, WIDTH) + line_height(TEXT_SIZE) + 16
+    image = Image.new("RGB", (WIDTH, top + PLOT_HEIGHT + AXIS_HEIGHT + MARGIN // 2), BACKGROUND)
+    left = MARGIN + round(max(text_width(_label(tick, loss_ticks), SMALL_SIZE) for tick in loss_ticks)) + 10
+    plot = _Plot((left, top, WIDTH - MARGIN, top + PLOT_HEIGHT), *_step_range(steps), low, high)
+    step_ticks = [tick for tick in nice_ticks(plot.first, plot.last, 8, is_whole=True) if plot.first <= tick <= plot.last]
+
+    image.paste(_draw_lines(plot, points, loss_ticks), (left, top))
+    _draw_texts(image, plot, loss_ticks, step_ticks)
+    num_outside = int(((losses < low) | (losses > high)).sum()) if points else 0
+    _draw_legend(image, draw_title(image, title) + 4, points, num_outside)
+    if not points:
+        draw_text(image, ((left + WIDTH - MARGIN) / 2, top + PLOT_HEIGHT / 2), "no steps yet", TEXT_SIZE, QUIET, "mm")
+    return image
+
+
+class _Plot:
+    """Where steps and losses lie in the picture; `box` is (left, top, right, bottom)."""
+
+    def __init__(self, box: tuple[int, int, int, int], first: float, last: float, low: float, high: float) -> None:
+        self.box, self.first, self.last, self.low, self.high = box, first, last, low, high
+        self.width, self.height = box[2] - box[0], box[3] - box[1]
+
+    def x(self, step: float) -> float:
+        """Pixels right of the left edge."""
+        return (step - self.first) / (self.last - self.first) * self.width
+
+    def y(self, loss: float) -> float:
+        """Pixels below the top edge; losses outside the axis lie on its ends."""
+        return (1 - (min(max(loss, self.low), self.high) - self.low) / (self.high - self.low)) * self.height
+
+
+def nice_ticks(low: float, high: float, num_wanted: int, is_whole: bool = False) -> list[float]:
+    """About `num_wanted` multiples of 1, 2, 2.5 or 5 times a power of ten, which reach from `low` or below to `high` or above."""
+    rough = (high - low) / num_wanted
+    power = 10.0 ** math.floor(math.log10(rough))
+    step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough * (1 - 1e-9))
+    if is_whole:
+        step = max(1.0, math.ceil(step))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [index * step for index in range(first, last + 1)]
+
+
+def running_mean(values: np.ndarray) -> np.ndarray:
+    """Centred mean over a fifteenth of the values, narrower at both ends so that these are not bent."""
+    half = len(values) // 30
+    sums = np.concatenate([[0.0], np.cumsum(values)])
+    index = np.arange(len(values))
+    reach = np.minimum(half, np.minimum(index, len(values) - 1 - index))
+    return (sums[index + reach + 1] - sums[index - reach]) / (2 * reach + 1)
+
+
+def _points(records: Sequence[Mapping[str, object]], role: str) -> tuple[np.ndarray, np.ndarray]:
+    kept = [(float(record["step"]), float(record["loss"])) for record in records if record["role"] == role]
+    kept = sorted((step, loss) for step, loss in kept if math.isfinite(loss))
+    return np.array([step for step, _ in kept]), np.array([loss for _, loss in kept])
+
+
+def _robust_range(losses: np.ndarray) -> tuple[float, float]:
+    """Range of the losses without outliers; from 0 where that wastes less than a half."""
+    lower, upper = np.percentile(losses, [25, 75])
+    reach = FENCE * max(upper - lower, 0.1 * abs(upper))
+    inside = losses[(losses >= lower - reach) & (losses <= upper + reach)]
+    low, high = float(inside.min()), float(inside.max())
+    if 0 < low < high / 2:
+        low = 0.0
+    if high - low < 1e-6 * max(abs(high), 1e-6):
+        low, high = low - 0.1 * max(abs(low), 1e-6), high + 0.1 * max(abs(high), 1e-6)
+    return low, high
+
+
+def _step_range(steps: np.ndarray) -> tuple[float, float]:
+    first, last = float(steps.min()), float(steps.max())
+    pad = max(0.012 * (last - first), 0.5 if first == last else 0.0)
+    return first - pad, last + pad
+
+
+def _draw_lines(plot: _Plot, points: dict[str, tuple[np.ndarray, np.ndarray]], ticks: list[float]) -> Image.Image:
+    canvas = Image.new("RGB", (plot.width * OVERSAMPLING, (plot.height + 1) * OVERSAMPLING), BACKGROUND)
+    draw = ImageDraw.Draw(canvas, "RGBA")
+    for tick in ticks:
+        y = (round(plot.y(tick)) + 0.5) * OVERSAMPLING
+        draw.line([(0, y), (canvas.width, y)], fill=RULE, width=OVERSAMPLING)
+    num_points = max((len(steps) for steps, _ in points.values()), default=0)
+    radius, opacity = (2.6, 120) if num_points < 150 else (2.0, 80) if num_points < 1500 else (1.4, 45)
+    for role, (steps, losses) in points.items():
+        for step, loss in zip(steps, losses, strict=True):
+            is_outside = not plot.low <= loss <= plot.high
+            _draw_point(draw, plot.x(step), plot.y(loss), radius, (*ROLE_COLOURS[role], 200 if is_outside else opacity), is_outside)
+    for role, (steps, losses) in points.items():
+        means = running_mean(np.clip(losses, plot.low, plot.high))
+        line = [(plot.x(step) * OVERSAMPLING, plot.y(mean) * OVERSAMPLING) for step, mean in zip(steps, means, strict=True)]
+        if len(line) > 1:
+            draw.line(line, fill=BACKGROUND, width=round(4.6 * OVERSAMPLING), joint="curve")
+            draw.line(line, fill=ROLE_COLOURS[role], width=round(2.4 * OVERSAMPLING), joint="curve")
+        else:
+            _draw_point(draw, line[0][0] / OVERSAMPLING, line[0][1] / OVERSAMPLING, 4, (*ROLE_COLOURS[role], 255), False)
+    return canvas.reduce(OVERSAMPLING)
+
+
+def _draw_point(draw: ImageDraw.ImageDraw, x: float, y: float, radius: float, fill: tuple[int, int, int, int], is_outside: bool) -> None:
+    """A dot; for a loss outside the axis a triangle at its end."""
+    x, y, radius = x * OVERSAMPLING, y * OVERSAMPLING, radius * OVERSAMPLING
+    if not is_outside:
+        draw.ellipse([x - radius, y - radius, x + radius, y + radius], fill=fill)
+        return
+    inward = 1 if y < radius else -1
+    size = 3.2 * OVERSAMPLING
+    draw.polygon([(x, y), (x - size, y + inward * 1.7 * size), (x + size, y + inward * 1.7 * size)], fill=fill)
+
+
+def _draw_texts(image: Image.Image, plot: _Plot, loss_ticks: list[float], step_ticks: list[float]) -> None:
+    left, top, right, bottom = plot.box
+    for tick in loss_ticks:
+        draw_text(image, (left - 8, top + plot.y(tick)), _label(tick, loss_ticks), SMALL_SIZE, QUIET, "rm")
+    draw = ImageDraw.Draw(image)
+    draw.line([(left, bottom), (right, bottom)], fill=QUIET)
+    for tick in step_ticks:
+        x = left + round(plot.x(tick))
+        draw.line([(x, bottom), (x, bottom + 4)], fill=QUIET)
+        draw_text(image, (x, bottom + 8), f"{tick:.0f}", SMALL_SIZE, QUIET, "ma")
+    draw_text(image, ((left + right) / 2, bottom + 28), "step", SMALL_SIZE, INK, "ma")
+
+
+def _draw_legend(image: Image.Image, top: int, points: dict[str, tuple[np.ndarray, np.ndarray]], num_outside: int) -> None:
+    left, middle = float(MARGIN), top + line_height(TEXT_SIZE) // 2
+    for role, (_, losses) in points.items():
+        ImageDraw.Draw(image).rounded_rectangle([left, middle - 2, left + 20, middle + 1], 2, fill=ROLE_COLOURS[role])
+        text = f"{role} loss, {len(losses)} {'step' if len(losses) == 1 else 'steps'}"
+        draw_text(image, (left + 27, middle), text, TEXT_SIZE, INK, "lm")
+        left += 27 + text_width(text, TEXT_SIZE) + 24
+    if num_outside:
+        text = f"{num_outside} {'step lies' if num_outside == 1 else 'steps lie'} outside the axis (triangles)"
+        draw_text(image, (WIDTH - MARGIN, middle), text, SMALL_SIZE, QUIET, "rm")
+
+
+def _label(tick: float, ticks: list[float]) -> str:
+    distance = ticks[1] - ticks[0]
+    if not 1e-4 <= distance < 1e5:
+        return f"{tick:.3g}"
+    decimals = next((n for n in range(7) if abs(round(distance, n) - distance) < 1e-6 * distance), 7)
+    return f"{tick:.{decimals}f}"

@@ -1,0 +1,128 @@
+"""Blend map: which side leads at which denoising step and depth."""
+
+from __future__ import annotations
+
+import torch
+from PIL import Image, ImageDraw
+
+from .typography import (
+    BACKGROUND,
+    INK,
+    MARGIN,
+    PANEL,
+    QUIET,
+    ROLE_COLOURS,
+    SMALL_SIZE,
+    Colour,
+    draw_text,
+    draw_title,
+    line_height,
+    text_width,
+    title_height,
+)
+
+LEFT = MARGIN + 70
+CELL_HEIGHT = 34
+CELL_WIDTHS = (14.0, 64.0)
+MAX_MAP_WIDTH = 1200
+MIN_MAP_WIDTH = 260
+BAR_GAP, BAR_WIDTH, BAR_HEIGHT, BAR_LABELS = 32, 14, 170, 104
+EVEN: Colour = (247, 246, 243)
+
+
+def blend_map(table: torch.Tensor, scale: float, title: str) -> Image.Image:
+    """Share of the identity side, w_identity / (w_identity + w_motion), by step and block group.
+
+    Args:
+        table: (S, G, 2), identity first, steps from noise to clean, groups from shallow to deep.
+        scale: sum of both weights the pair was made with; named where the table departs from it.
+
+    Raises:
+        ValueError: the table has another shape.
+    """
+    if table.ndim != 3 or table.shape[2] != 2 or not table.numel():
+        raise ValueError(f"The table has shape {tuple(table.shape)}; it must be (steps, groups, 2).")
+    table = table.detach().double().cpu()
+    sums = table.sum(dim=2)
+    shares = torch.nan_to_num(table[..., 0] / sums, nan=-1.0, posinf=-1.0, neginf=-1.0).tolist()  # -1: both sides off
+    num_steps, num_groups = len(shares), len(shares[0])
+
+    cell_width = min(max(640 / num_steps, CELL_WIDTHS[0]), CELL_WIDTHS[1], MAX_MAP_WIDTH / num_steps)
+    cell_width = max(cell_width, MIN_MAP_WIDTH / num_steps)
+    map_width, map_height = round(cell_width * num_steps), CELL_HEIGHT * num_groups
+    width = LEFT + map_width + BAR_GAP + BAR_WIDTH + BAR_LABELS + MARGIN // 2
+    top = MARGIN + title_height(title, width) + line_height(SMALL_SIZE) + 22
+    body = max(map_height, BAR_HEIGHT)
+    image = Image.new("RGB", (width, top + body + 56 + MARGIN // 2), BACKGROUND)
+    draw_text(image, (MARGIN, draw_title(image, title) + 4), _caption(sums, scale), SMALL_SIZE, QUIET)
+
+    map_top = top + (body - map_height) // 2
+    _draw_cells(image, shares, cell_width, map_top)
+    _draw_axes(image, num_steps, num_groups, cell_width, map_top)
+    _draw_bar(image, LEFT + map_width + BAR_GAP, top + (body - BAR_HEIGHT) // 2)
+    return image
+
+
+def share_colour(share: float) -> Colour:
+    """From motion's colour at 0 over near-white at 1/2 to identity's at 1."""
+    role = "identity" if share >= 0.5 else "motion"
+    weight = min(abs(share - 0.5) * 2, 1.0)
+    return tuple(round(even + (full - even) * weight) for even, full in zip(EVEN, ROLE_COLOURS[role], strict=True))
+
+
+def _caption(sums: torch.Tensor, scale: float) -> str:
+    low, high = float(sums.min()), float(sums.max())
+    if max(abs(low - scale), abs(high - scale)) <= 1e-3 * abs(scale):
+        return f"identity share of the blend; both weights sum to {scale:g}"
+    spread = f"{high:.3g}" if high - low <= 1e-3 * abs(high) else f"{low:.3g} to {high:.3g}"
+    return f"identity share of the blend; both weights sum to {spread} (pair: {scale:g})"
+
+
+def _draw_cells(image: Image.Image, shares: list[list[float]], cell_width: float, top: int) -> None:
+    draw = ImageDraw.Draw(image)
+    gap = 1 if cell_width >= 8 else 0
+    value_size = next((size for size in (13, 12, 11, 10) if text_width("0.00", size) + 6 <= cell_width), 0)
+    for step, groups in enumerate(shares):
+        left, right = LEFT + round(step * cell_width), LEFT + round((step + 1) * cell_width)
+        for group, share in enumerate(groups):
+            y = top + group * CELL_HEIGHT
+            colour = PANEL if share < 0 else share_colour(share)
+            if right - gap > left:
+                draw.rectangle([left, y, right - gap - 1, y + CELL_HEIGHT - gap - 1], fill=colour)
+            if value_size:
+                is_dark = sum(colour) < 440
+                text = "off" if share < 0 else f"{share:.2f}"
+                draw_text(image, ((left + right) / 2, y + CELL_HEIGHT / 2), text, value_size, BACKGROUND if is_dark else INK, "mm")
+
+
+def _draw_axes(image: Image.Image, num_steps: int, num_groups: int, cell_width: float, top: int) -> None:
+    for group in range(num_groups):
+        draw_text(image, (LEFT - 10, top + (group + 0.5) * CELL_HEIGHT), str(group + 1), SMALL_SIZE, QUIET, "rm")
+    first, last = top + CELL_HEIGHT / 2, top + (num_groups - 0.5) * CELL_HEIGHT
+    if num_groups > 1:
+        draw_text(image, (MARGIN, first), "shallow", SMALL_SIZE, INK, "lm")
+        draw_text(image, (MARGIN, last), "deep", SMALL_SIZE, INK, "lm")
+    if num_groups != 2:
+        draw_text(image, (MARGIN, (first + last) / 2), "group", SMALL_SIZE, QUIET, "lm")
+
+    bottom = top + num_groups * CELL_HEIGHT
+    room = text_width(str(num_steps), SMALL_SIZE) + 8
+    every = next(n for n in (1, 2, 5, 10, 20, 50, 100, 200, 500, num_steps) if n * cell_width >= room or n >= num_steps)
+    labelled = sorted({0, *range(every - 1, num_steps, every)})
+    for step in labelled:
+        if step and (step - labelled[0]) * cell_width < room:
+            continue
+        draw_text(image, (LEFT + (step + 0.5) * cell_width, bottom + 6), str(step + 1), SMALL_SIZE, QUIET, "ma")
+    right = LEFT + cell_width * num_steps
+    draw_text(image, (LEFT, bottom + 28), "noise", SMALL_SIZE, INK)
+    draw_text(image, ((LEFT + right) / 2, bottom + 28), "denoising step", SMALL_SIZE, QUIET, "ma")
+    draw_text(image, (right, bottom + 28), "clean", SMALL_SIZE, INK, "ra")
+
+
+def _draw_bar(image: Image.Image, left: int, top: int) -> None:
+    draw = ImageDraw.Draw(image)
+    for y in range(BAR_HEIGHT):
+        draw.line([(left, top + y), (left + BAR_WIDTH - 1, top + y)], fill=share_colour(1 - y / (BAR_HEIGHT - 1)))
+    for share, text, colour in ((1.0, "1  identity", ROLE_COLOURS["identity"]), (0.5, "0.5  even", QUIET), (0.0, "0  motion", ROLE_COLOURS["motion"])):
+        y = top + 7 + (1 - share) * (BAR_HEIGHT - 14)
+        draw_text(image, (left + BAR_WIDTH + 8, y), text, SMALL_SIZE, colour, "lm", is_bold=share != 0.5)

@@ -1,0 +1,97 @@
+"""Contact sheet: videos as rows of frames, with what they are beside them."""
+
+from __future__ import annotations
+
+import torch
+from PIL import Image, ImageDraw
+
+from .typography import (
+    BACKGROUND,
+    MARGIN,
+    RULE,
+    SMALL_SIZE,
+    TEXT_SIZE,
+    draw_scores,
+    draw_text,
+    line_height,
+    text_width,
+    wrap,
+)
+
+FRAME_HEIGHT = 96
+FRAME_WIDTH = 240
+LABEL_WIDTHS = (96, 220)
+FRAME_GAP = 4
+ROW_GAP = 20
+LABEL_GAP = 20
+
+
+def contact_sheet(rows: list[tuple[str, str, torch.Tensor]], columns: int = 9) -> Image.Image:
+    """One row per video, `columns` evenly spaced frames each; shorter videos and photos show what they have.
+
+    Args:
+        rows: (label, sublabel, video); 'identity 0.93' and 'motion 0.88' in a sublabel get their role's colour.
+            video: (F, 3, H, W) in [-1, 1].
+
+    Raises:
+        ValueError: no rows, no columns, or a video of another shape.
+    """
+    if not rows or columns < 1:
+        raise ValueError(f"A contact sheet of {len(rows)} rows and {columns} columns shows nothing; give at least one of each.")
+    strips = [[_picture(video[index]) for index in _spread(_num_frames(video), columns)] for _, _, video in rows]
+    natural = max(max(text_width(label, TEXT_SIZE) + 1, text_width(sublabel, SMALL_SIZE) + 8) for label, sublabel, _ in rows)
+    label_width = min(max(round(natural) + 1, LABEL_WIDTHS[0]), LABEL_WIDTHS[1])
+    texts = [(wrap(label, TEXT_SIZE, label_width - 1), wrap(sublabel, SMALL_SIZE, label_width)) for label, sublabel, _ in rows]
+    heights = [max(_text_height(*text), *(frame.height for frame in strip)) for text, strip in zip(texts, strips, strict=True)]
+
+    frame_width = max(frame.width for strip in strips for frame in strip)
+    num_shown = max(len(strip) for strip in strips)
+    frames_left = MARGIN + label_width + LABEL_GAP
+    width = frames_left + num_shown * (frame_width + FRAME_GAP) - FRAME_GAP + MARGIN
+    sheet = Image.new("RGB", (width, 2 * MARGIN + sum(heights) + ROW_GAP * (len(rows) - 1)), BACKGROUND)
+    top = MARGIN
+    for text, strip, height in zip(texts, strips, heights, strict=True):
+        _draw_label(sheet, top + (height - _text_height(*text)) // 2, *text)
+        for index, frame in enumerate(strip):
+            sheet.paste(frame, (frames_left + index * (frame_width + FRAME_GAP), top + (height - frame.height) // 2))
+        top += height + ROW_GAP
+        if top < sheet.height - MARGIN:
+            ImageDraw.Draw(sheet).line([(MARGIN, top - ROW_GAP // 2), (width - MARGIN, top - ROW_GAP // 2)], fill=RULE)
+    return sheet
+
+
+def _num_frames(video: torch.Tensor) -> int:
+    if video.ndim != 4 or video.shape[1] != 3 or not video.numel():
+        raise ValueError(f"A video has shape {tuple(video.shape)}; it must be (F, 3, H, W) with at least one frame.")
+    return video.shape[0]
+
+
+def _spread(num_frames: int, columns: int) -> list[int]:
+    """Indices of evenly spaced frames, first and last among them."""
+    num_shown = min(num_frames, columns)
+    return [round(index * (num_frames - 1) / max(num_shown - 1, 1)) for index in range(num_shown)]
+
+
+def _picture(frame: torch.Tensor) -> Image.Image:
+    """frame: (3, H, W) in [-1, 1]. Small frames are enlarged a whole number of times, so that pixels stay square."""
+    levels = ((torch.nan_to_num(frame.detach().float()).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
+    picture = Image.fromarray(levels.permute(1, 2, 0).contiguous().cpu().numpy())
+    factor = min(FRAME_HEIGHT / picture.height, FRAME_WIDTH / picture.width)
+    if factor < 1:
+        size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
+        return picture.resize(size, Image.Resampling.LANCZOS)
+    return picture.resize((picture.width * round(factor), picture.height * round(factor)), Image.Resampling.NEAREST)
+
+
+def _text_height(label: list[str], sublabel: list[str]) -> int:
+    return len(label) * line_height(TEXT_SIZE) + (4 if label and sublabel else 0) + len(sublabel) * line_height(SMALL_SIZE)
+
+
+def _draw_label(sheet: Image.Image, top: int, label: list[str], sublabel: list[str]) -> None:
+    for line in label:
+        draw_text(sheet, (MARGIN, top), line, TEXT_SIZE, is_bold=True)
+        top += line_height(TEXT_SIZE)
+    top += 4 if label and sublabel else 0
+    for line in sublabel:
+        draw_scores(sheet, (MARGIN, top), line, SMALL_SIZE)
+        top += line_height(SMALL_SIZE)

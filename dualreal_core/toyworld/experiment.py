@@ -1,0 +1,118 @@
+"""What one trial teaches the embedded base, side by side: each side alone, their naive sum, and both trained jointly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from ..api import Training, TrainingData, prepare_data, read_reference_image
+from ..attach import Attachment
+from ..bases import Base
+from ..blend import BlendRecord
+from ..dataset import PreparedSet
+from ..pair import AdapterPair, Role, lora_layer_sizes
+from ..recipes import DUALREAL, Recipe, with_train
+from ..sampling import default_sampling, sample
+from ..training.loop import StepDone
+from .trial import SUBJECT, TRIGGER, VIEW_MARGIN, Trial, retention
+
+STEPS = 800
+"""Of joint training; each side alone gets its half."""
+SAMPLE_SEED = 1000
+TOY_RECIPE = replace(
+    with_train(DUALREAL, steps=STEPS, learning_rate=3e-3, warmup_steps=20, identity_batch=4, motion_batch=4),
+    view_margin=VIEW_MARGIN,
+)
+"""Our recipe at the toy world's scale: photos are half as large again as a frame, so views fill that margin."""
+
+OnStep = Callable[[StepDone, int], None]
+
+
+@dataclass(frozen=True)
+class Side:
+    """How often and how well: the videos of one competitor and their scores."""
+
+    scores: dict[str, float]
+    videos: list[torch.Tensor]
+
+
+def load_trial(base: Base, trial: Trial, recipe: Recipe, folder: Path) -> dict[Role, PreparedSet]:
+    """Writes the trial's photos and clips below `folder` unless they are there, and prepares them."""
+    for write, name in ((trial.write_photos, "identity"), (trial.write_clips, "motion")):
+        if not (folder / name).exists():
+            write(folder / name)
+    data = TrainingData(folder / "identity", folder / "motion", trigger=TRIGGER)
+    return prepare_data(base, data.scan(base, recipe), folder / "cache")
+
+
+def train_side(base: Base, data: dict[Role, PreparedSet], recipe: Recipe, role: Role, folder: Path, on_step: OnStep | None = None) -> AdapterPair:
+    """One side alone, for half of the recipe's steps: a pair whose other side is absent."""
+    other = "motion" if role == "identity" else "identity"
+    alone = replace(
+        with_train(recipe, steps=recipe.train.steps // 2, motion_ratio=float(role == "motion"), resting_drop=0.0),
+        pair={**recipe.pair, f"{other}_kind": "none", "has_controller": False},
+    )
+    return _finish(Training(base, data, alone, folder), on_step)
+
+
+def train_joint(
+    base: Base, data: dict[Role, PreparedSet], recipe: Recipe, folder: Path, on_step: OnStep | None = None, out: Path | None = None
+) -> AdapterPair:
+    """Both sides jointly; written to `out`, if given."""
+    training = Training(base, data, recipe, folder, {"prompts": {"identity": SUBJECT, "motion": None, "trigger": TRIGGER}})
+    pair = _finish(training, on_step)
+    if out is not None:
+        training.save(out)
+    return pair
+
+
+def _finish(training: Training, on_step: OnStep | None) -> AdapterPair:
+    try:
+        for done in training.steps(is_resumed=training.directory.settings_file.exists(), save_every=200):
+            if on_step is not None:
+                on_step(done, training.recipe.train.steps)
+    finally:
+        training.close()
+    return training.pair
+
+
+def summed(base: Base, identity: AdapterPair, motion: AdapterPair) -> AdapterPair:
+    """The naive sum of two sides that were trained alone: both at the weight they were trained with."""
+    config = replace(
+        identity.config, motion_kind=motion.config.motion_kind, motion_condition_dim=motion.config.motion_condition_dim
+    )
+    pair = AdapterPair(config, identity.family, lora_layer_sizes(base.transformer, identity.family))
+    pair.sides["identity"].load_state_dict(identity.sides["identity"].state_dict())
+    pair.sides["motion"].load_state_dict(motion.sides["motion"].state_dict())
+    return pair
+
+
+def evaluate(
+    base: Base, trial: Trial, pair: AdapterPair | None, folder: Path, record: BlendRecord | None = None, repeats: int = 1
+) -> Side:
+    """Samples the trial's prompts, `repeats` times with different noise, and scores the videos."""
+    settings = replace(default_sampling(base), seed=SAMPLE_SEED + 100 * trial.seed)
+    photo = read_reference_image(next(iter(sorted((folder / "identity").glob("*.png")))), base.default_size)
+    with base.encoders(), torch.no_grad():
+        texts = [base.encode_text(prompt) for prompt in trial.prompts] * repeats
+        negative, condition = base.encode_text(""), base.embed_image(photo)
+    if pair is None:
+        latents = sample(base, texts, negative, settings)
+    else:
+        with Attachment(base.transformer, pair) as attachment:
+            attachment.record = record
+            latents = sample(base, texts, negative, settings, attachment, condition)
+    with base.encoders(), torch.no_grad():
+        videos = [base.decode_latents(video).float() for video in latents]
+    return Side(trial.score(videos), videos)
+
+
+def retentions(sides: dict[str, Side], name: str) -> dict[str, float]:
+    """What competitor `name` keeps of each side, relative to that side trained alone."""
+    return {
+        f"retention_{role}": retention(sides[name].scores[role], sides["base"].scores[role], sides[role].scores[role])
+        for role in ("identity", "motion")
+    }
