@@ -1,6 +1,6 @@
 """Kills a training run with SIGKILL at random moments, resumes it each time, and compares the pair with an undisturbed run's.
 
-    python benchmarks/kill_and_resume.py --kills 10
+python benchmarks/kill_and_resume.py --kills 10
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ def compare(kills: int, steps: int, seed: int = 0) -> dict[str, object]:
         whole = time.monotonic() - begin
         killed_at, started = [], folder / "killed.safetensors.run" / "run.json"
         for _ in range(kills):
-            process = subprocess.Popen(command(folder, "killed", steps, started.exists()), env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+            process = subprocess.Popen(
+                command(folder, "killed", steps, started.exists()), env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+            )
             try:
                 process.wait(timeout=chance.uniform(0.3, 0.9) * whole)
             except subprocess.TimeoutExpired:
@@ -51,7 +53,12 @@ def compare(kills: int, steps: int, seed: int = 0) -> dict[str, object]:
         subprocess.run(command(folder, "killed", steps, started.exists()), env=environment, check=True, capture_output=True)
         digests = [hashlib.sha256((folder / f"{name}.safetensors").read_bytes()).hexdigest() for name in ("whole", "killed")]
         lines = [(folder / f"{name}.safetensors.run" / "metrics.jsonl").read_text() for name in ("whole", "killed")]
-    return {"whole": digests[0], "killed": digests[1], "is_identical": digests[0] == digests[1] and lines[0] == lines[1], "killed_at": killed_at}
+    return {
+        "whole": digests[0],
+        "killed": digests[1],
+        "is_identical": digests[0] == digests[1] and lines[0] == lines[1],
+        "killed_at": killed_at,
+    }
 
 
 def main() -> int:

@@ -45,7 +45,8 @@ class TrainingData:
         """
         size, num_frames = self.size or base.default_size, self.num_frames or base.default_num_frames
         if num_frames < 2 or (num_frames - 1) % base.frame_multiple:
-            raise InputError(f"{num_frames} frames do not fit {base.name}: choose {base.frame_multiple} * k + 1, at least {base.frame_multiple + 1}.")
+            multiple = base.frame_multiple
+            raise InputError(f"{num_frames} frames do not fit {base.name}: choose {multiple} * k + 1, at least {multiple + 1}.")
         if any(side % base.size_multiple for side in size):
             raise InputError(f"{size[1]}x{size[0]} px does not fit {base.name}: choose multiples of {base.size_multiple}.")
         manifests = {
@@ -91,7 +92,7 @@ class Training:
         self.header = {
             "base": {"name": base.name, "encoders": base.fingerprint},
             "training": {"recipe": recipe.name, **asdict(recipe.train)},
-            "datasets": {role: list(data[role].fingerprints) for role in ROLES},
+            "datasets": {role: list(data[role].fingerprints) for role in ROLES if self.pair.config.kind(role) != "none"},
             **(header or {}),
         }
         self.attachment = Attachment(base.transformer, self.pair)
@@ -171,6 +172,8 @@ def generate(
         InputError: the image cannot be read, the pair was made for another base, or a size does not suit the base.
     """
     settings = replace(settings or default_sampling(base), seed=seed)
+    if reference_image is not None and pair is not None:
+        _check_condition(base, pair)
     with base.encoders(), torch.no_grad():
         text, negative = base.encode_text(prompt), base.encode_text(negative_prompt)
         condition = None
@@ -188,6 +191,17 @@ def generate(
             attachment.detach()
     with base.encoders(), torch.no_grad():
         return base.decode_latents(latents[0]).float().cpu()
+
+
+def _check_condition(base: Base, pair: AdapterPair) -> None:
+    for role in ROLES:
+        wanted = pair.config.condition_dim(role)
+        if wanted is not None and base.condition_dim != wanted:
+            has = "no image encoder" if base.condition_dim is None else f"an image encoder of width {base.condition_dim}"
+            raise InputError(
+                f"The pair reads reference embeddings of width {wanted}, but {base.name} has {has}: "
+                "name the one it was trained with (--image-encoder), or give no reference image."
+            )
 
 
 def read_reference_image(image: Path | torch.Tensor, size: tuple[int, int]) -> torch.Tensor:

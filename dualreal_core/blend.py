@@ -37,7 +37,8 @@ class LearnedBlend:
 
     def weights(self, embedding: torch.Tensor, tokens: list[torch.Tensor]) -> torch.Tensor:
         """-> (B, G, 2)"""
-        return self.controller(embedding, tokens)
+        dtype = self.controller.out.weight.dtype  # bases keep their time embedding in another precision than their tokens
+        return self.controller(embedding.to(dtype), [stream.to(dtype) for stream in tokens])
 
 
 @dataclass

@@ -14,7 +14,7 @@ from torch import nn
 from .errors import InputError
 from .pair import ROLES, AdapterPair, iterate_sides
 from .storage import load_pair
-from .storage.lora import METADATA_KEY, _layers
+from .storage.lora import _adapter_config, _configured_alpha, _layers
 
 HEADER_FIELDS = ("base", "prompts", "training", "datasets", "consent", "provenance")
 UNKNOWN = "-"
@@ -72,9 +72,7 @@ def _up_norms(pair: AdapterPair) -> dict[str, dict[str, object]]:
     squares = {role: [0.0] * pair.config.num_blocks for role in pair.sides}
     for role, block, _, adapter in iterate_sides(pair):
         squares[role][block] += float(adapter.up.weight.detach().double().square().sum())
-    return {
-        role: {"total": math.sqrt(sum(blocks)), "blocks": [math.sqrt(square) for square in blocks]} for role, blocks in squares.items()
-    }
+    return {role: {"total": math.sqrt(sum(blocks)), "blocks": [math.sqrt(square) for square in blocks]} for role, blocks in squares.items()}
 
 
 def _lora_layers(path: Path) -> list[dict[str, object]]:
@@ -82,19 +80,21 @@ def _lora_layers(path: Path) -> list[dict[str, object]]:
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
-            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
-    except (SafetensorError, OSError, json.JSONDecodeError):
+            adapter_config = _adapter_config(path, file.metadata() or {})
+    except (SafetensorError, OSError, ValueError, AttributeError):
         return []
     layers = []
     for name, update in sorted(_layers(tensors).items()):
         if update.down is None or update.up is None:
             raise InputError(f"{path} has only one of the two matrices of {name}: it is incomplete; use another copy.")
-        alpha = tensors.get(f"{update.name}.alpha", metadata.get("transformer.lora_alpha"))
+        rank, own_alpha = update.down.shape[0], tensors.get(f"{update.name}.alpha")
+        is_recorded = own_alpha is not None or "lora_alpha" in adapter_config
+        alpha = _configured_alpha(adapter_config, name, rank) if own_alpha is None else own_alpha
         layers.append(
             {
                 "layer": name,
-                "rank": update.down.shape[0],
-                "alpha": None if alpha is None else float(alpha),
+                "rank": rank,
+                "alpha": float(alpha) if is_recorded else None,
                 "in_dim": update.down.shape[1],
                 "out_dim": update.up.shape[0],
                 "up_norm": float(update.up.double().norm()),
@@ -160,5 +160,7 @@ def _lora_rows(description: Description) -> list[tuple[str, str]]:
     for layer in layers:
         alpha = UNKNOWN if layer["alpha"] is None else f"{layer['alpha']:g}"
         sizes = f"{layer['in_dim']} to {layer['out_dim']}"
-        rows.append(("layer", f"{layer['layer']:<{width}}  rank {layer['rank']}  alpha {alpha}  {sizes}  norm of up {layer['up_norm']:.4g}"))
+        rows.append(
+            ("layer", f"{layer['layer']:<{width}}  rank {layer['rank']}  alpha {alpha}  {sizes}  norm of up {layer['up_norm']:.4g}")
+        )
     return rows

@@ -90,9 +90,7 @@ class AdapterPair(nn.Module):
         layer_sizes: (in, out) widths of the LoRA layers by path relative to a block; needed for LoRA only.
     """
 
-    def __init__(
-        self, config: PairConfig, family: FamilyDescription, layer_sizes: dict[str, tuple[int, int]] | None = None
-    ) -> None:
+    def __init__(self, config: PairConfig, family: FamilyDescription, layer_sizes: dict[str, tuple[int, int]] | None = None) -> None:
         super().__init__()
         self.config = config
         self.family = family

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
+from typing import Literal, get_args, get_origin, get_type_hints
 
 from .dataset import ViewSettings
 from .errors import InputError
@@ -17,6 +18,8 @@ if sys.version_info >= (3, 11):
 else:
     import tomli as tomllib
 
+MOST_BLOCKS = 10_000
+"""Stands for the base's number of blocks where a recipe is checked before the base is known."""
 BASE_FIELDS = ("family", "dim", "num_blocks", "time_dim")
 
 
@@ -74,7 +77,7 @@ def read_recipe(path: Path, recipe: Recipe) -> Recipe:
     """The recipe with the changes of a TOML file: tables `[train]`, `[pair]` and `[views]`.
 
     Raises:
-        InputError: no such file, no TOML, an unknown table or key, or a value out of range.
+        InputError: no such file, no TOML, an unknown table or key, or a value of the wrong type or out of range.
     """
     try:
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
@@ -87,12 +90,17 @@ def read_recipe(path: Path, recipe: Recipe) -> Recipe:
         "pair": [*(item.name for item in fields(PairConfig) if item.name not in BASE_FIELDS), "conditions_motion"],
         "views": ["num_views", "view_margin", "shows_photos_as_clips"],
     }
+    types = {**get_type_hints(Recipe), **get_type_hints(PairConfig), **get_type_hints(TrainSettings)}
     for table, values in tables.items():
         if table not in allowed or not isinstance(values, dict):
-            raise InputError(f"{path} has {table!r} at its top level: only the tables {', '.join(f'[{name}]' for name in allowed)} are known.")
+            known = ", ".join(f"[{name}]" for name in allowed)
+            raise InputError(f"{path} has {table!r} at its top level: only the tables {known} are known.")
         for key in values:
             if key not in allowed[table]:
                 raise InputError(f"{path} sets {key!r} in [{table}], which is unknown: known are {', '.join(allowed[table])}.")
+            if not _is_of_type(values[key], types[key]):
+                takes = getattr(types[key], "__name__", str(types[key]))
+                raise InputError(f"{path} sets {key!r} in [{table}] to {values[key]!r}: it takes {takes}.")
     pair = dict(tables.get("pair", {}))
     conditions_motion = pair.pop("conditions_motion", recipe.conditions_motion)
     if "target_layers" in pair:
@@ -101,6 +109,19 @@ def read_recipe(path: Path, recipe: Recipe) -> Recipe:
         train = replace(recipe.train, **tables.get("train", {}))
         changed = replace(recipe, train=train, pair={**recipe.pair, **pair}, conditions_motion=conditions_motion, **tables.get("views", {}))
         changed.views(1)
+        PairConfig(family="any", dim=1, num_blocks=MOST_BLOCKS, time_dim=1, **changed.pair)
     except (TypeError, ValueError) as error:
         raise InputError(f"{path}: {error}") from error
     return changed
+
+
+def _is_of_type(value: object, kind: object) -> bool:
+    """Whether a TOML value suits a field: whole numbers are also numbers, true and false are not."""
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind is bool
+    if get_origin(kind) is Literal:
+        return isinstance(value, str)
+    if get_origin(kind) is tuple:
+        return isinstance(value, list) and all(isinstance(one, str) for one in value)
+    kinds = get_args(kind) or (kind,)
+    return isinstance(value, (int, float) if float in kinds else kinds)

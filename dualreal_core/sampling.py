@@ -9,6 +9,7 @@ import torch
 
 from .attach import Attachment
 from .bases import Base
+from .precision import mixed
 
 
 @dataclass(frozen=True)
@@ -63,10 +64,11 @@ def sample(
     is_guided = settings.guidance_scale != 1.0
     text = pad_texts([negative_text] * len(texts) * is_guided + texts).to(device)
     if attachment is not None:
-        attachment.condition = None if condition is None else condition[None].to(device)
+        attachment.condition = None if condition is None else condition[None].to(next(attachment.pair.parameters()))
     for step in base.denoise(latents, settings.num_steps, generators[0]):
         rows = torch.cat([step.latents, step.latents]) if is_guided else step.latents
-        output = base.predict(rows, step.timestep.to(device).expand(len(rows)), text).float()
+        with mixed(base.transformer, attachment and attachment.pair):
+            output = base.predict(rows, step.timestep.to(device).expand(len(rows)), text).float()
         if is_guided:
             unconditional, conditional = output.chunk(2)
             output = unconditional + settings.guidance_scale * (conditional - unconditional)

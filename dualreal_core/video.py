@@ -126,9 +126,7 @@ def decode_frames(path: Path | str, indices: Sequence[int], size: tuple[int, int
     return frames
 
 
-def read_video(
-    path: Path | str, size: tuple[int, int] | None = None, max_frames: int | None = None, start: int = 0
-) -> Clip:
+def read_video(path: Path | str, size: tuple[int, int] | None = None, max_frames: int | None = None, start: int = 0) -> Clip:
     """Reads a clip, rotated as its metadata says.
 
     size: (height, width) to cover and crop at the centre; the file's own when None. `start` and `max_frames` choose a window.
@@ -233,7 +231,9 @@ def _framecrc(path: Path, options: list[str]) -> tuple[str, str]:
     try:
         done = subprocess.run(
             [*_input_command(path), *options, "-f", "framecrc", "-"],
-            stdin=subprocess.DEVNULL, capture_output=True, timeout=PROBE_TIMEOUT_S,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=PROBE_TIMEOUT_S,
         )
     except subprocess.TimeoutExpired as problem:
         raise InputError(f"{path} took over {PROBE_TIMEOUT_S} s to decode; {CURE.format(name=path.name)}.") from problem

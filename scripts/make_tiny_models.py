@@ -1,6 +1,6 @@
 """Writes two complete model folders with random weights, a few megabytes each, to try the whole path without a download.
 
-    python scripts/make_tiny_models.py OUT [--seed 0]
+python scripts/make_tiny_models.py OUT [--seed 0]
 """
 
 from __future__ import annotations
@@ -89,9 +89,7 @@ def make_image_encoder(out: Path) -> None:
         projection_dim=CONDITION_DIM,
     )
     CLIPVisionModelWithProjection(config).save_pretrained(out)
-    CLIPImageProcessorPil(
-        size={"shortest_edge": IMAGE_SIZE}, crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}
-    ).save_pretrained(out)
+    CLIPImageProcessorPil(size={"shortest_edge": IMAGE_SIZE}, crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE}).save_pretrained(out)
 
 
 def randomise(module: nn.Module, generator: torch.Generator) -> None:
@@ -159,9 +157,7 @@ def make_wan(out: Path, generator: torch.Generator) -> None:
         rope_max_seq_len=128,
     )
     vae = AutoencoderKLWan(base_dim=4, z_dim=16, dim_mult=[1, 2, 4, 4], num_res_blocks=1, temperal_downsample=[False, True, True])
-    scheduler = UniPCMultistepScheduler(
-        prediction_type="flow_prediction", use_flow_sigmas=True, num_train_timesteps=1000, flow_shift=3.0
-    )
+    scheduler = UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, num_train_timesteps=1000, flow_shift=3.0)
     randomise(transformer, generator)
     text_encoder = UMT5EncoderModel(UMT5Config(**text_config(len(tokenizer))))
     WanPipeline(tokenizer, text_encoder, vae, scheduler, transformer).save_pretrained(out)

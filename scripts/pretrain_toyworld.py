@@ -1,8 +1,8 @@
 """Trains the embedded base from nothing: the codec, then the video DiT. Resumable; about 90 minutes on 2 CPU cores.
 
-    python scripts/pretrain_toyworld.py codec --out build/toyworld
-    python scripts/pretrain_toyworld.py transformer --out build/toyworld --minutes 60
-    python scripts/pretrain_toyworld.py export --out build/toyworld
+python scripts/pretrain_toyworld.py codec --out build/toyworld
+python scripts/pretrain_toyworld.py transformer --out build/toyworld --minutes 60
+python scripts/pretrain_toyworld.py export --out build/toyworld
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import time
 from pathlib import Path
 
@@ -146,13 +145,16 @@ def make_clips(codec: ToyCodec, out: Path) -> tuple[torch.Tensor, torch.Tensor, 
     return made
 
 
-def learning_rate(progress: float, step: int) -> float:
+def learning_rate(progress: float, step: int, decay_share: float) -> float:
     """Warm-up, constant, then linear to zero over the last part. `progress` runs from 0 to 1."""
-    return min(1.0, (step + 1) / WARMUP) * min(1.0, max(0.0, (1 - progress) / DECAY_SHARE))
+    return min(1.0, (step + 1) / WARMUP) * min(1.0, max(0.0, (1 - progress) / decay_share))
 
 
-def train_transformer(out: Path, minutes: float, total_steps: int | None) -> None:
-    """Flow matching on the clips' latents; every third batch is stills."""
+def train_transformer(out: Path, minutes: float, total_steps: int | None, is_annealed: bool) -> None:
+    """Flow matching on the clips' latents; every third batch is stills.
+
+    is_annealed: a second round from the state of a finished first one, at half the rates, decaying throughout.
+    """
     codec = ToyCodec()
     codec.load_state_dict(load_file(out / "codec.safetensors"))
     latents, index, captions = make_clips(codec, out)
@@ -176,8 +178,12 @@ def train_transformer(out: Path, minutes: float, total_steps: int | None) -> Non
         generator.set_state(state["generator"])
         for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
+        if is_annealed and not state.get("is_annealed", False):
+            spent = 0.0
         print(f"resumed at step {step}, {spent / 60:.1f} minutes spent")
     planes = {length: position_planes(length, 8, 8) for length in (1, world.NUM_FRAMES)}
+    peaks = (MATRIX_RATE / 2, LEARNING_RATE / 2) if is_annealed else (MATRIX_RATE, LEARNING_RATE)
+    decay_share = 1.0 if is_annealed else DECAY_SHARE
     clock, running = time.time(), {True: 0.0, False: 0.0}
     budget = minutes * 60
 
@@ -187,11 +193,12 @@ def train_transformer(out: Path, minutes: float, total_steps: int | None) -> Non
             "average": average,
             "step": step,
             "spent": spent,
+            "is_annealed": is_annealed,
             "generator": generator.get_state(),
             "optimizers": [optimizer.state_dict() for optimizer in optimizers],
         }
         torch.save(state, state_path.with_suffix(".new"))
-        os.replace(state_path.with_suffix(".new"), state_path)
+        state_path.with_suffix(".new").replace(state_path)
 
     with sdpa_kernel(SDPBackend.MATH):
         while True:
@@ -217,9 +224,9 @@ def train_transformer(out: Path, minutes: float, total_steps: int | None) -> Non
             loss = functional.mse_loss(predicted, noise - clean)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(transformer.parameters(), 1.0)
-            for optimizer, peak in zip(optimizers, (MATRIX_RATE, LEARNING_RATE), strict=True):
+            for optimizer, peak in zip(optimizers, peaks, strict=True):
                 for group in optimizer.param_groups:
-                    group["lr"] = peak * learning_rate(progress, step)
+                    group["lr"] = peak * learning_rate(progress, step, decay_share)
                 optimizer.step()
                 optimizer.zero_grad()
             decay = min(EMA, (step + 1) / (step + 10))
@@ -244,7 +251,9 @@ def export(out: Path) -> None:
     metadata = {"made_by": "scripts/pretrain_toyworld.py", "settings": json.dumps(made)}
     save_file({name: tensor.half().contiguous() for name, tensor in state["average"].items()}, target / "transformer.safetensors", metadata)
     codec = load_file(out / "codec.safetensors")
-    save_file({name: tensor.half() if tensor.ndim > 1 else tensor for name, tensor in codec.items()}, target / "codec.safetensors", metadata)
+    save_file(
+        {name: tensor.half() if tensor.ndim > 1 else tensor for name, tensor in codec.items()}, target / "codec.safetensors", metadata
+    )
 
 
 def main() -> None:
@@ -254,12 +263,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder for states and caches")
     parser.add_argument("--minutes", type=float, default=60, help="wall time over which the schedule runs")
     parser.add_argument("--total-steps", type=int, help="run the schedule over so many steps instead")
+    parser.add_argument("--anneal", action="store_true", help="second round: from the finished state, at half the rates")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     if arguments.stage == "codec":
         train_codec(arguments.out)
     elif arguments.stage == "transformer":
-        train_transformer(arguments.out, arguments.minutes, arguments.total_steps)
+        train_transformer(arguments.out, arguments.minutes, arguments.total_steps, arguments.anneal)
     else:
         export(arguments.out)
 

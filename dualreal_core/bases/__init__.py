@@ -11,9 +11,7 @@ from .base import Base, DenoisingStep
 __all__ = ["Base", "DenoisingStep", "load_base"]
 
 
-def load_base(
-    name: str | Path, dtype: torch.dtype = torch.float32, device: str = "cpu", image_encoder: Path | None = None
-) -> Base:
+def load_base(name: str | Path, dtype: torch.dtype = torch.float32, device: str = "cpu", image_encoder: Path | None = None) -> Base:
     """A base by name: `toyworld`, or the folder of a diffusers CogVideoX or Wan model.
 
     Args:

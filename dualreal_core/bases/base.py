@@ -76,9 +76,7 @@ class Base(Protocol):
         latents: (B, C, f, h, w); timestep: (B,) as the objective gives it; text: (B, T, X) -> (B, C, f, h, w).
         """
 
-    def denoise(
-        self, latents: torch.Tensor, num_steps: int, generator: torch.Generator
-    ) -> Iterator[DenoisingStep]:
+    def denoise(self, latents: torch.Tensor, num_steps: int, generator: torch.Generator) -> Iterator[DenoisingStep]:
         """Yields the sampling steps; the caller answers each by calling `step.advance(model_output)`."""
 
 

@@ -202,9 +202,7 @@ class DiffusersFolderBase:
 class _Encoders:
     """Text encoder, VAE and image encoder, each loaded when first asked for."""
 
-    def __init__(
-        self, folder: Path, layout: FolderLayout, image_encoder: ImageEncoder | None, dtype: torch.dtype, device: str
-    ) -> None:
+    def __init__(self, folder: Path, layout: FolderLayout, image_encoder: ImageEncoder | None, dtype: torch.dtype, device: str) -> None:
         self._folder, self._layout, self._image_encoder, self._dtype, self._device = folder, layout, image_encoder, dtype, device
 
     @cached_property

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from ..api import generate, require_trigger
 from ..blend import FixedBlend, LearnedBlend
 from ..errors import InputError
+from ..precision import working_dtype
 from ..sampling import default_sampling
 from ..storage import load_pair
 from ..video import write_gif, write_mp4
@@ -30,7 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="video file, .mp4 or .gif")
     parser.add_argument("--identity-strength", type=float, default=1.0, help="factor on the identity side (default: 1)")
     parser.add_argument("--motion-strength", type=float, default=1.0, help="factor on the motion side (default: 1)")
-    parser.add_argument("--blend", choices=("learned", "fixed"), help="weights of the pair's StageBlender, or half the scale each (default: learned where the pair has one)")
+    parser.add_argument(
+        "--blend", choices=("learned", "fixed"), help="the pair's StageBlender, or half its scale each (default: learned if it has one)"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="denoising steps (default: the base's)")
     parser.add_argument("--guidance-scale", type=float, help="classifier-free guidance (default: the base's)")
@@ -48,7 +51,7 @@ def run(arguments: argparse.Namespace) -> None:
     base = open_base(arguments)
     if arguments.pair is not None:
         pair, header = load_pair(arguments.pair)
-        pair.to(device=arguments.device, dtype=next(base.transformer.parameters()).dtype)
+        pair.to(device=arguments.device, dtype=working_dtype(base.transformer))
         require_trigger(arguments.prompt, (header.get("prompts") or {}).get("trigger") or "", "The prompt")
         half = pair.config.scale / 2
         if arguments.blend == "learned":
@@ -57,6 +60,8 @@ def run(arguments: argparse.Namespace) -> None:
             blend = LearnedBlend(pair.controller)
         elif arguments.blend == "fixed":
             blend = FixedBlend(half, half)
+        if pair.config.motion_condition_dim is not None and arguments.reference_image is None:
+            print("note: this pair's motion side was trained with reference images; without --reference-image it runs unconditioned")
     given = {
         "num_frames": arguments.num_frames,
         "height": arguments.size and arguments.size[0],

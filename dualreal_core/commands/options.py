@@ -16,7 +16,7 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 def add_base_options(parser: argparse.ArgumentParser) -> None:
     """--base, --dtype, --device, --image-encoder."""
-    parser.add_argument("--base", default="toyworld", help="'toyworld' (embedded) or a diffusers folder of CogVideoX or Wan (default: toyworld)")
+    parser.add_argument("--base", default="toyworld", help="toyworld, or a diffusers folder of CogVideoX or Wan (default: toyworld)")
     parser.add_argument("--dtype", choices=DTYPES, default="fp32", help="precision of the base's weights (default: fp32)")
     parser.add_argument("--device", default="cpu", help="torch device, such as cpu or cuda (default: cpu)")
     parser.add_argument("--image-encoder", type=Path, help="folder of a CLIP vision model for reference images (default: the base's own)")

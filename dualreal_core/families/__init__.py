@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from ..errors import InputError
 from .cogvideox import COGVIDEOX
 from .description import FamilyDescription, Site
 from .wan import WAN
@@ -17,9 +18,9 @@ def family_of(transformer: nn.Module) -> FamilyDescription:
     """The description of a model's class.
 
     Raises:
-        ValueError: no family describes that class.
+        InputError: no family describes that class.
     """
     name = type(transformer).__name__
     if name not in FAMILIES:
-        raise ValueError(f"{name} is no known video DiT; known are {', '.join(FAMILIES)}: describe it in dualreal_core/families.")
+        raise InputError(f"{name} is no known video DiT; known are {', '.join(FAMILIES)}: describe it in dualreal_core/families.")
     return FAMILIES[name]

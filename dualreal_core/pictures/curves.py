@@ -27,8 +27,10 @@ from .typography import (
 
 WIDTH, PLOT_HEIGHT = 960, 360
 AXIS_HEIGHT = 48
+MAX_DOTTED = 30
+"""Lines of so few steps are drawn with a dot at each."""
 FENCE = 10
-"""Losses further than this many quartile ranges from the quartiles do not stretch the axis."""
+"""Losses further from the quartiles than this many times their distance or size do not stretch the axis."""
 
 
 def loss_curves(records: Sequence[Mapping[str, object]], title: str) -> Image.Image:
@@ -41,9 +43,10 @@ def loss_curves(records: Sequence[Mapping[str, object]], title: str) -> Image.Im
     points = {role: (steps, losses) for role, (steps, losses) in points.items() if len(steps)}
     losses = np.concatenate([losses for _, losses in points.values()]) if points else np.array([0.0, 1.0])
     steps = np.concatenate([steps for steps, _ in points.values()]) if points else np.array([0.0, 1.0])
-    low, high = _robust_range(losses)
+    ranges = [robust_range(part) for _, part in points.values()] or [(0.0, 1.0)]
+    low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
     loss_ticks = nice_ticks(low, high, 5)
-    low, high = min(low, loss_ticks[0]), max(high, loss_ticks[-1])
+    low, high = (loss_ticks[0] - (0.02 if loss_ticks[0] else 0) * (high - low), loss_ticks[-1] + 0.02 * (high - low))
 
     top = MARGIN + title_height(title, WIDTH) + line_height(TEXT_SIZE) + 16
     image = Image.new("RGB", (WIDTH, top + PLOT_HEIGHT + AXIS_HEIGHT + MARGIN // 2), BACKGROUND)
@@ -88,12 +91,13 @@ def nice_ticks(low: float, high: float, num_wanted: int, is_whole: bool = False)
 
 
 def running_mean(values: np.ndarray) -> np.ndarray:
-    """Centred mean over a fifteenth of the values, narrower at both ends so that these are not bent."""
-    half = len(values) // 30
-    sums = np.concatenate([[0.0], np.cumsum(values)])
-    index = np.arange(len(values))
-    reach = np.minimum(half, np.minimum(index, len(values) - 1 - index))
-    return (sums[index + reach + 1] - sums[index - reach]) / (2 * reach + 1)
+    """Centred mean of a twentieth of the values, of as many as there are at both ends; taken twice to be smooth."""
+    index, reach = np.arange(len(values)), len(values) // 40
+    first, last = np.maximum(index - reach, 0), np.minimum(index + reach + 1, len(values))
+    for _ in range(2):
+        sums = np.concatenate([[0.0], np.cumsum(values)])
+        values = (sums[last] - sums[first]) / (last - first)
+    return values
 
 
 def _points(records: Sequence[Mapping[str, object]], role: str) -> tuple[np.ndarray, np.ndarray]:
@@ -102,10 +106,10 @@ def _points(records: Sequence[Mapping[str, object]], role: str) -> tuple[np.ndar
     return np.array([step for step, _ in kept]), np.array([loss for _, loss in kept])
 
 
-def _robust_range(losses: np.ndarray) -> tuple[float, float]:
-    """Range of the losses without outliers; from 0 where that wastes less than a half."""
-    lower, upper = np.percentile(losses, [25, 75])
-    reach = FENCE * max(upper - lower, 0.1 * abs(upper))
+def robust_range(losses: np.ndarray) -> tuple[float, float]:
+    """Range of one role's losses without outliers; from 0 where that wastes less than a half."""
+    lower, upper = np.percentile(losses, [25, 75], method="lower")  # interpolated, one outlier among few is in the quartile
+    reach = FENCE * max(upper - lower, abs(upper))
     inside = losses[(losses >= lower - reach) & (losses <= upper + reach)]
     low, high = float(inside.min()), float(inside.max())
     if 0 < low < high / 2:
@@ -134,13 +138,14 @@ def _draw_lines(plot: _Plot, points: dict[str, tuple[np.ndarray, np.ndarray]], t
             is_outside = not plot.low <= loss <= plot.high
             _draw_point(draw, plot.x(step), plot.y(loss), radius, (*ROLE_COLOURS[role], 200 if is_outside else opacity), is_outside)
     for role, (steps, losses) in points.items():
-        means = running_mean(np.clip(losses, plot.low, plot.high))
-        line = [(plot.x(step) * OVERSAMPLING, plot.y(mean) * OVERSAMPLING) for step, mean in zip(steps, means, strict=True)]
-        if len(line) > 1:
-            draw.line(line, fill=BACKGROUND, width=round(4.6 * OVERSAMPLING), joint="curve")
-            draw.line(line, fill=ROLE_COLOURS[role], width=round(2.4 * OVERSAMPLING), joint="curve")
-        else:
-            _draw_point(draw, line[0][0] / OVERSAMPLING, line[0][1] / OVERSAMPLING, 4, (*ROLE_COLOURS[role], 255), False)
+        is_inside = (losses >= plot.low) & (losses <= plot.high)
+        means = running_mean(losses[is_inside])
+        line = [(plot.x(step), plot.y(mean)) for step, mean in zip(steps[is_inside], means, strict=True)]
+        enlarged = [(x * OVERSAMPLING, y * OVERSAMPLING) for x, y in line]
+        draw.line(enlarged, fill=BACKGROUND, width=round(4.6 * OVERSAMPLING), joint="curve")
+        draw.line(enlarged, fill=ROLE_COLOURS[role], width=round(2.4 * OVERSAMPLING), joint="curve")
+        for x, y in line if len(line) <= MAX_DOTTED else ():
+            _draw_point(draw, x, y, 3.6, (*ROLE_COLOURS[role], 255), False)
     return canvas.reduce(OVERSAMPLING)
 
 

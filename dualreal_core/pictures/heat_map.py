@@ -14,6 +14,7 @@ from .typography import (
     ROLE_COLOURS,
     SMALL_SIZE,
     Colour,
+    draw_bold,
     draw_text,
     draw_title,
     line_height,
@@ -23,6 +24,7 @@ from .typography import (
 
 LEFT = MARGIN + 70
 CELL_HEIGHT = 34
+AXIS_HEIGHT = 48
 CELL_WIDTHS = (14.0, 64.0)
 MAX_MAP_WIDTH = 1200
 MIN_MAP_WIDTH = 260
@@ -52,14 +54,13 @@ def blend_map(table: torch.Tensor, scale: float, title: str) -> Image.Image:
     map_width, map_height = round(cell_width * num_steps), CELL_HEIGHT * num_groups
     width = LEFT + map_width + BAR_GAP + BAR_WIDTH + BAR_LABELS + MARGIN // 2
     top = MARGIN + title_height(title, width) + line_height(SMALL_SIZE) + 22
-    body = max(map_height, BAR_HEIGHT)
-    image = Image.new("RGB", (width, top + body + 56 + MARGIN // 2), BACKGROUND)
+    height = top + max(map_height + AXIS_HEIGHT, BAR_HEIGHT + MARGIN // 2) + MARGIN // 2
+    image = Image.new("RGB", (width, height), BACKGROUND)
     draw_text(image, (MARGIN, draw_title(image, title) + 4), _caption(sums, scale), SMALL_SIZE, QUIET)
 
-    map_top = top + (body - map_height) // 2
-    _draw_cells(image, shares, cell_width, map_top)
-    _draw_axes(image, num_steps, num_groups, cell_width, map_top)
-    _draw_bar(image, LEFT + map_width + BAR_GAP, top + (body - BAR_HEIGHT) // 2)
+    _draw_cells(image, shares, cell_width, top)
+    _draw_axes(image, num_steps, num_groups, cell_width, top)
+    _draw_bar(image, LEFT + map_width + BAR_GAP, top + max(map_height - BAR_HEIGHT, 0) // 2)
     return image
 
 
@@ -74,7 +75,7 @@ def _caption(sums: torch.Tensor, scale: float) -> str:
     low, high = float(sums.min()), float(sums.max())
     if max(abs(low - scale), abs(high - scale)) <= 1e-3 * abs(scale):
         return f"identity share of the blend; both weights sum to {scale:g}"
-    spread = f"{high:.3g}" if high - low <= 1e-3 * abs(high) else f"{low:.3g} to {high:.3g}"
+    spread = f"{high:.3g}" if high - low <= 1e-3 * abs(high) else f"between {low:.3g} and {high:.3g}"
     return f"identity share of the blend; both weights sum to {spread} (pair: {scale:g})"
 
 
@@ -106,7 +107,7 @@ def _draw_axes(image: Image.Image, num_steps: int, num_groups: int, cell_width: 
         draw_text(image, (MARGIN, (first + last) / 2), "group", SMALL_SIZE, QUIET, "lm")
 
     bottom = top + num_groups * CELL_HEIGHT
-    room = text_width(str(num_steps), SMALL_SIZE) + 8
+    room = text_width(str(num_steps), SMALL_SIZE) + 18
     every = next(n for n in (1, 2, 5, 10, 20, 50, 100, 200, 500, num_steps) if n * cell_width >= room or n >= num_steps)
     labelled = sorted({0, *range(every - 1, num_steps, every)})
     for step in labelled:
@@ -123,6 +124,7 @@ def _draw_bar(image: Image.Image, left: int, top: int) -> None:
     draw = ImageDraw.Draw(image)
     for y in range(BAR_HEIGHT):
         draw.line([(left, top + y), (left + BAR_WIDTH - 1, top + y)], fill=share_colour(1 - y / (BAR_HEIGHT - 1)))
-    for share, text, colour in ((1.0, "1  identity", ROLE_COLOURS["identity"]), (0.5, "0.5  even", QUIET), (0.0, "0  motion", ROLE_COLOURS["motion"])):
-        y = top + 7 + (1 - share) * (BAR_HEIGHT - 14)
-        draw_text(image, (left + BAR_WIDTH + 8, y), text, SMALL_SIZE, colour, "lm", is_bold=share != 0.5)
+    right = left + BAR_WIDTH + 8
+    draw_bold(image, (right, top + 1), "1 identity", SMALL_SIZE, ROLE_COLOURS["identity"])
+    draw_text(image, (right, top + BAR_HEIGHT // 2), "0.5 even", SMALL_SIZE, QUIET, "lm")
+    draw_bold(image, (right, top + BAR_HEIGHT - 1), "0 motion", SMALL_SIZE, ROLE_COLOURS["motion"], "ls")

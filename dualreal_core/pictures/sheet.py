@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from PIL import Image, ImageDraw
 
@@ -11,8 +13,8 @@ from .typography import (
     RULE,
     SMALL_SIZE,
     TEXT_SIZE,
+    draw_bold,
     draw_scores,
-    draw_text,
     line_height,
     text_width,
     wrap,
@@ -39,21 +41,19 @@ def contact_sheet(rows: list[tuple[str, str, torch.Tensor]], columns: int = 9) -
     if not rows or columns < 1:
         raise ValueError(f"A contact sheet of {len(rows)} rows and {columns} columns shows nothing; give at least one of each.")
     strips = [[_picture(video[index]) for index in _spread(_num_frames(video), columns)] for _, _, video in rows]
-    natural = max(max(text_width(label, TEXT_SIZE) + 1, text_width(sublabel, SMALL_SIZE) + 8) for label, sublabel, _ in rows)
-    label_width = min(max(round(natural) + 1, LABEL_WIDTHS[0]), LABEL_WIDTHS[1])
-    texts = [(wrap(label, TEXT_SIZE, label_width - 1), wrap(sublabel, SMALL_SIZE, label_width)) for label, sublabel, _ in rows]
+    natural = max(max(text_width(label, TEXT_SIZE, is_bold=True), text_width(sublabel, SMALL_SIZE)) for label, sublabel, _ in rows)
+    label_width = min(max(math.ceil(natural) + 1, LABEL_WIDTHS[0]), LABEL_WIDTHS[1])
+    texts = [(wrap(label, TEXT_SIZE, label_width, is_bold=True), wrap(sublabel, SMALL_SIZE, label_width)) for label, sublabel, _ in rows]
     heights = [max(_text_height(*text), *(frame.height for frame in strip)) for text, strip in zip(texts, strips, strict=True)]
 
-    frame_width = max(frame.width for strip in strips for frame in strip)
-    num_shown = max(len(strip) for strip in strips)
     frames_left = MARGIN + label_width + LABEL_GAP
-    width = frames_left + num_shown * (frame_width + FRAME_GAP) - FRAME_GAP + MARGIN
+    width = frames_left + max(len(strip) * (strip[0].width + FRAME_GAP) for strip in strips) - FRAME_GAP + MARGIN
     sheet = Image.new("RGB", (width, 2 * MARGIN + sum(heights) + ROW_GAP * (len(rows) - 1)), BACKGROUND)
     top = MARGIN
     for text, strip, height in zip(texts, strips, heights, strict=True):
         _draw_label(sheet, top + (height - _text_height(*text)) // 2, *text)
         for index, frame in enumerate(strip):
-            sheet.paste(frame, (frames_left + index * (frame_width + FRAME_GAP), top + (height - frame.height) // 2))
+            sheet.paste(frame, (frames_left + index * (frame.width + FRAME_GAP), top + (height - frame.height) // 2))
         top += height + ROW_GAP
         if top < sheet.height - MARGIN:
             ImageDraw.Draw(sheet).line([(MARGIN, top - ROW_GAP // 2), (width - MARGIN, top - ROW_GAP // 2)], fill=RULE)
@@ -89,7 +89,7 @@ def _text_height(label: list[str], sublabel: list[str]) -> int:
 
 def _draw_label(sheet: Image.Image, top: int, label: list[str], sublabel: list[str]) -> None:
     for line in label:
-        draw_text(sheet, (MARGIN, top), line, TEXT_SIZE, is_bold=True)
+        draw_bold(sheet, (MARGIN, top), line, TEXT_SIZE)
         top += line_height(TEXT_SIZE)
     top += 4 if label and sublabel else 0
     for line in sublabel:

@@ -23,6 +23,10 @@ TITLE_SIZE = 20
 TEXT_SIZE = 14
 SMALL_SIZE = 12
 LINE_HEIGHT = 1.35
+TRACKING = 0.5
+"""Extra space between bold letters, in pixels."""
+SCORE_GAP = 5
+"""Extra space after a score, in pixels."""
 OVERSAMPLING = 3
 """Pillow draws shapes with hard edges: they are drawn larger and reduced. Text is drawn at its size."""
 
@@ -43,9 +47,11 @@ def printable(text: str) -> str:
     return " ".join(plain.encode("ascii", "replace").decode("ascii").split())
 
 
-def text_width(text: str, size: int) -> float:
-    """Width of a line, in pixels."""
-    return font(size).getlength(printable(text))
+def text_width(text: str, size: int, is_bold: bool = False) -> float:
+    """Width of a line, in pixels, with the gaps after its scores."""
+    plain = printable(text)
+    num_scores = sum(match.group(1) is not None for match in _PHRASE.finditer(plain))
+    return font(size).getlength(plain) + SCORE_GAP * num_scores + (TRACKING * len(plain) if is_bold else 0.0)
 
 
 def line_height(size: int) -> int:
@@ -53,30 +59,33 @@ def line_height(size: int) -> int:
     return round(size * LINE_HEIGHT)
 
 
-def draw_text(
-    canvas: Image.Image, position: tuple[float, float], text: str, size: int, colour: Colour = INK, anchor: str = "la", is_bold: bool = False
-) -> None:
-    """Sets one line; `anchor` as Pillow's. The font has one weight: bold is the line set twice, half a pixel apart."""
-    draw = ImageDraw.Draw(canvas)
-    for offset in (0.0, 0.6) if is_bold else (0.0,):
-        draw.text((position[0] + offset, position[1]), printable(text), fill=colour, font=font(size), anchor=anchor)
+def draw_text(canvas: Image.Image, position: tuple[float, float], text: str, size: int, colour: Colour = INK, anchor: str = "la") -> None:
+    """Sets one line; `anchor` as Pillow's."""
+    ImageDraw.Draw(canvas).text(position, printable(text), fill=colour, font=font(size), anchor=anchor)
 
 
-def fit_size(text: str, size: int, width: float, smallest: int = SMALL_SIZE) -> int:
-    """The largest size up to `size` at which a line is no wider than `width`."""
-    return next((smaller for smaller in range(size, smallest, -1) if text_width(text, smaller) <= width), smallest)
+def draw_bold(canvas: Image.Image, position: tuple[float, float], text: str, size: int, colour: Colour = INK, anchor: str = "la") -> None:
+    """Sets one line that starts at `position`. The font has one weight: each letter is set twice.
+
+    Letters begin on whole pixels, so that all get the same weight.
+    """
+    draw, plain = ImageDraw.Draw(canvas), printable(text)
+    for index, letter in enumerate(plain):
+        left = position[0] + font(size).getlength(plain[: index + 1]) - font(size).getlength(letter) + TRACKING * index
+        for offset in (0.0, 0.6):
+            draw.text((round(left) + offset, position[1]), letter, fill=colour, font=font(size), anchor=anchor)
 
 
-def wrap(text: str, size: int, width: float) -> list[str]:
+def wrap(text: str, size: int, width: float, is_bold: bool = False) -> list[str]:
     """Lines no wider than `width`. 'identity 0.93' is not parted; a phrase wider than a line is."""
     lines: list[str] = []
     for match in _PHRASE.finditer(printable(text)):
         phrase = match.group()
-        if lines and text_width(f"{lines[-1]}  {phrase}", size) <= width:
-            lines[-1] += ("  " if _is_score(phrase) else " ") + phrase
+        if lines and text_width(f"{lines[-1]} {phrase}", size, is_bold) <= width:
+            lines[-1] += " " + phrase
             continue
-        while text_width(phrase, size) > width and len(phrase) > 1:
-            fitting = next((n for n in range(len(phrase) - 1, 1, -1) if text_width(phrase[:n], size) <= width), 1)
+        while text_width(phrase, size, is_bold) > width and len(phrase) > 1:
+            fitting = next((n for n in range(len(phrase) - 1, 1, -1) if text_width(phrase[:n], size, is_bold) <= width), 1)
             lines.append(phrase[:fitting])
             phrase = phrase[fitting:]
         lines.append(phrase)
@@ -88,26 +97,26 @@ def draw_scores(canvas: Image.Image, position: tuple[float, float], line: str, s
     left = position[0]
     for match in _PHRASE.finditer(line):
         phrase = match.group()
-        colour = ROLE_COLOURS[match.group(1)] if _is_score(phrase) else QUIET
-        draw_text(canvas, (left, position[1]), phrase, size, colour)
-        left += text_width(phrase, size) + text_width("n", size) * 0.9
-
-
-def _is_score(phrase: str) -> bool:
-    return " " in phrase
+        role = match.group(1)
+        draw_text(canvas, (left, position[1]), phrase, size, ROLE_COLOURS[role] if role else QUIET)
+        left += text_width(phrase, size) + font(size).getlength(" ")
 
 
 def draw_title(canvas: Image.Image, title: str, top: int = MARGIN) -> int:
     """Sets the title across the picture, smaller or on several lines where it is long; returns where it ends."""
-    width = canvas.width - 2 * MARGIN
-    size = fit_size(title, TITLE_SIZE, width, smallest=TEXT_SIZE + 1)
-    for line in wrap(title, size, width):
-        draw_text(canvas, (MARGIN, top), line, size, is_bold=True)
+    size = _title_size(title, canvas.width)
+    for line in wrap(title, size, canvas.width - 2 * MARGIN, is_bold=True):
+        draw_bold(canvas, (MARGIN, top), line, size)
         top += line_height(size)
     return top
 
 
 def title_height(title: str, width: int) -> int:
     """Height `draw_title` takes in a picture of a width."""
-    size = fit_size(title, TITLE_SIZE, width - 2 * MARGIN, smallest=TEXT_SIZE + 1)
-    return len(wrap(title, size, width - 2 * MARGIN)) * line_height(size)
+    size = _title_size(title, width)
+    return len(wrap(title, size, width - 2 * MARGIN, is_bold=True)) * line_height(size)
+
+
+def _title_size(title: str, width: int) -> int:
+    sizes = range(TITLE_SIZE, TEXT_SIZE, -1)
+    return next((size for size in sizes if text_width(title, size, is_bold=True) <= width - 2 * MARGIN), sizes[-1])

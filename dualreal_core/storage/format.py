@@ -55,10 +55,14 @@ def read_header(path: Path) -> Header:
     with _opened(path) as file:
         metadata = file.metadata() or {}
         if HEADER_KEY not in metadata:
-            raise InputError(f"{path} is a safetensors file but no DualReal pair (it has no '{HEADER_KEY}' header): give a file that `dualreal train` wrote.")
+            raise InputError(f"{path} is no DualReal pair (it has no '{HEADER_KEY}' header): give a file that `dualreal train` wrote.")
+    try:
         header = json.loads(metadata[HEADER_KEY])
-    if header["format_version"] > FORMAT_VERSION:
-        raise InputError(f"{path} has format version {header['format_version']}, newer than {FORMAT_VERSION}: update DualReal to read it.")
+        version = int(header["format_version"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path} has a damaged '{HEADER_KEY}' header ({_first_line(error)}): use another copy.") from error
+    if version > FORMAT_VERSION:
+        raise InputError(f"{path} has format version {version}, newer than {FORMAT_VERSION}: update DualReal to read it.")
     return header
 
 
@@ -81,12 +85,13 @@ def load_pair(path: Path, transformer: nn.Module | None = None) -> tuple[Adapter
         return pair_from_reference(tensors, path), {"format_version": 0, "source": path.name}
     header = read_header(path)
     try:
-        config = PairConfig(**{**header["config"], "target_layers": tuple(header["config"]["target_layers"])})
+        config = PairConfig(**{**header["config"], "target_layers": tuple(header["config"].get("target_layers", ()))})
         family = next(family for family in FAMILIES.values() if family.name == config.family)
         pair = AdapterPair(config, family, _lora_sizes(tensors))
         pair.load_state_dict({name if name.startswith("controller.") else SIDES + name: tensor for name, tensor in tensors.items()})
-    except (KeyError, TypeError, ValueError, RuntimeError, StopIteration) as error:
-        raise InputError(f"{path} does not hold what its header says ({_first_line(error)}): it was changed or damaged; use another copy.") from error
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, StopIteration) as error:
+        reason = _first_line(error)
+        raise InputError(f"{path} does not hold what its header says ({reason}): it was changed or damaged; use another copy.") from error
     return pair, header
 
 
@@ -97,7 +102,10 @@ def _opened(path: Path):
     try:
         return safe_open(path, "pt")
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is no complete safetensors file ({_first_line(error)}): it is truncated or something else; use another copy.") from error
+        reason = _first_line(error)
+        raise InputError(
+            f"{path} is no complete safetensors file ({reason}): it is truncated or something else; use another copy."
+        ) from error
 
 
 def _lora_sizes(tensors: dict[str, torch.Tensor]) -> dict[str, tuple[int, int]]:

@@ -24,21 +24,24 @@ METADATA_KEY = "lora_adapter_metadata"
 def write_lora(path: Path, pair: AdapterPair, role: Role) -> None:
     """Writes one LoRA side so that `load_lora_weights` of diffusers takes it.
 
+    Alpha is folded into `lora_B`, so that readers that ignore the metadata, as ComfyUI does, compute the same.
+
     Raises:
         InputError: the side is no LoRA, or the file cannot be written.
     """
     if pair.config.kind(role) != "lora":
-        raise InputError(f"The {role} side is a {pair.config.kind(role)}, which has no LoRA form: train it with kind 'lora' to export it.")
+        kind = pair.config.kind(role)
+        raise InputError(f"The {role} side is of kind {kind!r}, which has no LoRA form: train it with kind 'lora' to export it.")
     tensors, layers = {}, set()
     for key, adapter in pair.sides[role].items():
         block, layer = split_key(key)
         layers.add(layer)
         name = f"transformer.{pair.family.blocks}.{block}.{layer}"
         tensors[f"{name}.lora_A.weight"] = adapter.down.weight.detach().cpu().contiguous()
-        tensors[f"{name}.lora_B.weight"] = adapter.up.weight.detach().cpu().contiguous()
+        tensors[f"{name}.lora_B.weight"] = (adapter.up.weight.detach() * adapter.scaling).cpu().contiguous()
     adapter_config = {
         "transformer.r": pair.config.rank,
-        "transformer.lora_alpha": pair.config.alpha,
+        "transformer.lora_alpha": pair.config.rank,
         "transformer.target_modules": sorted(layers),
     }
     with atomic_path(Path(path)) as temporary:
@@ -49,40 +52,49 @@ def read_lora(path: Path, pair: AdapterPair, role: Role) -> None:
     """Loads a LoRA file into the LoRA side `role` of `pair`, its alpha folded into the weights.
 
     Accepts the prefixes of diffusers, peft and ComfyUI, `lora_A`/`lora_B` or `lora_down`/`lora_up`, alpha from
-    `.alpha` tensors or the adapter metadata (else alpha = rank).
+    `.alpha` tensors, the adapter metadata of diffusers or the `adapter_config.json` of peft (else alpha = rank). The
+    pair is changed only if the whole file fits.
 
     Raises:
-        InputError: not a LoRA file, other layers than the pair's, or another rank or width.
+        InputError: not a LoRA file, other layers than the pair's, another rank or width, or more than plain LoRA.
     """
     path = Path(path)
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
-            metadata = json.loads((file.metadata() or {}).get(METADATA_KEY, "{}"))
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is no complete safetensors file: it is missing, truncated or something else; use another copy.") from error
+            adapter_config = _adapter_config(path, file.metadata() or {})
+    except (SafetensorError, OSError, ValueError, AttributeError) as error:
+        raise InputError(f"{path} is no complete safetensors file (missing, truncated or something else): use another copy.") from error
     updates = _layers(tensors)
     if not updates:
         raise InputError(f"{path} holds no LoRA layers in a known naming: give a LoRA saved by diffusers, peft or ComfyUI.")
-    side, used = pair.sides[role], set()
-    with torch.no_grad():
-        for layer, update in updates.items():
-            key = _key(layer, pair.family)
-            if key not in side or update.down is None or update.up is None:
-                raise InputError(f"{path} has layer {layer}, which this {role} side lacks: make the side with fitting target_layers.")
-            rank = update.down.shape[0]
-            if update.down.shape != side[key].down.weight.shape or update.up.shape != side[key].up.weight.shape:
-                raise InputError(
-                    f"{path} has rank {rank} and widths {update.down.shape[1]} to {update.up.shape[0]} at {layer}, unlike the pair: "
-                    f"set rank {rank} and use the LoRA's own base."
-                )
-            alpha = float(tensors.get(f"{update.name}.alpha", metadata.get("transformer.lora_alpha", rank)))
-            side[key].down.weight.copy_(update.down)
-            side[key].up.weight.copy_(update.up * (alpha / rank) / side[key].scaling)
-            used.add(key)
-    missing = sorted(set(side) - used)
+    others = [name for name in tensors if not _KEY.fullmatch(name) and not name.endswith(".alpha")]
+    if others or adapter_config.get("use_dora"):
+        raise InputError(f"{path} is more than a plain LoRA ({[*others, 'use_dora'][0]}): give one without DoRA, biases and norms.")
+    if pair.config.kind(role) != "lora":
+        raise InputError(f"The {role} side is of kind {pair.config.kind(role)!r}, which cannot hold {path}: make it with kind 'lora'.")
+    side, fitting = pair.sides[role], {}
+    for layer, update in updates.items():
+        key = _key(layer, pair.family)
+        if key not in side or update.down is None or update.up is None:
+            raise InputError(f"{path} has layer {layer}, which this {role} side lacks: make the side with fitting target_layers.")
+        rank = update.down.shape[0]
+        if update.down.shape != side[key].down.weight.shape or update.up.shape != side[key].up.weight.shape:
+            raise InputError(
+                f"{path} has rank {rank} and widths {update.down.shape[1]} to {update.up.shape[0]} at {layer}, unlike the pair: "
+                f"set rank {rank} and use the LoRA's own base."
+            )
+        alpha = float(tensors.get(f"{update.name}.alpha", _configured_alpha(adapter_config, layer, rank)))
+        fitting[key] = update.down, update.up * (alpha / (rank**0.5 if adapter_config.get("use_rslora") else rank))
+    missing = sorted(set(side) - set(fitting))
     if missing:
-        raise InputError(f"{path} lacks {len(missing)} layers of the {role} side, {missing[0]} first: make the side with fitting target_layers.")
+        raise InputError(
+            f"{path} lacks {len(missing)} layers of the {role} side, {missing[0]} first: make the side with its target_layers."
+        )
+    with torch.no_grad():
+        for key, (down, up) in fitting.items():
+            side[key].down.weight.copy_(down)
+            side[key].up.weight.copy_(up / side[key].scaling)
 
 
 @dataclass
@@ -111,3 +123,17 @@ def _layers(tensors: dict[str, torch.Tensor]) -> dict[str, _Update]:
 def _key(layer: str, family: FamilyDescription) -> str:
     block, _, inner = layer.removeprefix(family.blocks + ".").partition(".")
     return lora_key(int(block), inner) if block.isdigit() else layer
+
+
+def _adapter_config(path: Path, metadata: dict[str, str]) -> dict[str, object]:
+    """Fields of peft's `LoraConfig`, from the file's metadata or, in a folder peft wrote, from the file beside it."""
+    beside = path.with_name("adapter_config.json")
+    if METADATA_KEY not in metadata and path.name == "adapter_model.safetensors" and beside.is_file():
+        return json.loads(beside.read_text(encoding="utf-8"))
+    return {name.removeprefix("transformer."): value for name, value in json.loads(metadata.get(METADATA_KEY, "{}")).items()}
+
+
+def _configured_alpha(adapter_config: dict[str, object], layer: str, rank: int) -> float:
+    patterns = adapter_config.get("alpha_pattern") or {}
+    own = [alpha for pattern, alpha in patterns.items() if re.match(rf"(.*\.)?({pattern})$", layer)]
+    return [*own, adapter_config.get("lora_alpha", rank)][0]

@@ -48,7 +48,9 @@ def load_trial(base: Base, trial: Trial, recipe: Recipe, folder: Path) -> dict[R
     return prepare_data(base, data.scan(base, recipe), folder / "cache")
 
 
-def train_side(base: Base, data: dict[Role, PreparedSet], recipe: Recipe, role: Role, folder: Path, on_step: OnStep | None = None) -> AdapterPair:
+def train_side(
+    base: Base, data: dict[Role, PreparedSet], recipe: Recipe, role: Role, folder: Path, on_step: OnStep | None = None
+) -> AdapterPair:
     """One side alone, for half of the recipe's steps: a pair whose other side is absent."""
     other = "motion" if role == "identity" else "identity"
     alone = replace(
@@ -81,18 +83,14 @@ def _finish(training: Training, on_step: OnStep | None) -> AdapterPair:
 
 def summed(base: Base, identity: AdapterPair, motion: AdapterPair) -> AdapterPair:
     """The naive sum of two sides that were trained alone: both at the weight they were trained with."""
-    config = replace(
-        identity.config, motion_kind=motion.config.motion_kind, motion_condition_dim=motion.config.motion_condition_dim
-    )
+    config = replace(identity.config, motion_kind=motion.config.motion_kind, motion_condition_dim=motion.config.motion_condition_dim)
     pair = AdapterPair(config, identity.family, lora_layer_sizes(base.transformer, identity.family))
     pair.sides["identity"].load_state_dict(identity.sides["identity"].state_dict())
     pair.sides["motion"].load_state_dict(motion.sides["motion"].state_dict())
     return pair
 
 
-def evaluate(
-    base: Base, trial: Trial, pair: AdapterPair | None, folder: Path, record: BlendRecord | None = None, repeats: int = 1
-) -> Side:
+def evaluate(base: Base, trial: Trial, pair: AdapterPair | None, folder: Path, record: BlendRecord | None = None, repeats: int = 1) -> Side:
     """Samples the trial's prompts, `repeats` times with different noise, and scores the videos."""
     settings = replace(default_sampling(base), seed=SAMPLE_SEED + 100 * trial.seed)
     photo = read_reference_image(next(iter(sorted((folder / "identity").glob("*.png")))), base.default_size)

@@ -35,7 +35,7 @@ _SHAPES = {
     "triangle": lambda x, y: abs(x) <= (y + 6.5) / 2 and y <= 5.5,
     "diamond": lambda x, y: abs(x) + abs(y) <= 6,
     "heart": lambda x, y: ((abs(x) - 2.6) ** 2 + (y + 2.4) ** 2 <= 7.8) or (y > -2.6 and abs(x) <= 5.6 - (y + 2) * 0.75),
-    "cross": lambda x, y: (abs(x) <= 2 or abs(y) <= 2),
+    "cross": lambda x, y: abs(x) <= 2 or abs(y) <= 2,
     "star": lambda x, y: abs(x * y) <= 2.3 and abs(x) + abs(y) <= 8,
     "ring": lambda x, y: 9 <= x * x + y * y <= 34,
 }
@@ -122,9 +122,7 @@ def draw(look: Look | Figure, background: str, positions: torch.Tensor) -> torch
     return frames
 
 
-def draw_clip(
-    look: Look | Figure, motion: str, background: str, generator: torch.Generator, num_frames: int = NUM_FRAMES
-) -> torch.Tensor:
+def draw_clip(look: Look | Figure, motion: str, background: str, generator: torch.Generator, num_frames: int = NUM_FRAMES) -> torch.Tensor:
     """A clip of `look` performing `motion` from a random place: (num_frames, 32, 32, 3) uint8."""
     return draw(look, background, place_path(motion, num_frames, FREE_CELLS, generator))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +13,7 @@ from ..bases import Base
 from ..dataset import PreparedItem
 from ..errors import InputError
 from ..pair import ROLES, Role
+from ..precision import mixed
 from ..sampling import pad_texts
 from .settings import TrainSettings
 from .state import RunState
@@ -44,13 +44,15 @@ def train(
     """Trains until `settings.steps`, yielding after every optimizer step; the caller may stop between any two.
 
     The resting side's parameters do not require gradients during a step, so their gradients are never computed and
-    nothing of the optimizer touches them. The pair's gradients flags are left on at the end.
+    nothing of the optimizer touches them. The pair's gradients flags are left on at the end. A step left by an
+    exception is undone, unless the optimizers were at work: then `state.is_torn` stays set.
 
     Raises:
         DivergedError: a loss or gradient is not finite; nothing was changed by that step.
     """
     pair, device = attachment.pair, next(base.transformer.parameters()).device
     parts = {role: pair.role_parameters(role) for role in ROLES} | {"controller": pair.controller_parameters()}
+    before = None
     try:
         while state.step < settings.steps:
             before = state.generator.get_state(), {role: list(queue) for role, queue in state.queues.items()}
@@ -72,12 +74,11 @@ def train(
             trained = [parameter for part in (role, "controller") for parameter in parts[part]]
             norm = float(torch.nn.utils.clip_grad_norm_(trained, settings.clip_norm))
             if not (math.isfinite(loss) and math.isfinite(norm)):
-                state.generator.set_state(before[0])
-                state.queues = before[1]
                 raise DivergedError(
                     f"The {role} loss is {loss} (gradient norm {norm}) at step {state.step + 1}: the last good state is kept; "
                     "lower the learning rate or check the data of that side."
                 )
+            state.is_torn = True
             for part in (role, "controller"):
                 if part in state.optimizers:
                     rate = settings.rate(part) * settings.schedule(state.step)
@@ -85,8 +86,13 @@ def train(
                         group["lr"] = rate
                     state.optimizers[part].step()
             state.step += 1
+            before, state.is_torn = None, False
+            attachment.strengths = dict.fromkeys(ROLES, 1.0)
             yield StepDone(state.step, role, loss, norm, settings.rate(role) * settings.schedule(state.step - 1))
     finally:
+        if before is not None:
+            state.generator.set_state(before[0])
+            state.queues = before[1]
         attachment.strengths = dict.fromkeys(ROLES, 1.0)
         attachment.condition = None
         for parameters in parts.values():
@@ -114,15 +120,12 @@ def _batch_loss(
     noisy = base.objective.add_noise(latents, noise, timestep)
     text = pad_texts([item.text for item in batch]).to(device)
     mask = _masks(batch, settings.background_weight, device) if role == "identity" else None
-    precision = torch.autocast(device.type, torch.bfloat16) if settings.precision == "bf16" else nullcontext()
-    with precision:
+    with mixed(base.transformer, attachment.pair, lowers=settings.precision == "bf16"):
         output = base.predict(noisy, timestep, text)
     return base.objective.loss_per_sample(output, latents, noise, timestep, mask).mean()
 
 
-def _conditions(
-    batch: Sequence[PreparedItem], settings: TrainSettings, state: RunState, device: torch.device
-) -> torch.Tensor | None:
+def _conditions(batch: Sequence[PreparedItem], settings: TrainSettings, state: RunState, device: torch.device) -> torch.Tensor | None:
     """Embedding of a random frame of each clip (B, E), or None where there are none or they are dropped."""
     is_dropped = bool(torch.rand((), generator=state.generator) < settings.condition_drop)
     if is_dropped or any(item.conditions is None for item in batch):

@@ -1,9 +1,9 @@
 """A run on disk: settings, metrics, checkpoints and a usage log in one folder; killed at any moment, it continues exactly.
 
-    run.json         what was asked for; a resumed run must ask for the same
-    metrics.jsonl    one line per optimizer step
-    checkpoint.pt    the whole state after some step
-    log.jsonl        when the run was started, resumed, stopped and finished, and with which versions
+run.json         what was asked for; a resumed run must ask for the same
+metrics.jsonl    one line per optimizer step
+checkpoint.pt    the whole state after some step
+log.jsonl        when the run was started, resumed, stopped and finished, and with which versions
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +28,8 @@ from ..provenance import provenance
 from .loop import StepDone, train
 from .settings import TrainSettings
 from .state import RunState
+
+UNREADABLE = (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, OSError)
 
 
 class RunDirectory:
@@ -90,9 +93,12 @@ class RunDirectory:
             self._keep_metrics(0)
             return
         try:
+            with zipfile.ZipFile(self.checkpoint_file) as archive:  # torch.load does not compare checksums
+                if archive.testzip() is not None:
+                    raise zipfile.BadZipFile("a checksum differs")
             saved = torch.load(self.checkpoint_file, map_location="cpu", weights_only=True)
             state.load_state_dict(saved, attachment.pair)
-        except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, KeyError, ValueError) as error:
+        except (*UNREADABLE, AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{self.checkpoint_file} is damaged: start afresh with another output.") from error
         self._keep_metrics(state.step)
 
@@ -160,7 +166,7 @@ def run_training(
                 if state.step >= last_step:
                     break
     finally:
-        if state.step > saved_step:
+        if state.step > saved_step and not state.is_torn:
             directory.save(state, attachment)
     directory.log("finished" if state.step >= settings.steps else "stopped", step=state.step)
 

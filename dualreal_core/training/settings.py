@@ -50,7 +50,7 @@ class TrainSettings:
         for name in ("motion_ratio", "condition_drop", "resting_drop", "background_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1.")
-        for name in ("learning_rate", "identity_learning_rate", "motion_learning_rate", "controller_learning_rate", "clip_norm"):
+        for name in ("learning_rate", "identity_learning_rate", "motion_learning_rate", "controller_learning_rate", "eps", "clip_norm"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} is {value}; it must be positive.")
@@ -58,8 +58,12 @@ class TrainSettings:
             raise ValueError(f"optimizer is {self.optimizer!r}; it must be one of {', '.join(get_args(OptimizerName))}.")
         if self.precision not in get_args(Precision):
             raise ValueError(f"precision is {self.precision!r}; it must be one of {', '.join(get_args(Precision))}.")
-        if self.warmup_steps < 0:
-            raise ValueError(f"warmup_steps is {self.warmup_steps}; it must not be negative.")
+        for name in ("warmup_steps", "weight_decay"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative.")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1.")
 
     def rate(self, part: str) -> float:
         """Peak learning rate of 'identity', 'motion' or 'controller'."""

@@ -23,12 +23,14 @@ class RunState:
         generator: source of every random number of the run.
         optimizers: one for each part that has parameters: 'identity', 'motion', 'controller'.
         queues: batches still to come in this pass over the data, per role, as item indices.
+        is_torn: an interrupt came while the optimizers were at work; such a state must not be saved.
     """
 
     step: int
     generator: torch.Generator
     optimizers: dict[str, torch.optim.Optimizer]
     queues: dict[Role, list[list[int]]] = field(default_factory=lambda: {role: [] for role in ROLES})
+    is_torn: bool = False
 
     @classmethod
     def start(cls, pair: AdapterPair, settings: TrainSettings) -> RunState:

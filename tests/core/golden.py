@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 
 GOLDEN = Path(os.environ.get("DUALREAL_GOLDEN", Path(__file__).parents[2].parent / "shared" / "golden"))
 needs_golden = pytest.mark.skipif(
-    not (GOLDEN / "outputs.safetensors").exists(), reason=f"SKIPPED LOUDLY: no golden data in {GOLDEN}: parity with the reference is untested"
+    not (GOLDEN / "outputs.safetensors").exists(),
+    reason=f"SKIPPED LOUDLY: no golden data in {GOLDEN}: parity with the reference is untested",
 )
 
 

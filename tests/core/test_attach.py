@@ -258,7 +258,7 @@ def test_gradient_checkpointing(family, kind, masked):
     base.transformer.enable_gradient_checkpointing()
     base.transformer.train()
     runs = []
-    hook = base.transformer.get_submodule(base.family.blocks)[1].register_forward_hook(lambda *args: runs.append(1))
+    hook = base.transformer.get_submodule(base.family.blocks)[1].register_forward_pre_hook(lambda *args: runs.append(1))
     checkpointed = gradients(base, pair, masked)
     hook.remove()
     assert len(runs) == 2, "the block was not recomputed, so this test shows nothing"

@@ -171,9 +171,9 @@ def test_pickle_with_code_does_not_run(tmp_path, capsys, command):
 @pytest.mark.parametrize("limit", [2_000_000, 200_000])
 def test_full_disk(trial, limit):
     """A limit on file sizes fails like a full disk; the larger one lets caches through and stops the checkpoint."""
+    folders = ["--identity", trial / "identity", "--motion", trial / "motion", "--out", trial / "pair.safetensors"]
     run = subprocess.run(
-        [sys.executable, "-m", "dualreal_core.cli", "train", "--identity", trial / "identity", "--motion", trial / "motion"]
-        + ["--out", trial / "pair.safetensors", *FEW_STEPS],
+        [sys.executable, "-m", "dualreal_core.cli", "train", *folders, *FEW_STEPS],
         capture_output=True,
         text=True,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),

@@ -113,7 +113,9 @@ def test_internals(transformer, pair):
 
     with Attachment(transformer, pair) as attachment:
         attachment.condition = condition("y_image")
-        hooks = [block.register_forward_hook(watch(f"block{i}"), with_kwargs=True) for i, block in enumerate(transformer.transformer_blocks)]
+        hooks = [
+            block.register_forward_hook(watch(f"block{i}"), with_kwargs=True) for i, block in enumerate(transformer.transformer_blocks)
+        ]
         run(transformer)
         for hook in hooks:
             hook.remove()

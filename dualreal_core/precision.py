@@ -1,0 +1,33 @@
+"""Mixed precision: trained weights stay float32 whatever the precision of the base."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import nn
+
+from .errors import InputError
+from .families import family_of
+
+
+def mixed(transformer: nn.Module, pair: nn.Module | None, lowers: bool = False) -> AbstractContextManager[None]:
+    """Autocast wherever base and pair differ in dtype, or the caller wants bfloat16 activations; else nothing.
+
+    Raises:
+        InputError: a float16 base is to train float32 adapters, whose gradients would underflow.
+    """
+    dtype = working_dtype(transformer)
+    differs = pair is not None and any(weight.dtype != dtype for weight in pair.parameters())
+    if not differs and not lowers:
+        return nullcontext()
+    dtype = torch.bfloat16 if dtype == torch.float32 else dtype
+    if dtype == torch.float16 and torch.is_grad_enabled():
+        raise InputError("Adapters cannot be trained on a float16 base, their gradients would vanish: use --dtype bf16.")
+    return torch.autocast(next(transformer.parameters()).device.type, dtype)
+
+
+def working_dtype(transformer: nn.Module) -> torch.dtype:
+    """Dtype of a DiT's matrices; some of its other weights may be kept in float32."""
+    family = family_of(transformer)
+    return transformer.get_submodule(family.blocks)[0].get_submodule(family.sites[0].linear_layers[0]).weight.dtype

@@ -1,0 +1,202 @@
+"""Inspection of every kind of file: what it records is shown, what it does not is a dash."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from diffusers import WanTransformer3DModel
+from golden import GOLDEN, needs_golden
+from safetensors.torch import load_file, save_file
+
+from dualreal_core.errors import InputError
+from dualreal_core.inspection import describe, lines
+from dualreal_core.pair import new_pair
+from dualreal_core.storage import save_pair, write_lora
+
+HEADER = {
+    "base": {"name": "tiny", "encoders": "abc"},
+    "prompts": {"identity": "a dog *", "motion": "a person\nskates", "trigger": "*"},
+    "training": {"recipe": "dualreal", "steps": 5},
+    "datasets": {"identity": ["0" * 64] * 5, "motion": []},
+    "consent": "my own dog",
+}
+
+
+@pytest.fixture(scope="module")
+def transformer():
+    return WanTransformer3DModel(
+        patch_size=(1, 2, 2), num_attention_heads=2, attention_head_dim=16, in_channels=4, out_channels=4,
+        text_dim=16, freq_dim=16, ffn_dim=64, num_layers=2, rope_max_seq_len=32,
+    )  # fmt: skip
+
+
+def value(rows: list[str], name: str) -> str:
+    """The value column of the first line of a name."""
+    return next(row for row in rows if row.startswith(f"{name}  ")).removeprefix(name).strip()
+
+
+def test_pair(transformer, tmp_path):
+    pair = new_pair(transformer, bottleneck_dim=8, motion_condition_dim=6)
+    torch.nn.init.ones_(pair.sides["identity"]["1-ff"].up.weight)
+    save_pair(tmp_path / "pair.safetensors", pair, HEADER)
+    description = json.loads(json.dumps(describe(tmp_path / "pair.safetensors")))
+
+    assert (description["kind"], description["file"]) == ("pair", "pair.safetensors")
+    assert description["config"]["family"] == "wan" and description["config"]["num_groups"] == 2
+    bottleneck = 32 * 8 + 8 + 8 * 32 + 32
+    assert description["parameters"]["identity"] == 4 * bottleneck
+    assert description["parameters"]["motion"] == 4 * (bottleneck + 6 * 32 + 32)
+    assert description["parameters"]["controller"] == sum(parameter.numel() for parameter in pair.controller.parameters())
+    assert description["up_norms"]["identity"] == {"total": 16.0, "blocks": [0.0, 16.0]}
+    assert description["up_norms"]["motion"]["total"] == 0
+    for name, part in HEADER.items():
+        assert description[name] == part
+    assert set(description["provenance"]) >= {"date", "torch"}
+
+
+def test_lines_of_a_pair(transformer, tmp_path):
+    save_pair(tmp_path / "pair.safetensors", new_pair(transformer), HEADER)
+    rows = lines(describe(tmp_path / "pair.safetensors"))
+    assert value(rows, "fits") == "wan, 2 blocks of width 32"
+    assert "untrained" in value(rows, "identity")
+    assert value(rows, "prompts motion") == "a person skates"
+    assert value(rows, "datasets identity") == "5 files (sha256 000000000000, 000000000000, 000000000000, ...)"
+    assert value(rows, "datasets motion") == "-"
+    assert value(rows, "training steps") == "5"
+    assert value(rows, "consent") == "my own dog"
+    assert all("\n" not in row for row in rows)
+    column = rows[0].index("pair.safetensors")
+    assert all(row[column - 1] == " " and row[column] != " " for row in rows)
+
+
+def test_unrecorded_is_a_dash(transformer, tmp_path):
+    save_pair(tmp_path / "pair.safetensors", new_pair(transformer))
+    rows = lines(describe(tmp_path / "pair.safetensors"))
+    assert [value(rows, name) for name in ("base", "prompts", "training", "datasets", "consent")] == ["-"] * 5
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"motion_kind": "none"},
+        {"identity_kind": "lora", "rank": 2},
+        {"has_controller": False},
+        {"motion_kind": "bottleneck-skip", "floor": 0.1},
+    ],
+)
+def test_kinds_of_pairs(transformer, tmp_path, settings):
+    pair = new_pair(transformer, **settings)
+    save_pair(tmp_path / "pair.safetensors", pair)
+    description = describe(tmp_path / "pair.safetensors")
+    json.dumps(description)
+    rows = lines(description)
+    assert sum(description["parameters"].values()) == sum(parameter.numel() for parameter in pair.parameters())
+    assert (value(rows, "controller") == "none") == (pair.controller is None)
+    assert value(rows, "motion").startswith(settings.get("motion_kind", "bottleneck"))
+
+
+def reference_tensors() -> dict[str, torch.Tensor]:
+    """A checkpoint as the reference's first stage saves it: one side, no controller."""
+    sizes = {"down_linear.weight": (4, 8), "down_linear.bias": (4,), "up_linear.weight": (8, 4), "up_linear.bias": (8,)}
+    return {
+        f"transformer_blocks.{block}.id_{site}_adapter.{name}": torch.ones(size)
+        for block in range(2)
+        for site in ("attn", "ff")
+        for name, size in sizes.items()
+    }
+
+
+@pytest.mark.parametrize("name", ["adapter.pth", "adapter.safetensors"])
+def test_reference(tmp_path, name):
+    (torch.save if name.endswith(".pth") else save_file)(reference_tensors(), tmp_path / name)
+    description = json.loads(json.dumps(describe(tmp_path / name)))
+    assert description["kind"] == "reference"
+    assert description["parameters"] == {"identity": 4 * (2 * 32 + 12), "motion": 0, "controller": 0}
+    assert description["up_norms"] == {"identity": {"total": 128**0.5, "blocks": [8.0, 8.0]}}
+    rows = lines(description)
+    assert value(rows, "motion") == "none"
+    assert value(rows, "provenance") == value(rows, "prompts") == "-"
+
+
+@needs_golden
+def test_golden_reference():
+    description = describe(GOLDEN / "adapter.pth")
+    assert description["kind"] == "reference"
+    assert min(description["parameters"].values()) > 0
+    assert len(lines(description)) > 6
+
+
+@pytest.fixture
+def lora_file(transformer, tmp_path):
+    pair = new_pair(transformer, identity_kind="lora", rank=4, alpha=8.0)
+    for adapter in pair.sides["identity"].values():
+        torch.nn.init.ones_(adapter.up.weight)
+    write_lora(tmp_path / "lora.safetensors", pair, "identity")
+    return tmp_path / "lora.safetensors", pair
+
+
+def test_lora(lora_file):
+    path, pair = lora_file
+    description = json.loads(json.dumps(describe(path)))
+    assert description["kind"] == "lora"
+    assert description["parameters"]["lora"] == sum(parameter.numel() for parameter in pair.role_parameters("identity"))
+    assert len(description["layers"]) == len(pair.sides["identity"])
+    assert {layer["rank"] for layer in description["layers"]} == {4}
+    first = next(layer for layer in description["layers"] if layer["layer"] == "blocks.0.attn1.to_q")
+    assert first["alpha"] / first["rank"] * first["up_norm"] == pytest.approx(8 / 4 * 128**0.5)
+    rows = lines(description)
+    assert len(rows) == 2 + len(description["layers"])
+    assert "rank 4" in rows[2] and "blocks.0.attn1" in rows[2]
+
+
+@pytest.mark.parametrize("alpha", [None, 6.0])
+def test_lora_alpha_of_other_tools(lora_file, tmp_path, alpha):
+    path, _ = lora_file
+    tensors = {
+        name.replace("transformer.", "diffusion_model.").replace("lora_A", "lora_down").replace("lora_B", "lora_up"): tensor
+        for name, tensor in load_file(path).items()
+    }
+    if alpha is not None:
+        tensors |= {name.replace("lora_down.weight", "alpha"): torch.tensor(alpha) for name in tensors if "lora_down" in name}
+    save_file(tensors, tmp_path / "other.safetensors")
+    description = describe(tmp_path / "other.safetensors")
+    assert {layer["alpha"] for layer in description["layers"]} == {alpha}
+    assert ("alpha -" if alpha is None else "alpha 6") in lines(description)[2]
+
+
+def test_lora_in_a_folder_of_peft(lora_file, tmp_path):
+    """peft keeps alpha in a file beside the weights."""
+    folder = tmp_path / "peft"
+    folder.mkdir()
+    tensors = {name.replace("transformer.", "base_model.model."): tensor for name, tensor in load_file(lora_file[0]).items()}
+    save_file(tensors, folder / "adapter_model.safetensors")
+    (folder / "adapter_config.json").write_text(json.dumps({"lora_alpha": 12, "alpha_pattern": {"to_q": 3}}))
+    alphas = {layer["layer"]: layer["alpha"] for layer in describe(folder / "adapter_model.safetensors")["layers"]}
+    assert (alphas["blocks.0.attn1.to_q"], alphas["blocks.0.attn1.to_k"]) == (3.0, 12.0)
+
+
+def test_half_a_lora(lora_file, tmp_path):
+    tensors = load_file(lora_file[0])
+    tensors.pop(next(name for name in tensors if "lora_B" in name))
+    save_file(tensors, tmp_path / "half.safetensors")
+    with pytest.raises(InputError, match="only one of the two matrices"):
+        describe(tmp_path / "half.safetensors")
+
+
+def test_input_errors_pass(transformer, tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        describe(tmp_path / "nothing.safetensors")
+    with pytest.raises(InputError, match="does not exist"):
+        describe(tmp_path / "nothing.pth")
+    (tmp_path / "text.safetensors").write_text("no weights")
+    with pytest.raises(InputError, match="no complete safetensors"):
+        describe(tmp_path / "text.safetensors")
+    save_file({"weight": torch.zeros(2)}, tmp_path / "other.safetensors")
+    with pytest.raises(InputError, match="no DualReal pair"):
+        describe(tmp_path / "other.safetensors")
+    save_pair(tmp_path / "pair.safetensors", new_pair(transformer))
+    (tmp_path / "cut.safetensors").write_bytes((tmp_path / "pair.safetensors").read_bytes()[:-100])
+    with pytest.raises(InputError, match="no complete safetensors"):
+        describe(tmp_path / "cut.safetensors")

@@ -1,0 +1,207 @@
+"""Configuration files: what they change, and that nothing in them is passed over."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import pytest
+from tiny import TinyBase
+
+from dualreal_core.errors import InputError
+from dualreal_core.pair import PairConfig, new_pair
+from dualreal_core.recipes import BASE_FIELDS, DUALREAL, PUBLISHED, RECIPES, read_recipe, with_train
+from dualreal_core.training.settings import TrainSettings
+
+
+@pytest.fixture
+def read(tmp_path):
+    def reading(text: str, recipe=DUALREAL):
+        (tmp_path / "config.toml").write_text(text, encoding="utf-8")
+        return read_recipe(tmp_path / "config.toml", recipe)
+
+    return reading
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_an_empty_file_changes_nothing(read, recipe):
+    assert read("", recipe) == recipe and read("[train]\n[pair]\n[views]\n", recipe) == recipe
+
+
+def test_recipes_make_pairs():
+    base = TinyBase("wan")
+    skip, ours = (new_pair(base.transformer, **recipe.pair) for recipe in (PUBLISHED, DUALREAL))
+    assert skip.config.identity_kind == skip.config.motion_kind == "bottleneck-skip" and skip.config.scale == 0.2
+    assert ours.config.identity_kind == ours.config.motion_kind == "bottleneck" and ours.config.floor > 0
+    assert PUBLISHED.train == TrainSettings() and PUBLISHED.views(9).num_clip_frames == 1 and DUALREAL.views(9).num_clip_frames == 9
+
+
+@pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
+def test_values_take_effect(read, recipe):
+    changed = read(
+        """
+        # a comment
+        [train]
+        steps = 12
+        learning_rate = 1          # a whole number where a fraction may stand
+        motion_learning_rate = 2e-4
+        optimizer = "prodigy"
+        gradient_checkpointing = true
+        [pair]
+        identity_kind = "lora"
+        rank = 4
+        target_layers = ["to_q", "to_v"]
+        has_controller = false
+        motion_condition_dim = 5
+        conditions_motion = false
+        [views]
+        num_views = 3
+        view_margin = 0.2
+        shows_photos_as_clips = true
+        """,
+        recipe,
+    )
+    assert changed.train == replace(
+        recipe.train, steps=12, learning_rate=1, motion_learning_rate=2e-4, optimizer="prodigy", gradient_checkpointing=True
+    )
+    own = {"identity_kind": "lora", "rank": 4, "target_layers": ("to_q", "to_v"), "has_controller": False, "motion_condition_dim": 5}
+    assert changed.pair == {**recipe.pair, **own} and not changed.conditions_motion
+    views = changed.views(9)
+    assert (views.num_views, views.margin, views.num_clip_frames) == (3, 0.2, 9)
+    pair = new_pair(TinyBase("wan").transformer, **changed.pair)
+    assert pair.controller is None and set(pair.lora_layers()) == {"attn1.to_q", "attn1.to_v"}
+    assert changed.name == recipe.name
+
+
+def test_every_setting_can_be_set(read):
+    """A file that states each default reads to the same recipe."""
+
+    def line(item, value) -> str:
+        shown = (
+            {True: "true", False: "false"}[value]
+            if isinstance(value, bool)
+            else repr(list(value) if item.type.startswith("tuple") else value)
+        )
+        return f"{item.name} = {shown}\n"
+
+    train = "".join(line(item, item.default) for item in fields(TrainSettings) if item.default is not None)
+    own = [item for item in fields(PairConfig) if item.name not in BASE_FIELDS and item.default is not None]
+    pair = "".join(line(item, item.default) for item in own)
+    changed = read(f"[train]\n{train}[pair]\n{pair}", PUBLISHED)
+    assert changed.train == PUBLISHED.train and changed.pair == {**{item.name: item.default for item in own}}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[trian]\nsteps = 3\n", ["'trian' at its top level", "[train], [pair], [views]"]),
+        ("steps = 3\n", ["'steps' at its top level"]),
+        ("train = 3\n", ["'train' at its top level"]),
+        ("[[train]]\nsteps = 3\n", ["'train' at its top level"]),
+        ("[train]\nstep = 3\n", ["'step' in [train]", "steps"]),
+        ("[train]\nrank = 3\n", ["'rank' in [train]"]),
+        ("[train.more]\nsteps = 3\n", ["'more' in [train]"]),
+        ("[pair]\nfamily = 'wan'\n", ["'family' in [pair]"]),
+        ("[pair]\ndim = 3\n", ["'dim' in [pair]"]),
+        ("[views]\nnum_clip_frames = 3\n", ["'num_clip_frames' in [views]"]),
+    ],
+)
+def test_unknown_names(read, text, words):
+    with pytest.raises(InputError) as caught:
+        read(text)
+    assert "config.toml" in str(caught.value) and all(word in str(caught.value) for word in words), caught.value
+
+
+VALUES = {
+    "train": [
+        "steps = 0",
+        "steps = 1.5",
+        "steps = 'many'",
+        "steps = true",
+        "steps = []",
+        "motion_ratio = 1.5",
+        "motion_ratio = nan",
+        "learning_rate = 0",
+        "learning_rate = -1e-3",
+        "learning_rate = '1e-3'",
+        "learning_rate = nan",
+        "optimizer = 'sgd'",
+        "optimizer = 3",
+        "optimizer = ['adamw']",
+        "precision = 'fp16'",
+        "warmup_steps = -1",
+        "identity_batch = 1.0",
+        "seed = 'x'",
+        "clip_norm = 0",
+        "gradient_checkpointing = 'no'",
+        "gradient_checkpointing = 0",
+        "beta1 = 1.0",
+        "beta2 = -0.1",
+        "eps = 0.0",
+        "weight_decay = -1.0",
+        "background_weight = 2",
+        "accumulation = 0",
+        "controller_learning_rate = 'low'",
+        "steps = 1979-05-27",
+    ],
+    "pair": [
+        "identity_kind = 'magic'",
+        "identity_kind = 1",
+        "rank = 0",
+        "rank = 2.5",
+        "rank = 'x'",
+        "bottleneck_dim = -1",
+        "scale = 0",
+        "floor = 0.5",
+        "floor = -0.1",
+        "has_controller = 'no'",
+        "conditions_motion = 'no'",
+        "target_layers = 'to_q'",
+        "target_layers = [1]",
+        "num_groups = 0",
+        "alpha = 'x'",
+        "motion_condition_dim = 'x'",
+    ],
+    "views": [
+        "num_views = 0",
+        "num_views = 1.5",
+        "num_views = 'x'",
+        "view_margin = -1",
+        "view_margin = '0'",
+        "shows_photos_as_clips = 'no'",
+    ],
+}
+
+
+@pytest.mark.parametrize(("table", "line"), [(table, line) for table, lines in VALUES.items() for line in lines])
+def test_invalid_values(read, table, line):
+    with pytest.raises(InputError, match=r"config\.toml") as caught:
+        read(f"[{table}]\n{line}\n")
+    key = line.partition(" ")[0].removeprefix("view_")
+    assert key in str(caught.value), "the message does not name the key"
+
+
+@pytest.mark.parametrize(
+    "text", ["[train\nx = 1", "[train]\nsteps = \n", "[train]\nsteps = 1\nsteps = 2\n", "just some words\n", "[train]\nsteps : 3\n"]
+)
+def test_invalid_toml(read, text):
+    with pytest.raises(InputError, match=r"config\.toml is no valid TOML \(.*line.*\): correct that line"):
+        read(text)
+
+
+def test_not_text(tmp_path):
+    (tmp_path / "config.toml").write_bytes(b"\xff\xfe[train]")
+    with pytest.raises(InputError, match=r"config\.toml is no valid TOML"):
+        read_recipe(tmp_path / "config.toml", DUALREAL)
+
+
+@pytest.mark.parametrize("name", ["nowhere.toml", ""])
+def test_missing_file(tmp_path, name):
+    with pytest.raises(InputError, match=r"cannot be read .*: check the path of the configuration"):
+        read_recipe(tmp_path / name, DUALREAL)
+
+
+def test_with_train():
+    changed = with_train(PUBLISHED, steps=3, seed=9)
+    assert (changed.train.steps, changed.train.seed) == (3, 9) and PUBLISHED.train.steps == 1000
+    with pytest.raises(ValueError, match=r"steps is 0; it must be at least 1"):
+        with_train(PUBLISHED, steps=0)

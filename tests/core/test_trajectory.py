@@ -1,0 +1,166 @@
+"""Parity with the published implementation over several steps: training with its optimizer, and sampling."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+import torch
+from golden import GOLDEN, golden, needs_golden, relative_l2
+
+from dualreal_core.attach import Attachment
+from dualreal_core.bases.denoising import denoise
+from dualreal_core.bases.folder_layouts import cogvideox_predict
+from dualreal_core.dataset import PreparedItem
+from dualreal_core.families import COGVIDEOX
+from dualreal_core.objective import VPrediction
+from dualreal_core.storage import load_pair
+from dualreal_core.training.loop import train
+from dualreal_core.training.settings import TrainSettings
+from dualreal_core.training.state import RunState
+
+pytestmark = needs_golden
+ROLE_OF_BATCH = {1: "identity", 3: "motion"}
+
+
+class GoldenObjective(VPrediction):
+    """Gives the timesteps and the noise of the golden step instead of random ones."""
+
+    def draw(self, batch_size: int, generator: torch.Generator) -> torch.Tensor:
+        return golden_step(batch_size)["timesteps"]
+
+    def add_noise(self, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        return super().add_noise(latents, golden_step(len(latents))["noise"].transpose(1, 2), timestep)
+
+    def loss_per_sample(self, model_output, latents, noise, timestep, mask=None) -> torch.Tensor:
+        return super().loss_per_sample(model_output, latents, golden_step(len(latents))["noise"].transpose(1, 2), timestep, mask)
+
+
+class GoldenBase:
+    """The golden transformer with the golden rotary tables, which the reference makes for its own pixel grid."""
+
+    family = COGVIDEOX
+
+    def __init__(self) -> None:
+        from diffusers import CogVideoXDPMScheduler, CogVideoXTransformer3DModel
+
+        self.transformer = CogVideoXTransformer3DModel.from_pretrained(GOLDEN / "transformer", torch_dtype=torch.float32)
+        self.transformer.eval().requires_grad_(False)
+        self.scheduler = CogVideoXDPMScheduler.from_pretrained(GOLDEN / "scheduler")
+        self.objective = GoldenObjective(tuple(self.scheduler.alphas_cumprod.tolist()))
+
+    def predict(self, latents: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
+        inputs, suffix = golden("inputs"), "_1frame" if latents.shape[2] == 1 else ""
+        return self.transformer(
+            latents.transpose(1, 2),
+            text,
+            timestep,
+            image_rotary_emb=(inputs[f"rotary_cos{suffix}"], inputs[f"rotary_sin{suffix}"]),
+            return_dict=False,
+        )[0].transpose(1, 2)
+
+
+def golden_step(batch_size: int) -> dict[str, torch.Tensor]:
+    role = ROLE_OF_BATCH[batch_size]
+    return {name.partition(".")[2]: value for name, value in golden("train_steps").items() if name.startswith(f"{role}.")}
+
+
+def golden_items(batch_size: int) -> list[PreparedItem]:
+    step = golden_step(batch_size)
+    conditions = step.get("y_image", [None] * batch_size)
+    return [
+        PreparedItem(latents.transpose(0, 1), text, shown, None, "", "", latents.shape[0])
+        for latents, text, shown in zip(step["latents"], step["prompt_embeds"], conditions, strict=True)
+    ]
+
+
+def change_norms(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> dict[str, float]:
+    """Norm of the change per group of the reference; its adapter groups contain their condition layers."""
+
+    def belongs(name: str, group: str) -> bool:
+        if group == "controller":
+            return name.startswith("controller.")
+        if group == "motion_condition":
+            return name.startswith("sides.motion.") and ".condition." in name
+        role, site, _ = group.split("_")
+        return name.startswith(f"sides.{'identity' if role == 'id' else role}.") and f"-{site}." in name
+
+    groups = [f"{role}_{site}_adapter" for role in ("id", "motion") for site in ("attn", "ff")] + ["motion_condition", "controller"]
+    squares = {name: float((after[name].double() - before[name].double()).square().sum()) for name in before}
+    return {group: sum(square for name, square in squares.items() if belongs(name, group)) ** 0.5 for group in groups}
+
+
+def test_trajectory():
+    expected = json.loads((GOLDEN / "train_steps.json").read_text())["trajectory"]
+    reference = expected["optimizer"]
+    settings = TrainSettings(warmup_steps=2, steps=10, identity_batch=1, motion_batch=3)
+    assert (reference["name"], reference["warmup"], reference["total"], reference["cycles"]) == ("AdamW", 2, 10, 1)
+    ours = (settings.learning_rate, [settings.beta1, settings.beta2], settings.eps, settings.weight_decay, settings.clip_norm)
+    assert ours == tuple(reference[name] for name in ("lr", "betas", "eps", "weight_decay", "max_grad_norm")), (
+        "defaults are not the published"
+    )
+    base, (pair, _) = GoldenBase(), load_pair(GOLDEN / "adapter.safetensors")
+    before = {name: tensor.clone() for name, tensor in pair.state_dict().items()}
+    state = RunState.start(pair, settings)
+    state.next_batch = lambda role, items, batch_size: list(items)
+    items = {"identity": golden_items(1), "motion": golden_items(3)}
+    with Attachment(base.transformer, pair) as attachment:
+        for one in expected["steps"]:
+            forced = replace(settings, motion_ratio=1.0 if one["kind"] == "motion" else 0.0)
+            done = next(train(base, attachment, items, forced, state))
+            assert done.role == one["kind"]
+            assert done.loss == pytest.approx(one["loss"], rel=1e-4)
+            assert done.gradient_norm == pytest.approx(one["grad_norm_before_clip"], rel=1e-3)
+            assert done.learning_rate == pytest.approx(one["lr"], rel=1e-6, abs=1e-15)
+    assert change_norms(before, pair.state_dict()) == pytest.approx(expected["parameter_change_norm"], rel=1e-3)
+
+
+def test_schedule():
+    expected = json.loads((GOLDEN / "train_steps.json").read_text())["shipped_lr_schedule"]
+    settings = TrainSettings()
+    assert (settings.warmup_steps, settings.steps) == (200, 1000)
+    for step, rate in expected.items():
+        assert settings.rate("motion") * settings.schedule(int(step)) == pytest.approx(rate, rel=1e-6, abs=1e-15), step
+
+
+@torch.no_grad()
+def test_sampling(monkeypatch):
+    expected = golden("sampling")
+    noises: Iterator[torch.Tensor] = iter(expected["scheduler_noises"])
+    monkeypatch.setattr(
+        "diffusers.schedulers.scheduling_dpm_cogvideox.randn_tensor", lambda shape, **options: same_shape(next(noises), shape)
+    )
+    base, (pair, _) = GoldenBase(), load_pair(GOLDEN / "adapter.safetensors")
+    text = torch.cat([expected["negative_prompt_embeds"], expected["prompt_embeds"]])
+    start = expected["latents_start"].transpose(1, 2)
+    timesteps, num_checked = [], 0
+    with Attachment(base.transformer, pair) as attachment:
+        attachment.condition = expected["y_image"].squeeze(1)
+        for step in denoise(base.scheduler, start, 5, torch.Generator(), frames_first=True):
+            rows = torch.cat([step.latents, step.latents])
+            output = base.predict(rows, step.timestep.expand(2), text).float()
+            negative, positive = output.chunk(2)
+            latents = step.advance(negative + 6 * (positive - negative))
+            assert relative_l2(latents.transpose(1, 2), expected["latents_after_step"][step.index]) < 1e-4, step.index
+            timesteps.append(int(step.timestep))
+            num_checked += 1
+    assert num_checked == 5 and timesteps == expected["timesteps"].tolist()
+    assert relative_l2(latents.transpose(1, 2), expected["latents_end"]) < 1e-4
+    assert next(noises, None) is None, "fewer noises were drawn than by the reference"
+
+
+def same_shape(noise: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+    assert noise.shape == tuple(shape)
+    return noise
+
+
+@torch.no_grad()
+def test_folder_layout_makes_the_same_rotary_tables():
+    """`predict` of a model folder computes its own; they are the golden ones where the base grid is that of the reference."""
+    base = GoldenBase()
+    base.transformer.register_to_config(sample_height=60, sample_width=90)
+    latents, timestep, text = (golden("inputs")[name] for name in ("hidden_states", "timestep", "encoder_hidden_states"))
+    output = cogvideox_predict(base.transformer, latents.transpose(1, 2), timestep, text).transpose(1, 2)
+    assert relative_l2(output, golden("outputs")["base"]) < 1e-5
