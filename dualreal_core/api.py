@@ -88,6 +88,10 @@ class Training:
             self.pair = new_pair(base.transformer, recipe.train.seed, **{**conditions, **recipe.pair})
         except ValueError as error:
             raise InputError(f"The pair cannot be made: {error}") from error
+        drawn = {"identity": recipe.train.motion_ratio < 1, "motion": recipe.train.motion_ratio > 0}
+        for role in ROLES:
+            if drawn[role] and self.pair.config.kind(role) == "none":
+                raise InputError(f"The {role} side is of kind 'none', but motion_ratio {recipe.train.motion_ratio} trains it: set 0 or 1.")
         self.directory = RunDirectory(directory)
         self.header = {
             "base": {"name": base.name, "encoders": base.fingerprint},

@@ -20,6 +20,7 @@ class Attachment:
         blend: where the weights come from; exchangeable at any time.
         condition: reference embedding (B or 1, E) of the next calls, or None.
         strengths: factors on the weights of both sides.
+        row_strengths: factors (B,) on the weights of each row of the next calls, or None.
         record: collects the weights that were used, when set.
     """
 
@@ -35,6 +36,7 @@ class Attachment:
         self.blend = blend or default_blend(pair)
         self.condition: torch.Tensor | None = None
         self.strengths: dict[Role, float] = dict.fromkeys(ROLES, 1.0)
+        self.row_strengths: torch.Tensor | None = None
         self.record: BlendRecord | None = None
         self._embedding: torch.Tensor | None = None
         self._weights: torch.Tensor | None = None
@@ -89,6 +91,8 @@ def _choose_weights(attachment: Attachment, family: FamilyDescription):
         strengths = [attachment.strengths[role] for role in ROLES]
         if strengths != [1.0, 1.0]:
             weights = weights * torch.tensor(strengths, dtype=weights.dtype, device=weights.device)
+        if attachment.row_strengths is not None:
+            weights = weights * attachment.row_strengths.to(weights)[:, None, None]
         attachment._weights = weights.expand(tokens[0].shape[0], attachment.pair.config.num_groups, 2)
         if attachment.record is not None:
             attachment.record.add(attachment._weights)

@@ -14,7 +14,7 @@ from torch import nn
 from .errors import InputError
 from .pair import ROLES, AdapterPair, iterate_sides
 from .storage import load_pair
-from .storage.lora import _adapter_config, _configured_alpha, _layers
+from .storage.lora import adapter_config_of, configured_alpha, layer_updates
 
 HEADER_FIELDS = ("base", "prompts", "training", "datasets", "consent", "provenance")
 UNKNOWN = "-"
@@ -80,16 +80,16 @@ def _lora_layers(path: Path) -> list[dict[str, object]]:
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
-            adapter_config = _adapter_config(path, file.metadata() or {})
+            adapter_config = adapter_config_of(path, file.metadata() or {})
     except (SafetensorError, OSError, ValueError, AttributeError):
         return []
     layers = []
-    for name, update in sorted(_layers(tensors).items()):
+    for name, update in sorted(layer_updates(tensors).items()):
         if update.down is None or update.up is None:
             raise InputError(f"{path} has only one of the two matrices of {name}: it is incomplete; use another copy.")
         rank, own_alpha = update.down.shape[0], tensors.get(f"{update.name}.alpha")
         is_recorded = own_alpha is not None or "lora_alpha" in adapter_config
-        alpha = _configured_alpha(adapter_config, name, rank) if own_alpha is None else own_alpha
+        alpha = configured_alpha(adapter_config, name, rank) if own_alpha is None else own_alpha
         layers.append(
             {
                 "layer": name,

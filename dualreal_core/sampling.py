@@ -22,6 +22,9 @@ class SamplingSettings:
     num_steps: int
     guidance_scale: float
     seed: int = 0
+    adapts_negative: bool = False
+    """Whether the pair also acts on the negative rows, as in the published sampler. Where it does not, guidance moves
+    away from the plain base, and so strengthens what the pair has learnt."""
 
     def __post_init__(self) -> None:
         if min(self.num_frames, self.height, self.width, self.num_steps) < 1:
@@ -65,16 +68,22 @@ def sample(
     text = pad_texts([negative_text] * len(texts) * is_guided + texts).to(device)
     if attachment is not None:
         attachment.condition = None if condition is None else condition[None].to(next(attachment.pair.parameters()))
-    for step in base.denoise(latents, settings.num_steps, generators[0]):
-        rows = torch.cat([step.latents, step.latents]) if is_guided else step.latents
-        with mixed(base.transformer, attachment and attachment.pair):
-            output = base.predict(rows, step.timestep.to(device).expand(len(rows)), text).float()
-        if is_guided:
-            unconditional, conditional = output.chunk(2)
-            output = unconditional + settings.guidance_scale * (conditional - unconditional)
-        latents = step.advance(output)
-        if progress is not None:
-            progress(step.index + 1, step.num_steps)
+        if is_guided and not settings.adapts_negative:
+            attachment.row_strengths = torch.tensor([0.0] * len(texts) + [1.0] * len(texts), device=device)
+    try:
+        for step in base.denoise(latents, settings.num_steps, generators[0]):
+            rows = torch.cat([step.latents, step.latents]) if is_guided else step.latents
+            with mixed(base.transformer, attachment and attachment.pair):
+                output = base.predict(rows, step.timestep.to(device).expand(len(rows)), text).float()
+            if is_guided:
+                unconditional, conditional = output.chunk(2)
+                output = unconditional + settings.guidance_scale * (conditional - unconditional)
+            latents = step.advance(output)
+            if progress is not None:
+                progress(step.index + 1, step.num_steps)
+    finally:
+        if attachment is not None:
+            attachment.condition = attachment.row_strengths = None
     return latents
 
 

@@ -34,6 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--blend", choices=("learned", "fixed"), help="the pair's StageBlender, or half its scale each (default: learned if it has one)"
     )
+    parser.add_argument("--adapt-negative", action="store_true", help="let the pair act on the negative prompt too, as published")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--steps", type=int, help="denoising steps (default: the base's)")
     parser.add_argument("--guidance-scale", type=float, help="classifier-free guidance (default: the base's)")
@@ -68,6 +69,7 @@ def run(arguments: argparse.Namespace) -> None:
         "width": arguments.size and arguments.size[1],
         "num_steps": arguments.steps,
         "guidance_scale": arguments.guidance_scale,
+        "adapts_negative": arguments.adapt_negative,
     }
     try:
         settings = replace(default_sampling(base), **{name: value for name, value in given.items() if value is not None})

@@ -80,16 +80,17 @@ def run(arguments: argparse.Namespace) -> None:
     prompts = {"identity": arguments.prompt_identity, "motion": arguments.prompt_motion, "trigger": arguments.trigger}
     training = Training(base, prepared, recipe, directory, {"prompts": prompts, "consent": arguments.consent})
     training.pair.to(arguments.device)
-    signal.signal(signal.SIGTERM, _interrupt)
+    before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         _train(training, base, arguments)
         if training.directory.metrics():
-            save(directory / "loss.png", loss_curves(training.directory.metrics(), "Training loss"))
+            save(directory / "loss.png", loss_curves(training.directory.losses(), "Training loss"))
         if (training.directory.metrics() or [{"step": 0}])[-1]["step"] < recipe.train.steps:
             print(f"stopped; continue with --resume (state in {directory})")
             return
         training.save(out)
     finally:
+        signal.signal(signal.SIGTERM, before)
         training.close()
     print(f"wrote {out}")
 

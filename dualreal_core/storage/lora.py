@@ -62,10 +62,10 @@ def read_lora(path: Path, pair: AdapterPair, role: Role) -> None:
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
-            adapter_config = _adapter_config(path, file.metadata() or {})
+            adapter_config = adapter_config_of(path, file.metadata() or {})
     except (SafetensorError, OSError, ValueError, AttributeError) as error:
         raise InputError(f"{path} is no complete safetensors file (missing, truncated or something else): use another copy.") from error
-    updates = _layers(tensors)
+    updates = layer_updates(tensors)
     if not updates:
         raise InputError(f"{path} holds no LoRA layers in a known naming: give a LoRA saved by diffusers, peft or ComfyUI.")
     others = [name for name in tensors if not _KEY.fullmatch(name) and not name.endswith(".alpha")]
@@ -84,7 +84,7 @@ def read_lora(path: Path, pair: AdapterPair, role: Role) -> None:
                 f"{path} has rank {rank} and widths {update.down.shape[1]} to {update.up.shape[0]} at {layer}, unlike the pair: "
                 f"set rank {rank} and use the LoRA's own base."
             )
-        alpha = float(tensors.get(f"{update.name}.alpha", _configured_alpha(adapter_config, layer, rank)))
+        alpha = float(tensors.get(f"{update.name}.alpha", configured_alpha(adapter_config, layer, rank)))
         fitting[key] = update.down, update.up * (alpha / (rank**0.5 if adapter_config.get("use_rslora") else rank))
     missing = sorted(set(side) - set(fitting))
     if missing:
@@ -106,7 +106,7 @@ class _Update:
     up: torch.Tensor | None = None
 
 
-def _layers(tensors: dict[str, torch.Tensor]) -> dict[str, _Update]:
+def layer_updates(tensors: dict[str, torch.Tensor]) -> dict[str, _Update]:
     found: dict[str, _Update] = {}
     for name, tensor in tensors.items():
         match = _KEY.fullmatch(name)
@@ -125,7 +125,7 @@ def _key(layer: str, family: FamilyDescription) -> str:
     return lora_key(int(block), inner) if block.isdigit() else layer
 
 
-def _adapter_config(path: Path, metadata: dict[str, str]) -> dict[str, object]:
+def adapter_config_of(path: Path, metadata: dict[str, str]) -> dict[str, object]:
     """Fields of peft's `LoraConfig`, from the file's metadata or, in a folder peft wrote, from the file beside it."""
     beside = path.with_name("adapter_config.json")
     if METADATA_KEY not in metadata and path.name == "adapter_model.safetensors" and beside.is_file():
@@ -133,7 +133,7 @@ def _adapter_config(path: Path, metadata: dict[str, str]) -> dict[str, object]:
     return {name.removeprefix("transformer."): value for name, value in json.loads(metadata.get(METADATA_KEY, "{}")).items()}
 
 
-def _configured_alpha(adapter_config: dict[str, object], layer: str, rank: int) -> float:
+def configured_alpha(adapter_config: dict[str, object], layer: str, rank: int) -> float:
     patterns = adapter_config.get("alpha_pattern") or {}
     own = [alpha for pattern, alpha in patterns.items() if re.match(rf"(.*\.)?({pattern})$", layer)]
     return [*own, adapter_config.get("lora_alpha", rank)][0]

@@ -1,4 +1,7 @@
-"""Dual-aware Adaptation (paper, section 3.2): each step trains one side, the other stays in the pass as a frozen prior."""
+"""Dual-aware Adaptation (paper, section 3.2): each step trains one side, the other stays in the pass as a frozen prior.
+
+Beyond the paper: cross steps, in which a side learns to leave the other's prediction on the other's data as it is.
+"""
 
 from __future__ import annotations
 
@@ -21,10 +24,15 @@ from .state import RunState
 
 @dataclass(frozen=True)
 class StepDone:
-    """One optimizer step. `step` counts from 1; `gradient_norm` is before clipping."""
+    """One optimizer step. `step` counts from 1; `gradient_norm` is before clipping.
+
+    `source` is the side whose data was seen: the trained one's, or in a cross step the other's; `loss` is then the
+    mean squared change of the other side's prediction.
+    """
 
     step: int
     role: Role
+    source: Role
     loss: float
     gradient_norm: float
     learning_rate: float
@@ -59,19 +67,22 @@ def train(
             role: Role = "motion" if torch.rand((), generator=state.generator) < settings.motion_ratio else "identity"
             resting: Role = "identity" if role == "motion" else "motion"
             is_dropped = bool(torch.rand((), generator=state.generator) < settings.resting_drop)
-            attachment.strengths = {role: 1.0, resting: 0.0 if is_dropped else 1.0}
+            is_crossed = bool(torch.rand((), generator=state.generator) < settings.cross_ratio)
+            source = resting if is_crossed else role
+            trained_parts = (role,) if is_crossed else (role, "controller")
+            attachment.strengths = {role: 1.0, resting: 0.0 if is_dropped and not is_crossed else 1.0}
             for part, parameters in parts.items():
                 for parameter in parameters:
-                    parameter.requires_grad_(part != resting)
+                    parameter.requires_grad_(part in trained_parts)
                     parameter.grad = None
             loss = 0.0
             for _ in range(settings.accumulation):
-                batch_loss = _batch_loss(base, attachment, items[role], role, settings, state, device)
+                batch_loss = _batch_loss(base, attachment, items[source], role, source, settings, state, device)
                 loss += batch_loss.item() / settings.accumulation
                 if not math.isfinite(loss):
                     break
                 (batch_loss / settings.accumulation).backward()
-            trained = [parameter for part in (role, "controller") for parameter in parts[part]]
+            trained = [parameter for part in trained_parts for parameter in parts[part]]
             norm = float(torch.nn.utils.clip_grad_norm_(trained, settings.clip_norm))
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise DivergedError(
@@ -79,7 +90,7 @@ def train(
                     "lower the learning rate or check the data of that side."
                 )
             state.is_torn = True
-            for part in (role, "controller"):
+            for part in trained_parts:
                 if part in state.optimizers:
                     rate = settings.rate(part) * settings.schedule(state.step)
                     for group in state.optimizers[part].param_groups:
@@ -88,7 +99,7 @@ def train(
             state.step += 1
             before, state.is_torn = None, False
             attachment.strengths = dict.fromkeys(ROLES, 1.0)
-            yield StepDone(state.step, role, loss, norm, settings.rate(role) * settings.schedule(state.step - 1))
+            yield StepDone(state.step, role, source, loss, norm, settings.rate(role) * settings.schedule(state.step - 1))
     finally:
         if before is not None:
             state.generator.set_state(before[0])
@@ -106,21 +117,28 @@ def _batch_loss(
     attachment: Attachment,
     items: Sequence[PreparedItem],
     role: Role,
+    source: Role,
     settings: TrainSettings,
     state: RunState,
     device: torch.device,
 ) -> torch.Tensor:
-    """Mean loss of the next batch of a role; a scalar."""
-    batch = state.next_batch(role, items, settings.motion_batch if role == "motion" else settings.identity_batch)
-    attachment.condition = _conditions(batch, settings, state, device) if role == "motion" else None
+    """Mean loss of the next batch of `source`, on which `role` trains; a scalar."""
+    batch = state.next_batch(source, items, settings.motion_batch if source == "motion" else settings.identity_batch)
+    attachment.condition = _conditions(batch, settings, state, device) if source == "motion" else None
     latents = torch.stack([item.latents for item in batch])  # (B, C, f, h, w)
     timestep = base.objective.draw(len(batch), state.generator)
     noise = torch.randn(latents.shape, generator=state.generator)
     latents, noise, timestep = latents.to(device), noise.to(device), timestep.to(device)
     noisy = base.objective.add_noise(latents, noise, timestep)
     text = pad_texts([item.text for item in batch]).to(device)
-    mask = _masks(batch, settings.background_weight, device) if role == "identity" else None
+    mask = _masks(batch, settings.background_weight, device) if source == "identity" else None
     with mixed(base.transformer, attachment.pair, lowers=settings.precision == "bf16"):
+        if source != role:
+            with torch.no_grad():
+                attachment.strengths = {**attachment.strengths, role: 0.0}
+                alone = base.predict(noisy, timestep, text)
+            attachment.strengths = {**attachment.strengths, role: 1.0}
+            return (base.predict(noisy, timestep, text).float() - alone.float()).square().mean()
         output = base.predict(noisy, timestep, text)
     return base.objective.loss_per_sample(output, latents, noise, timestep, mask).mean()
 

@@ -114,6 +114,10 @@ class RunDirectory:
                 break
         return records
 
+    def losses(self) -> list[dict]:
+        """Records of the steps whose loss is a side's own objective: all but cross steps."""
+        return [record for record in self.metrics() if record["source"] == record["role"]]
+
     def add_metrics(self, done: StepDone) -> None:
         """Appends the record of one step."""
         self._append(self.metrics_file, asdict(done))

@@ -36,6 +36,8 @@ class TrainSettings:
     """Share of motion batches that see no reference embedding."""
     resting_drop: float = 0.0
     """Share of steps in which the resting side is left out, so that each side also learns to stand alone."""
+    cross_ratio: float = 0.0
+    """Share of steps in which a side sees the other side's data and learns to leave that side's prediction as it is."""
     background_weight: float = 0.1
     """Loss weight outside the subject mask, where a photo has one; inside it is 1."""
     gradient_checkpointing: bool = False
@@ -47,7 +49,7 @@ class TrainSettings:
         for name in ("steps", "identity_batch", "motion_batch", "accumulation"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        for name in ("motion_ratio", "condition_drop", "resting_drop", "background_weight"):
+        for name in ("motion_ratio", "condition_drop", "resting_drop", "cross_ratio", "background_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1.")
         for name in ("learning_rate", "identity_learning_rate", "motion_learning_rate", "controller_learning_rate", "eps", "clip_norm"):

