@@ -1,0 +1,110 @@
+"""The toy world's scores are exact on ground truth, its held-out things stay held out, and its codec carries both."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dualreal_core.bases import load_base
+from dualreal_core.dataset import scan_motion
+from dualreal_core.toyworld import world
+from dualreal_core.toyworld.figures import FIGURES, TEST_IDENTITIES, TUNING_IDENTITIES, random_figure
+from dualreal_core.toyworld.paths import BASE_MOTIONS, MOTIONS, TEST_MOTIONS, TUNING_MOTIONS, canonical_path
+from dualreal_core.toyworld.scores import named_sprites, score_identity, score_motion, templates
+from dualreal_core.toyworld.text import MIN_TOKENS, embed_text
+from dualreal_core.toyworld.trial import Trial, retention
+
+
+def signed(frames: torch.Tensor) -> torch.Tensor:
+    return frames.movedim(-1, 1).float() / 127.5 - 1
+
+
+@pytest.mark.parametrize("name", list(MOTIONS))
+def test_true_motion_is_recognised(name):
+    generator = torch.Generator().manual_seed(1)
+    for figure in FIGURES.values():
+        score = score_motion(signed(world.draw_clip(figure, name, "mint", generator)), name)
+        assert score.best == name
+        assert score.score > 0.85
+        assert score.margin > 0.1
+
+
+def test_true_identity_is_recognised():
+    generator = torch.Generator().manual_seed(2)
+    sprites = named_sprites()
+    bank = templates(sprites)
+    for target in [*range(0, len(sprites), 29), *range(len(sprites) - len(FIGURES), len(sprites))]:
+        score = score_identity(signed(world.draw_clip(sprites[target], "circle", "sky", generator)), bank, target)
+        assert score.best == target
+        assert score.mean == pytest.approx(1, abs=1e-3)
+        assert score.margin > 0
+
+
+def test_empty_video_scores_nothing():
+    blank = torch.zeros(9, 3, 32, 32)
+    assert score_motion(blank, "circle").score == 0
+    assert score_identity(blank, templates(named_sprites()[:3]), 0).mean == 0
+
+
+def test_wrong_motion_scores_low():
+    clip = signed(world.draw_clip(FIGURES["vex"], "left", "sand", torch.Generator().manual_seed(0)))
+    assert score_motion(clip, "right").score < 0.1
+
+
+def test_held_out_things_are_held_out():
+    assert not {*TEST_MOTIONS, *TUNING_MOTIONS} & {*BASE_MOTIONS}
+    assert not {*TEST_MOTIONS} & {*TUNING_MOTIONS}
+    assert not {*TEST_IDENTITIES} & {*TUNING_IDENTITIES}
+    generator = torch.Generator().manual_seed(0)
+    named = {(figure.body, figure.body_ink, figure.mark_ink) for figure in FIGURES.values()}
+    drawn = {(figure.body, figure.body_ink, figure.mark_ink) for figure in (random_figure(generator) for _ in range(2000))}
+    assert len(drawn) > 300
+    assert not named & drawn
+
+
+@pytest.mark.parametrize("name", list(MOTIONS))
+@pytest.mark.parametrize("num_frames", [2, 5, 9, 17])
+def test_paths_stay_inside(name, num_frames):
+    generator = torch.Generator().manual_seed(3)
+    frames = world.draw_clip(FIGURES["zol"], name, "white", generator, num_frames)
+    assert frames.shape == (num_frames, 32, 32, 3)
+    assert canonical_path(name, num_frames).abs().max() <= 8
+
+
+def test_text_tells_order_apart():
+    assert embed_text("").abs().sum() == 0
+    assert embed_text("a red square").shape == (MIN_TOKENS, 128)
+    assert len(embed_text(" ".join(["word"] * 40))) == 40
+    assert torch.equal(embed_text("Red *"), embed_text("red *"))
+    assert not torch.equal(embed_text("red with blue").sum(0), embed_text("blue with red").sum(0))
+
+
+def test_codec_carries_unseen_figures():
+    base, generator = load_base("toyworld"), torch.Generator().manual_seed(4)
+    sprites = named_sprites()
+    bank = templates(sprites)
+    with base.encoders(), torch.no_grad():
+        for figure in FIGURES.values():
+            clip = signed(world.draw_clip(figure, "spiral", "pink", generator))
+            decoded = base.decode_latents(base.encode_frames(clip))
+            assert (decoded - clip).square().mean() < 0.02  # 23 dB
+            assert score_identity(decoded, bank, sprites.index(figure)).best == sprites.index(figure)
+
+
+def test_trial_files_are_what_they_say(tmp_path):
+    trial = Trial("vex", "spiral", seed=2)
+    trial.write_photos(tmp_path / "photos")
+    trial.write_clips(tmp_path / "clips")
+    assert len(list((tmp_path / "photos").glob("*.png"))) == len(list((tmp_path / "photos").glob("*.txt"))) == 5
+    assert all("*" in path.read_text() for path in (tmp_path / "photos").glob("*.txt"))
+    manifest = scan_motion(tmp_path / "clips", None, (32, 32), 9, 10.0)
+    assert len(manifest.items) == 6
+    for item in manifest.items:
+        frames, _ = item.load()
+        assert len(frames) == 9
+        assert score_motion(frames, "spiral").best == "spiral"
+
+
+def test_retention():
+    assert retention(0.5, 0.5, 0.9) == 0
+    assert retention(0.9, 0.5, 0.9) == pytest.approx(1)
