@@ -26,8 +26,14 @@ def command(folder: Path, name: str, steps: int, is_resumed: bool) -> list[str]:
     return call + (["--resume"] if is_resumed else [])
 
 
+def steps_done(run: Path) -> int:
+    """Steps a run has written down."""
+    metrics = run / "metrics.jsonl"
+    return metrics.read_text().count("\n") if metrics.exists() else 0
+
+
 def compare(kills: int, steps: int, seed: int = 0) -> dict[str, object]:
-    """Runs both; returns the hashes of both pair files and the steps the kills hit."""
+    """Runs both; returns the hashes of both pair files and the steps after which the kills came."""
     chance = random.Random(seed)
     environment = {**os.environ, "SOURCE_DATE_EPOCH": "0"}
     with tempfile.TemporaryDirectory() as place:
@@ -35,21 +41,18 @@ def compare(kills: int, steps: int, seed: int = 0) -> dict[str, object]:
         trial = Trial("tam", "box")
         trial.write_photos(folder / "identity")
         trial.write_clips(folder / "motion")
-        begin = time.monotonic()
         subprocess.run(command(folder, "whole", steps, False), env=environment, check=True, capture_output=True)
-        whole = time.monotonic() - begin
         killed_at, started = [], folder / "killed.safetensors.run" / "run.json"
-        for _ in range(kills):
+        for target in sorted(chance.randrange(steps) for _ in range(kills)):
             process = subprocess.Popen(
                 command(folder, "killed", steps, started.exists()), env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
             )
-            try:
-                process.wait(timeout=chance.uniform(0.3, 0.9) * whole)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            metrics = started.parent / "metrics.jsonl"
-            killed_at.append(metrics.read_text().count("\n") if metrics.exists() else 0)
+            while process.poll() is None and steps_done(started.parent) < target:
+                time.sleep(0.01)
+            time.sleep(chance.uniform(0, 0.3))
+            process.kill()
+            process.wait()
+            killed_at.append(steps_done(started.parent))
         subprocess.run(command(folder, "killed", steps, started.exists()), env=environment, check=True, capture_output=True)
         digests = [hashlib.sha256((folder / f"{name}.safetensors").read_bytes()).hexdigest() for name in ("whole", "killed")]
         lines = [(folder / f"{name}.safetensors.run" / "metrics.jsonl").read_text() for name in ("whole", "killed")]
