@@ -83,7 +83,10 @@ def table(results: list[dict]) -> list[str]:
     return lines
 
 
-def _spread(values: list[float]) -> str:
+def _spread(values: list[float | None]) -> str:
+    values = [value for value in values if value is not None]
+    if not values:
+        return "-"
     return f"{statistics.mean(values):.3f} ± {statistics.stdev(values) if len(values) > 1 else 0:.3f}"
 
 
@@ -117,7 +120,7 @@ def main() -> None:
         for cell in cells:
             results.append(cell.result())
             last = results[-1]
-            kept = {name: {role: round(value, 2) for role, value in kept.items()} for name, kept in last["retention"].items()}
+            kept = {name: {role: value and round(value, 2) for role, value in kept.items()} for name, kept in last["retention"].items()}
             print(last["identity"], last["motion"], last["seed"], kept, flush=True)
     lines = table(results)
     print("\n".join(lines))

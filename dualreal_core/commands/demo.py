@@ -89,9 +89,8 @@ def run(arguments: argparse.Namespace) -> None:
     with atomic_path(out / "scores.json") as temporary:
         temporary.write_text(json.dumps(board, indent=1) + "\n", encoding="utf-8")
     print("\n".join(_scoreboard(sides)))
-    print(
-        f"kept of the identity {kept['retention_identity']:.2f}, of the motion {kept['retention_motion']:.2f} (0 lost, 1 as good as alone)"
-    )
+    shown = {role: "nothing to keep" if value is None else f"{value:.2f}" for role, value in kept.items()}
+    print(f"kept of the identity {shown['retention_identity']}, of the motion {shown['retention_motion']} (0 lost, 1 as good as alone)")
     print(f"look at {out / 'contact_sheet.png'} and {out / 'fused.mp4'}")
 
 

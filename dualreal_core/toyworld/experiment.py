@@ -111,7 +111,7 @@ def evaluate(base: Base, trial: Trial, pair: AdapterPair | None, folder: Path, r
     return Side(trial.score(videos), videos)
 
 
-def retentions(sides: dict[str, Side], name: str) -> dict[str, float]:
+def retentions(sides: dict[str, Side], name: str) -> dict[str, float | None]:
     """What competitor `name` keeps of each side, relative to that side trained alone."""
     return {
         f"retention_{role}": retention(sides[name].scores[role], sides["base"].scores[role], sides[role].scores[role])

@@ -82,6 +82,6 @@ class Trial:
         }
 
 
-def retention(fused: float, base: float, single: float) -> float:
-    """(fused - base) / (single - base): 0 is lost, 1 is lossless."""
-    return (fused - base) / (single - base)
+def retention(fused: float, base: float, single: float) -> float | None:
+    """(fused - base) / (single - base): 0 is lost, 1 is lossless; None where the side alone learnt nothing to keep."""
+    return None if single == base else (fused - base) / (single - base)

@@ -108,3 +108,4 @@ def test_trial_files_are_what_they_say(tmp_path):
 def test_retention():
     assert retention(0.5, 0.5, 0.9) == 0
     assert retention(0.9, 0.5, 0.9) == pytest.approx(1)
+    assert retention(0.2, 0.0, 0.0) is None
