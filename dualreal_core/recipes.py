@@ -28,9 +28,10 @@ class Recipe:
     """Everything that decides how a pair is trained, besides base and data.
 
     Attributes:
-        pair: `PairConfig` fields other than those that describe the base. `conditions_motion` is one more: whether the
-            motion side reads reference embeddings, where the base has an image encoder.
-        views: how photos are shown; `num_clip_frames` 0 there means 'as long as the motion clips'.
+        pair: `PairConfig` fields other than those that describe the base.
+        conditions_motion: the motion side reads reference embeddings, where the base has an image encoder.
+        num_views, view_margin: stills cut from each photo, and how far they may lie apart; see `ViewSettings`.
+        shows_photos_as_clips: adds panning clips of the photos, as long as the motion clips.
         train: training settings.
     """
 

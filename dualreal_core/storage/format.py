@@ -15,7 +15,6 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import nn
 
 from ..atomic import atomic_path
 from ..errors import InputError
@@ -66,12 +65,8 @@ def read_header(path: Path) -> Header:
     return header
 
 
-def load_pair(path: Path, transformer: nn.Module | None = None) -> tuple[AdapterPair, Header]:
+def load_pair(path: Path) -> tuple[AdapterPair, Header]:
     """Reads a pair and its header; also takes the reference's `.pth` and its keys in a `.safetensors`.
-
-    Args:
-        transformer: not needed for files of our own; for a checkpoint of the reference that has no controller it
-            tells the width of the time embedding.
 
     Raises:
         InputError: no such file, damaged, not a pair, or its tensors do not fit its header.

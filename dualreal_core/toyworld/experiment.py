@@ -36,7 +36,7 @@ OnStep = Callable[[StepDone, int], None]
 
 @dataclass(frozen=True)
 class Side:
-    """How often and how well: the videos of one competitor and their scores."""
+    """The videos of one competitor and their mean scores."""
 
     scores: dict[str, float]
     videos: list[torch.Tensor]

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from .figures import FIGURES, SPRITE_CELLS, Figure
 from .paths import MOTIONS, canonical_path
-from .world import Look
+from .world import Look, all_looks
 
 STILL_RADIUS = 5.0
 """Cells. A path shorter than this (standing still) is judged against this radius."""
@@ -114,6 +114,4 @@ def _likeness(centers: torch.Tensor, path: torch.Tensor) -> float:
 
 def named_sprites() -> list[Look | Figure]:
     """Every look and every named figure; figures last, in the order of `FIGURES`."""
-    from .world import all_looks
-
     return [*all_looks(), *FIGURES.values()]
