@@ -83,5 +83,5 @@ class Trial:
 
 
 def retention(fused: float, base: float, single: float) -> float | None:
-    """(fused - base) / (single - base): 0 is lost, 1 is lossless; None where the side alone learnt nothing to keep."""
-    return None if single == base else (fused - base) / (single - base)
+    """(fused - base) / (single - base): 0 is lost, 1 is lossless; None where the side alone is no better than the base."""
+    return None if single <= base else (fused - base) / (single - base)

@@ -109,3 +109,4 @@ def test_retention():
     assert retention(0.5, 0.5, 0.9) == 0
     assert retention(0.9, 0.5, 0.9) == pytest.approx(1)
     assert retention(0.2, 0.0, 0.0) is None
+    assert retention(0.1, 0.3, 0.1) is None
