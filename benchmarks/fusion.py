@@ -21,8 +21,9 @@ import torch
 
 from dualreal_core.atomic import atomic_path
 from dualreal_core.bases import load_base
+from dualreal_core.combine import combine
 from dualreal_core.recipes import PUBLISHED, Recipe, read_recipe, with_train
-from dualreal_core.toyworld.experiment import STEPS, TOY_RECIPE, evaluate, load_trial, retentions, summed, train_joint, train_side
+from dualreal_core.toyworld.experiment import STEPS, TOY_RECIPE, evaluate, load_trial, retentions, train_joint, train_side
 from dualreal_core.toyworld.figures import TEST_IDENTITIES, TUNING_IDENTITIES
 from dualreal_core.toyworld.paths import TEST_MOTIONS, TUNING_MOTIONS
 from dualreal_core.toyworld.trial import Trial
@@ -45,7 +46,7 @@ def run_cell(out: Path, identity: str, motion: str, seed: int, recipe: Recipe) -
         "identity": train_side(base, data, recipe, "identity", sides / f"{identity}-{seed}"),
         "motion": train_side(base, data, recipe, "motion", sides / f"{motion}-{seed}"),
     }
-    pairs = {"base": None, **alone, "sum": summed(base, alone["identity"], alone["motion"])}
+    pairs = {"base": None, **alone, "sum": combine(alone["identity"], alone["motion"])}
     pairs["fused"] = train_joint(base, data, recipe, folder / "joint")
     scored = {name: evaluate(base, trial, pair, folder) for name, pair in pairs.items()}
     result = {

@@ -49,13 +49,13 @@ class Bottleneck(nn.Module):
 
 
 class LowRank(nn.Module):
-    """The update `alpha / rank * up(down(x))` of one linear layer."""
+    """The update `scaling * up(down(x))` of one linear layer; `scaling` is alpha / rank."""
 
-    def __init__(self, in_dim: int, out_dim: int, rank: int, alpha: float) -> None:
+    def __init__(self, in_dim: int, out_dim: int, rank: int, scaling: float = 1.0) -> None:
         super().__init__()
         self.down = nn.Linear(in_dim, rank, bias=False)
         self.up = nn.Linear(rank, out_dim, bias=False)
-        self.scaling = alpha / rank
+        self.scaling = scaling
         nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
         zero_init(self.up)
 

@@ -88,6 +88,7 @@ class Training:
             self.pair = new_pair(base.transformer, recipe.train.seed, **{**conditions, **recipe.pair})
         except ValueError as error:
             raise InputError(f"The pair cannot be made: {error}") from error
+        self.pair.to(next(base.transformer.parameters()).device)
         drawn = {"identity": recipe.train.motion_ratio < 1, "motion": recipe.train.motion_ratio > 0}
         for role in ROLES:
             if drawn[role] and self.pair.config.kind(role) == "none":
@@ -106,18 +107,7 @@ class Training:
         views = {name: getattr(self.recipe, name) for name in ("num_views", "view_margin", "shows_photos_as_clips")}
         self.directory.begin({**self.header, "pair": asdict(self.pair.config), "views": views}, is_resumed)
         items = {role: self.data[role].items for role in ROLES}
-        transformer = self.base.transformer
-        if self.recipe.train.gradient_checkpointing:
-            transformer.enable_gradient_checkpointing()
-            transformer.train()
-        try:
-            yield from run_training(
-                self.base, self.attachment, items, self.recipe.train, self.directory, is_resumed, stop_after, save_every
-            )
-        finally:
-            if self.recipe.train.gradient_checkpointing:
-                transformer.disable_gradient_checkpointing()
-                transformer.eval()
+        yield from run_training(self.base, self.attachment, items, self.recipe.train, self.directory, is_resumed, stop_after, save_every)
 
     def save(self, path: Path) -> None:
         """Writes the pair with its header."""

@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 import torch
 from torch import nn
+from torch.utils.hooks import RemovableHandle
 
 from .blend import Blend, BlendRecord, FixedBlend, LearnedBlend
 from .errors import InputError
-from .families import FamilyDescription, family_of
+from .families import FamilyDescription, Site, family_of
 from .pair import ROLES, AdapterPair, Role, base_sizes, iterate_sides
 
 
 class Attachment:
-    """A pair at work in a DiT. Use as a context manager, or call `detach` in the end.
+    """A pair at work in a DiT, from the start until `detach`. Also a context manager: attached inside, detached after.
 
     Attributes:
         blend: where the weights come from; exchangeable at any time.
         condition: reference embedding (B or 1, E) of the next calls, or None.
+        stage: position of the next calls in denoising, 0 (noise) to 1; None while training.
         strengths: factors on the weights of both sides.
         row_strengths: factors (B,) on the weights of each row of the next calls, or None.
         record: collects the weights that were used, when set.
@@ -30,40 +34,50 @@ class Attachment:
         Raises:
             InputError: the pair was made for another architecture or width.
         """
-        family = family_of(transformer)
-        _check_fit(transformer, pair)
+        check_fit(transformer, pair)
         self.pair = pair
         self.blend = blend or default_blend(pair)
         self.condition: torch.Tensor | None = None
+        self.stage: float | None = None
         self.strengths: dict[Role, float] = dict.fromkeys(ROLES, 1.0)
         self.row_strengths: torch.Tensor | None = None
         self.record: BlendRecord | None = None
         self._embedding: torch.Tensor | None = None
         self._weights: torch.Tensor | None = None
-        blocks = transformer.get_submodule(family.blocks)
-        time_embedding = transformer.get_submodule(family.time_embedding)
-        self._hooks = [
-            time_embedding.register_forward_hook(_keep_embedding(self, family)),
-            blocks[0].register_forward_pre_hook(_choose_weights(self, family), with_kwargs=True),
-        ]
-        sites: dict[str, dict[Role, nn.Module]] = {}
-        for role, block, name, adapter in iterate_sides(pair):
-            sites.setdefault(f"{block}-{name}", {})[role] = adapter
-        by_name = {site.name: site for site in family.sites}
-        for key, adapters in sites.items():
-            block, name = int(key.partition("-")[0]), key.partition("-")[2]
-            module, streams = (by_name[name].module, by_name[name].streams) if name in by_name else (name, ("input",))
-            hook = _add_updates(self, pair.config.group_of(block), adapters, streams)
-            self._hooks.append(blocks[block].get_submodule(module).register_forward_hook(hook, with_kwargs=True))
+        self._read: dict[nn.Module, list[torch.Tensor]] = {}
+        self._registrations = list(_registrations(self, transformer, family_of(transformer)))
+        self._handles: list[RemovableHandle] = []
+        self.attach()
+
+    def attach(self) -> None:
+        """Puts the hooks in place; does nothing where they are."""
+        if not self._handles:
+            self._handles = [register() for register in self._registrations]
 
     def detach(self) -> None:
         """Removes every hook; the DiT is then as it was. Calling it again does nothing."""
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks = []
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
         self._embedding = self._weights = None
+        self._read.clear()
+
+    @contextmanager
+    def weighted(self, weights: torch.Tensor) -> Iterator[None]:
+        """Uses these weights (B, G, 2) inside, where block 0 has not just chosen them: a block that is run again."""
+        kept, self._weights = self._weights, weights
+        try:
+            yield
+        finally:
+            self._weights = kept
+
+    @property
+    def weights(self) -> torch.Tensor:
+        """Weights (B, G, 2) of the current call, chosen when block 0 was entered."""
+        return self._weights
 
     def __enter__(self) -> Attachment:
+        self.attach()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
@@ -77,9 +91,46 @@ def default_blend(pair: AdapterPair) -> Blend:
     return FixedBlend(pair.config.scale / 2, pair.config.scale / 2)
 
 
+def check_fit(transformer: nn.Module, pair: AdapterPair) -> None:
+    """Raises InputError where a pair was made for another kind or size of DiT."""
+    for name, value in base_sizes(transformer).items():
+        made_for = getattr(pair.config, name)
+        if made_for != value and (name != "time_dim" or pair.controller is not None):
+            raise InputError(
+                f"The pair was made for a base with {name} {made_for}, but this base has {name} {value}: "
+                "use the base it was made for, or train a new pair."
+            )
+
+
+def _registrations(attachment: Attachment, transformer: nn.Module, family: FamilyDescription) -> Iterator[Callable[[], RemovableHandle]]:
+    """One call per hook, made once, so that re-attaching puts the same hooks back."""
+    blocks = list(family.blocks(transformer))
+    keep = _keep_embedding(attachment, family)
+    yield lambda: transformer.get_submodule(family.time_embedding).register_forward_hook(keep)
+    choose = _choose_weights(attachment, family)
+    yield lambda: blocks[0][0].register_forward_pre_hook(choose, with_kwargs=True)
+    places: dict[tuple[int, str], dict[Role, nn.Module]] = {}
+    for role, index, name, adapter in iterate_sides(attachment.pair):
+        places.setdefault((index, name), {})[role] = adapter
+    for (index, name), adapters in places.items():
+        block, block_list = blocks[index]
+        site = next((site for site in block_list.sites if site.name == name), None)
+        site = site or Site(name, family.layer_path(name), ("input",), ())
+        try:
+            reader, writer = block.get_submodule(site.reads), block.get_submodule(site.writes or site.reads)
+        except AttributeError as error:
+            raise InputError(f"The pair acts on {name} in block {index}, which this base lacks: use the base it was made for.") from error
+        if reader is not writer:
+            read = _keep_read(attachment, writer, site)
+            yield lambda reader=reader, read=read: reader.register_forward_pre_hook(read, with_kwargs=True)
+        update = _add_updates(attachment, attachment.pair.config.group_of(index), adapters, site)
+        yield lambda writer=writer, update=update: writer.register_forward_hook(update, with_kwargs=True)
+
+
 def _keep_embedding(attachment: Attachment, family: FamilyDescription):
     def hook(module: nn.Module, args: tuple, output: torch.Tensor | tuple) -> None:
-        attachment._embedding = output if family.time_embedding_output is None else output[family.time_embedding_output]
+        if attachment._embedding is None:  # some bases embed a second timestep, of reference frames, afterwards
+            attachment._embedding = output if family.time_embedding_output is None else output[family.time_embedding_output]
 
     return hook
 
@@ -87,26 +138,39 @@ def _keep_embedding(attachment: Attachment, family: FamilyDescription):
 def _choose_weights(attachment: Attachment, family: FamilyDescription):
     def hook(block: nn.Module, args: tuple, kwargs: dict) -> None:
         tokens = [_stream(args, kwargs, name, family.block_streams.index(name)) for name in family.controller_streams]
-        weights = attachment.blend.weights(attachment._embedding, tokens)
+        rows = tokens[0].shape[0]
+        # where each token has a timestep of its own, the last one is never that of a reference frame
+        embedding = attachment._embedding.reshape(rows, -1, attachment._embedding.shape[-1])[:, -1]
+        attachment._embedding = None
+        weights = attachment.blend.weights(embedding, tokens, attachment.stage)
         strengths = [attachment.strengths[role] for role in ROLES]
         if strengths != [1.0, 1.0]:
             weights = weights * torch.tensor(strengths, dtype=weights.dtype, device=weights.device)
         if attachment.row_strengths is not None:
             weights = weights * attachment.row_strengths.to(weights)[:, None, None]
-        attachment._weights = weights.expand(tokens[0].shape[0], attachment.pair.config.num_groups, 2)
+        attachment._weights = weights.expand(rows, attachment.pair.config.num_groups, 2)
         if attachment.record is not None:
-            attachment.record.add(attachment._weights)
+            attachment.record.add(attachment._weights, attachment.stage)
 
     return hook
 
 
-def _add_updates(attachment: Attachment, group: int, adapters: dict[Role, nn.Module], streams: tuple[str, ...]):
+def _keep_read(attachment: Attachment, writer: nn.Module, site: Site):
+    def hook(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        attachment._read[writer] = [_stream(args, kwargs, name, position) for position, name in enumerate(site.streams)]
+
+    return hook
+
+
+def _add_updates(attachment: Attachment, group: int, adapters: dict[Role, nn.Module], site: Site):
     def hook(module: nn.Module, args: tuple, kwargs: dict, output: torch.Tensor | tuple) -> torch.Tensor | tuple:
         weights = attachment._weights[:, group]  # (B, 2)
+        streams = attachment._read.pop(module, None)
+        if streams is None:
+            streams = [_stream(args, kwargs, name, position) for position, name in enumerate(site.streams)]
         outputs = output if isinstance(output, tuple) else (output,)
         updated = list(outputs)
-        for position, name in enumerate(streams):
-            hidden = _stream(args, kwargs, name, position)
+        for position, hidden in enumerate(streams):
             for role, adapter in adapters.items():
                 if attachment.strengths[role] == 0:
                     continue
@@ -120,13 +184,3 @@ def _add_updates(attachment: Attachment, group: int, adapters: dict[Role, nn.Mod
 
 def _stream(args: tuple, kwargs: dict, name: str, position: int) -> torch.Tensor:
     return kwargs[name] if name in kwargs else args[position]
-
-
-def _check_fit(transformer: nn.Module, pair: AdapterPair) -> None:
-    for name, value in base_sizes(transformer).items():
-        made_for = getattr(pair.config, name)
-        if made_for != value and (name != "time_dim" or pair.controller is not None):
-            raise InputError(
-                f"The pair was made for a base with {name} {made_for}, but this base has {name} {value}: "
-                "use the base it was made for, or train a new pair."
-            )

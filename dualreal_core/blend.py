@@ -1,4 +1,4 @@
-"""Where the weights of both sides come from: fixed numbers, or the StageBlender; and a record of what was used."""
+"""Where the weights of both sides come from: the StageBlender, fixed numbers, or a plan; and a record of what was used."""
 
 from __future__ import annotations
 
@@ -8,13 +8,20 @@ from typing import Protocol
 import torch
 
 from .controller import StageBlender
+from .pair import PairConfig
 
 
 class Blend(Protocol):
     """Gives the weights of one model call."""
 
-    def weights(self, embedding: torch.Tensor, tokens: list[torch.Tensor]) -> torch.Tensor:
-        """embedding: (B, E); tokens: streams of (B, T, C) -> weights (B, G, 2) or broadcastable, identity first."""
+    def weights(self, embedding: torch.Tensor, tokens: list[torch.Tensor], stage: float | None = None) -> torch.Tensor:
+        """Weights (B, G, 2) or broadcastable, identity first.
+
+        Args:
+            embedding: time embedding (B, E).
+            tokens: streams of (B, T, C) entering block 0.
+            stage: position in denoising, 0 (noise) to 1; None while training.
+        """
 
 
 @dataclass(frozen=True)
@@ -24,7 +31,7 @@ class FixedBlend:
     identity: float
     motion: float
 
-    def weights(self, embedding: torch.Tensor, tokens: list[torch.Tensor]) -> torch.Tensor:
+    def weights(self, embedding: torch.Tensor, tokens: list[torch.Tensor], stage: float | None = None) -> torch.Tensor:
         """-> (1, 1, 2)"""
         return torch.tensor([[[self.identity, self.motion]]], dtype=torch.float32, device=embedding.device)
 
@@ -35,23 +42,96 @@ class LearnedBlend:
 
     controller: StageBlender
 
-    def weights(self, embedding: torch.Tensor, tokens: list[torch.Tensor]) -> torch.Tensor:
+    def weights(self, embedding: torch.Tensor, tokens: list[torch.Tensor], stage: float | None = None) -> torch.Tensor:
         """-> (B, G, 2)"""
         dtype = self.controller.out.weight.dtype  # bases keep their time embedding in another precision than their tokens
         return self.controller(embedding.to(dtype), [stream.to(dtype) for stream in tokens])
 
 
+@dataclass(frozen=True)
+class SharePlan:
+    """The identity's share of the blend, drawn by hand: a curve over denoising plus a curve over depth.
+
+    Each curve holds shares at evenly spaced points, from the first step to the last and from the first group of
+    blocks to the deepest; 0.5 is even. Their distances from 0.5 add up, and the sum is kept between 0 and 1.
+    """
+
+    stages: tuple[float, ...] = (0.5,)
+    depths: tuple[float, ...] = (0.5,)
+
+    def __post_init__(self) -> None:
+        for name in ("stages", "depths"):
+            shares = getattr(self, name)
+            if not shares or not all(0 <= share <= 1 for share in shares):
+                raise ValueError(f"{name} must be one or more shares from 0 to 1, given are {shares}.")
+
+    def share(self, stage: float, depth: float) -> float:
+        """Identity share at a position in denoising and in depth, both 0 to 1."""
+        share = _interpolate(self.stages, stage) + _interpolate(self.depths, depth) - 0.5
+        return min(1.0, max(0.0, share))
+
+    def blend(self, config: PairConfig) -> PlannedBlend:
+        """The plan at the scale and with the groups of a pair."""
+        return PlannedBlend(self, config.scale, config.num_groups)
+
+
+@dataclass(frozen=True)
+class PlannedBlend:
+    """Weights from a plan: `scale * share` for the identity and the rest for the motion."""
+
+    plan: SharePlan
+    scale: float
+    num_groups: int
+
+    def weights(self, embedding: torch.Tensor, tokens: list[torch.Tensor], stage: float | None = None) -> torch.Tensor:
+        """-> (1, G, 2)"""
+        last = max(self.num_groups - 1, 1)
+        shares = [self.plan.share(0.5 if stage is None else stage, group / last) for group in range(self.num_groups)]
+        identity = self.scale * torch.tensor(shares, dtype=torch.float32, device=embedding.device)
+        return torch.stack([identity, self.scale - identity], dim=-1)[None]
+
+
+PLANS: dict[str, SharePlan] = {
+    "even": SharePlan(),
+    "paper trend": SharePlan(stages=(0.35, 0.65), depths=(0.55, 0.55, 0.55, 0.5, 0.4)),
+    "identity late": SharePlan(stages=(0.25, 0.75)),
+    "identity early": SharePlan(stages=(0.75, 0.25)),
+    "motion deep": SharePlan(depths=(0.65, 0.35)),
+}
+"""Plans by name. 'paper trend' is the one that the paper reports its controller to have learnt: the identity's weight
+grows as denoising proceeds, the motion's in the deepest blocks."""
+
+
+def _interpolate(values: tuple[float, ...], position: float) -> float:
+    place = min(1.0, max(0.0, position)) * (len(values) - 1)
+    low = min(int(place), max(len(values) - 2, 0))
+    high = min(low + 1, len(values) - 1)
+    return values[low] + (values[high] - values[low]) * (place - low)
+
+
 @dataclass
 class BlendRecord:
-    """Weights that were used: a (G, 2) tensor per call of the watched batch row."""
+    """Weights that were used: a (G, 2) tensor per call of the watched batch row, and the stage of each call."""
 
     row: int = -1
     calls: list[torch.Tensor] = field(default_factory=list)
+    stages: list[float | None] = field(default_factory=list)
 
-    def add(self, weights: torch.Tensor) -> None:
+    def add(self, weights: torch.Tensor, stage: float | None = None) -> None:
         """weights: (B, G, 2)"""
         self.calls.append(weights.detach()[self.row].float().cpu())
+        self.stages.append(stage)
+
+    def clear(self) -> None:
+        """Forgets all calls."""
+        self.calls.clear()
+        self.stages.clear()
 
     def table(self) -> torch.Tensor:
-        """(steps, G, 2)"""
-        return torch.stack(self.calls)
+        """Weights by call: (S, G, 2). Calls at one known stage, as some samplers make them, count as one: their mean."""
+        if not all(stage is not None for stage in self.stages):
+            return torch.stack(self.calls)
+        by_stage: dict[float, list[torch.Tensor]] = {}
+        for stage, weights in zip(self.stages, self.calls, strict=True):
+            by_stage.setdefault(stage, []).append(weights)
+        return torch.stack([torch.stack(by_stage[stage]).mean(0) for stage in sorted(by_stage)])

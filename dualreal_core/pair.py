@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -11,11 +11,13 @@ from torch import nn
 
 from .adapter import Bottleneck, LowRank
 from .controller import StageBlender
-from .families import FamilyDescription, family_of
+from .families import CANONICAL, FamilyDescription, family_of
 
 Role = Literal["identity", "motion"]
 ROLES: tuple[Role, ...] = get_args(Role)
 AdapterKind = Literal["bottleneck", "bottleneck-skip", "lora", "none"]
+LoraShapes = Mapping[Role, Mapping[str, tuple[int, int, int]]]
+"""(in width, out width, rank) of each LoRA adapter of a side, by its key."""
 
 
 @dataclass(frozen=True)
@@ -70,12 +72,11 @@ class PairConfig:
 def base_sizes(transformer: nn.Module) -> dict[str, str | int]:
     """The `PairConfig` fields that describe a base: family, dim, num_blocks, time_dim."""
     family = family_of(transformer)
-    blocks = transformer.get_submodule(family.blocks)
-    first = blocks[0].get_submodule(family.sites[0].linear_layers[0])
-    time_linears = [
-        module for name, module in transformer.get_submodule(family.time_embedding).named_modules() if name.endswith("linear_2")
-    ]
-    return {"family": family.name, "dim": first.in_features, "num_blocks": len(blocks), "time_dim": time_linears[0].out_features}
+    blocks = list(family.blocks(transformer))
+    first, block_list = blocks[0]
+    layer = first.get_submodule(family.layer_path(block_list.sites[0].linear_layers[0]))
+    time_linear = transformer.get_submodule(family.time_linear)
+    return {"family": family.name, "dim": layer.in_features, "num_blocks": len(blocks), "time_dim": time_linear.out_features}
 
 
 class AdapterPair(nn.Module):
@@ -86,15 +87,25 @@ class AdapterPair(nn.Module):
 
     Args:
         config: form and sizes.
-        family: description of the base's class.
-        layer_sizes: (in, out) widths of the LoRA layers by path relative to a block; needed for LoRA only.
+        adapter_keys: keys of the bottlenecks of a side, that is the sites of every block.
+        lora_shapes: sizes of the LoRA adapters of each LoRA side.
     """
 
-    def __init__(self, config: PairConfig, family: FamilyDescription, layer_sizes: dict[str, tuple[int, int]] | None = None) -> None:
+    def __init__(self, config: PairConfig, adapter_keys: Sequence[str] = (), lora_shapes: LoraShapes | None = None) -> None:
         super().__init__()
         self.config = config
-        self.family = family
-        self.sides = nn.ModuleDict({role: self._side(role, layer_sizes or {}) for role in ROLES if config.kind(role) != "none"})
+        kinds = {role: config.kind(role) for role in ROLES}
+        self.sides = nn.ModuleDict()
+        for role in ROLES:
+            if kinds[role] == "lora":
+                shapes = (lora_shapes or {})[role]
+                self.sides[role] = nn.ModuleDict(
+                    {key: LowRank(*shape, scaling=config.alpha / config.rank) for key, shape in shapes.items()}
+                )
+            elif kinds[role] != "none":
+                keeps_skip = kinds[role] == "bottleneck-skip"
+                sizes = config.dim, config.bottleneck_dim, config.condition_dim(role)
+                self.sides[role] = nn.ModuleDict({key: Bottleneck(*sizes, keeps_skip=keeps_skip) for key in adapter_keys})
         has_both = all(role in self.sides for role in ROLES)
         self.controller = (
             StageBlender(config.time_dim, config.dim, config.num_groups, config.scale, config.floor)
@@ -102,38 +113,10 @@ class AdapterPair(nn.Module):
             else None
         )
 
-    def _side(self, role: Role, layer_sizes: dict[str, tuple[int, int]]) -> nn.ModuleDict:
-        config, kind = self.config, self.config.kind(role)
-        if kind == "lora":
-            return nn.ModuleDict(
-                {
-                    lora_key(block, layer): LowRank(*layer_sizes[layer], config.rank, config.alpha)
-                    for block in range(config.num_blocks)
-                    for layer in self.lora_layers()
-                }
-            )
-        return nn.ModuleDict(
-            {
-                f"{block}-{site.name}": Bottleneck(
-                    config.dim, config.bottleneck_dim, config.condition_dim(role), keeps_skip=kind == "bottleneck-skip"
-                )
-                for block in range(config.num_blocks)
-                for site in self.family.sites
-            }
-        )
-
-    def lora_layers(self) -> list[str]:
-        """Linear layers LoRA updates, relative to a block.
-
-        Raises:
-            ValueError: a target matches none of the family's layers.
-        """
-        known = [layer for site in self.family.sites for layer in site.linear_layers]
-        unknown = [target for target in self.config.target_layers if not any(_matches(layer, target) for layer in known)]
-        if unknown:
-            raise ValueError(f"target_layers names {unknown[0]!r}; {self.family.name} blocks have {', '.join(known)}.")
-        targets = self.config.target_layers or known
-        return [layer for layer in known if any(_matches(layer, target) for target in targets)]
+    @property
+    def family(self) -> FamilyDescription:
+        """The description whose names this pair's files use."""
+        return CANONICAL[self.config.family]
 
     def role_parameters(self, role: Role) -> list[nn.Parameter]:
         """Parameters of one side, in a fixed order."""
@@ -158,19 +141,39 @@ def new_pair(transformer: nn.Module, seed: int = 0, **settings: object) -> Adapt
     Raises:
         ValueError: a setting is out of range, or no family describes the DiT.
     """
-    family = family_of(transformer)
     sizes = base_sizes(transformer)
     settings.setdefault("num_groups", min(7, sizes["num_blocks"]))
+    config = PairConfig(**sizes, **settings)
+    shapes = {role: lora_shapes(transformer, config) for role in ROLES if config.kind(role) == "lora"}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return AdapterPair(PairConfig(**sizes, **settings), family, lora_layer_sizes(transformer, family))
+        return AdapterPair(config, site_keys(transformer), shapes)
 
 
-def lora_layer_sizes(transformer: nn.Module, family: FamilyDescription) -> dict[str, tuple[int, int]]:
-    """(in, out) widths of the family's linear layers, from block 0."""
-    block = transformer.get_submodule(family.blocks)[0]
-    layers = {layer: block.get_submodule(layer) for site in family.sites for layer in site.linear_layers}
-    return {name: (layer.in_features, layer.out_features) for name, layer in layers.items()}
+def site_keys(transformer: nn.Module) -> list[str]:
+    """Keys of a bottleneck side: the sites of every block."""
+    blocks = family_of(transformer).blocks(transformer)
+    return [f"{index}-{site.name}" for index, (_, block_list) in enumerate(blocks) for site in block_list.sites]
+
+
+def lora_shapes(transformer: nn.Module, config: PairConfig) -> dict[str, tuple[int, int, int]]:
+    """(in, out, rank) of the linear layers that a LoRA side of `config` updates, by key.
+
+    Raises:
+        ValueError: a target matches none of the family's layers.
+    """
+    family = family_of(transformer)
+    known = family.linear_layers()
+    unknown = [target for target in config.target_layers if not any(_matches(layer, target) for layer in known)]
+    if unknown:
+        raise ValueError(f"target_layers names {unknown[0]!r}; {family.name} blocks have {', '.join(known)}.")
+    shapes = {}
+    for index, (block, block_list) in enumerate(family.blocks(transformer)):
+        for layer in (layer for site in block_list.sites for layer in site.linear_layers):
+            if not config.target_layers or any(_matches(layer, target) for target in config.target_layers):
+                linear = block.get_submodule(family.layer_path(layer))
+                shapes[lora_key(index, layer)] = linear.in_features, linear.out_features, config.rank
+    return shapes
 
 
 def split_key(key: str) -> tuple[int, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
@@ -10,24 +11,28 @@ from torch import nn
 from .errors import InputError
 from .families import family_of
 
+if TYPE_CHECKING:
+    from .bases import Base
 
-def mixed(transformer: nn.Module, pair: nn.Module | None, lowers: bool = False) -> AbstractContextManager[None]:
+
+def mixed(base: Base, pair: nn.Module | None, lowers: bool = False) -> AbstractContextManager[None]:
     """Autocast wherever base and pair differ in dtype, or the caller wants bfloat16 activations; else nothing.
 
     Raises:
         InputError: a float16 base is to train float32 adapters, whose gradients would underflow.
     """
-    dtype = working_dtype(transformer)
+    dtype = base.working_dtype
     differs = pair is not None and any(weight.dtype != dtype for weight in pair.parameters())
     if not differs and not lowers:
         return nullcontext()
     dtype = torch.bfloat16 if dtype == torch.float32 else dtype
     if dtype == torch.float16 and torch.is_grad_enabled():
         raise InputError("Adapters cannot be trained on a float16 base, their gradients would vanish: use --dtype bf16.")
-    return torch.autocast(next(transformer.parameters()).device.type, dtype)
+    return torch.autocast(next(base.transformer.parameters()).device.type, dtype)
 
 
 def working_dtype(transformer: nn.Module) -> torch.dtype:
     """Dtype of a DiT's matrices; some of its other weights may be kept in float32."""
     family = family_of(transformer)
-    return transformer.get_submodule(family.blocks)[0].get_submodule(family.sites[0].linear_layers[0]).weight.dtype
+    block, block_list = next(iter(family.blocks(transformer)))
+    return block.get_submodule(family.layer_path(block_list.sites[0].linear_layers[0])).weight.dtype

@@ -65,7 +65,7 @@ def sample(
     generators = [torch.Generator().manual_seed(settings.seed + row) for row in range(len(texts))]
     latents = torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(device)
     is_guided = settings.guidance_scale != 1.0
-    text = pad_texts([negative_text] * len(texts) * is_guided + texts).to(device)
+    text = base.batch_texts([negative_text] * len(texts) * is_guided + texts)
     if attachment is not None:
         attachment.condition = None if condition is None else condition[None].to(next(attachment.pair.parameters()))
         if is_guided and not settings.adapts_negative:
@@ -73,7 +73,9 @@ def sample(
     try:
         for step in base.denoise(latents, settings.num_steps, generators[0]):
             rows = torch.cat([step.latents, step.latents]) if is_guided else step.latents
-            with mixed(base.transformer, attachment and attachment.pair):
+            if attachment is not None:
+                attachment.stage = step.index / max(step.num_steps - 1, 1)
+            with mixed(base, attachment and attachment.pair):
                 output = base.predict(rows, step.timestep.to(device).expand(len(rows)), text).float()
             if is_guided:
                 unconditional, conditional = output.chunk(2)
@@ -83,10 +85,5 @@ def sample(
                 progress(step.index + 1, step.num_steps)
     finally:
         if attachment is not None:
-            attachment.condition = attachment.row_strengths = None
+            attachment.condition = attachment.row_strengths = attachment.stage = None
     return latents
-
-
-def pad_texts(texts: list[torch.Tensor]) -> torch.Tensor:
-    """Texts (T_i, X) zero-padded to one length: (B, T, X)."""
-    return torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)

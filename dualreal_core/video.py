@@ -15,7 +15,6 @@ from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
-import imageio_ffmpeg
 import torch
 from PIL import Image
 
@@ -158,7 +157,7 @@ def write_mp4(path: Path | str, frames: torch.Tensor, fps: float) -> None:
     height, width = pixels.shape[2:]
     rate = Fraction(fps).limit_denominator(1001)
     with atomic_path(path) as temporary, tempfile.TemporaryFile() as messages:
-        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostats", "-loglevel", "level+error", "-y"]
+        command = [_ffmpeg(), "-hide_banner", "-nostats", "-loglevel", "level+error", "-y"]
         command += ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(rate), "-i", "-"]
         command += ["-vf", "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p", "-c:v", "libx264", "-crf", "14"]
         command += ["-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709", "-movflags", "+faststart"]
@@ -216,13 +215,22 @@ def _enlarge(pixels: torch.Tensor) -> torch.Tensor:
     return pixels.repeat_interleave(factor, dim=2).repeat_interleave(factor, dim=3)
 
 
+def _ffmpeg() -> str:
+    """Path of the executable. Imported here because the rest of the core must run where only pictures are handled."""
+    try:
+        import imageio_ffmpeg
+    except ImportError as problem:
+        raise InputError("Video files need the package imageio-ffmpeg; install it with: pip install imageio-ffmpeg.") from problem
+    return imageio_ffmpeg.get_ffmpeg_exe()
+
+
 def _display_shape() -> str:
     return "scale=w=iw*sar:h=ih:flags=lanczos+accurate_rnd+full_chroma_int,setsar=1"
 
 
 def _input_command(path: Path) -> list[str]:
     """Only local files of known containers: a playlist that poses as a video must not open other files or addresses."""
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+info"]
+    command = [_ffmpeg(), "-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+info"]
     return [*command, "-protocol_whitelist", "file", "-format_whitelist", DEMUXERS, "-i", f"file:{path.absolute()}"]
 
 

@@ -6,7 +6,7 @@ with a leading B, text (T, X) per prompt, reference embeddings (E,).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -32,6 +32,7 @@ class Base(Protocol):
         default_num_frames, default_fps, default_guidance_scale, default_num_steps: likewise.
         condition_dim: E, or None where no image encoder is at hand (adapters then take no condition).
         fingerprint: hash of the encoders' weights: the key under which cached latents are valid.
+        working_dtype: of the DiT's activations.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Base(Protocol):
     default_num_steps: int
     condition_dim: int | None
     fingerprint: str
+    working_dtype: torch.dtype
 
     def encoders(self) -> AbstractContextManager[None]:
         """Loads text encoder, VAE and image encoder on entry and drops them from memory on exit.
@@ -57,6 +59,9 @@ class Base(Protocol):
 
     def encode_text(self, prompt: str) -> torch.Tensor:
         """Text embedding (T, X) of one prompt."""
+
+    def batch_texts(self, texts: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Text embeddings (T_i, X) of several prompts -> (B, T, X), zero-padded to one length, on the DiT's device."""
 
     def encode_frames(self, frames: torch.Tensor) -> torch.Tensor:
         """frames (F, 3, H, W) in [-1, 1] -> latents (C, f, h, w), normalised as the DiT expects. Deterministic."""
@@ -96,3 +101,8 @@ class DenoisingStep(Protocol):
 
     def advance(self, model_output: torch.Tensor) -> torch.Tensor:
         """Takes the (guided) model output (B, C, f, h, w), returns the next latents."""
+
+
+def pad_texts(texts: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Texts (T_i, X) zero-padded to one length: (B, T, X)."""
+    return torch.nn.utils.rnn.pad_sequence(list(texts), batch_first=True)

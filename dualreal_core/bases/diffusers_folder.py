@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,8 @@ from transformers import AutoTokenizer, CLIPVisionModelWithProjection, PreTraine
 
 from ..errors import InputError
 from ..families import family_of
+from ..precision import working_dtype
+from .base import pad_texts
 from .denoising import SchedulerStep, denoise
 from .folder_files import check_component, fingerprint, read_json
 from .folder_layouts import PIPELINES, FolderLayout, layout_of
@@ -94,6 +96,7 @@ class DiffusersFolderBase:
         self.fingerprint = fingerprint(encoder_folders, pipeline, str(self.text_length), str(dtype))
         self.transformer = _load_weights(self._layout.transformer, folder / "transformer", dtype, device)
         self.family = family_of(self.transformer)
+        self.working_dtype = working_dtype(self.transformer)
         self._encoders: _Encoders | None = None
 
     @contextmanager
@@ -129,6 +132,10 @@ class DiffusersFolderBase:
         mask = tokens.attention_mask
         hidden = encoders.text_encoder(tokens.input_ids, mask)[0]
         return hidden[0].masked_fill(mask[0, :, None] == 0, 0)
+
+    def batch_texts(self, texts: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Text embeddings (T_i, X) -> (B, T, X) on the transformer's device."""
+        return pad_texts(texts).to(self.device)
 
     @torch.no_grad()
     def encode_frames(self, frames: torch.Tensor) -> torch.Tensor:

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, WanTransformer3DModel
-from safetensors.torch import load_file
 
-from ..errors import InputError
 from ..families import WAN
 from ..objective import FlowMatching
 from ..toyworld.codec import CELLS_PER_LATENT, LATENT_CHANNELS, ToyCodec
-from ..toyworld.model import TRANSFORMER_CONFIG, position_planes
+from ..toyworld.model import SHIFT, TRANSFORMER_CONFIG, WEIGHTS, load_codec, load_weights, position_planes
 from ..toyworld.text import embed_text
 from ..toyworld.world import FRAME_CELLS, NUM_FRAMES
+from .base import pad_texts
 from .denoising import SchedulerStep, denoise
-
-WEIGHTS = Path(__file__).parents[1] / "toyworld" / "weights"
-SHIFT = 3.0
 
 
 class ToyWorldBase:
@@ -39,24 +35,20 @@ class ToyWorldBase:
     default_guidance_scale = 3.0
     default_num_steps = 20
     condition_dim = 3 * LATENT_CHANNELS
+    working_dtype = torch.float32
 
     def __init__(self, device: str = "cpu", weights: Path = WEIGHTS) -> None:
-        if not (weights / "transformer.safetensors").is_file():
-            raise InputError(f"{weights} lacks the embedded base's weights: install the package again.")
         self._weights = weights
         self._device = device
         self._codec: ToyCodec | None = None
-        state = {name: tensor.float() for name, tensor in load_file(weights / "transformer.safetensors").items()}
         self.transformer = WanTransformer3DModel(**TRANSFORMER_CONFIG)
-        self.transformer.load_state_dict(state)
+        self.transformer.load_state_dict(load_weights("transformer", weights))
         self.transformer.requires_grad_(False).eval().to(device)
         self.fingerprint = hashlib.sha256((weights / "codec.safetensors").read_bytes()).hexdigest()
 
     @contextmanager
     def encoders(self) -> Iterator[None]:
-        codec = ToyCodec()
-        codec.load_state_dict({name: tensor.float() for name, tensor in load_file(self._weights / "codec.safetensors").items()})
-        self._codec = codec.requires_grad_(False).eval().to(self._device)
+        self._codec = load_codec(self._weights).to(self._device)
         try:
             yield
         finally:
@@ -71,6 +63,9 @@ class ToyWorldBase:
 
     def encode_text(self, prompt: str) -> torch.Tensor:
         return embed_text(prompt).to(self._device)
+
+    def batch_texts(self, texts: Sequence[torch.Tensor]) -> torch.Tensor:
+        return pad_texts(texts).to(self._device)
 
     def encode_frames(self, frames: torch.Tensor) -> torch.Tensor:
         return self.codec.encode(frames.to(self._device)).transpose(0, 1)

@@ -13,11 +13,12 @@ from ..api import read_reference_image
 from ..atomic import atomic_path
 from ..bases import load_base
 from ..blend import BlendRecord
+from ..combine import combine
 from ..errors import InputError
 from ..pair import AdapterPair
 from ..pictures import blend_map, contact_sheet, loss_curves, save
 from ..recipes import with_train
-from ..toyworld.experiment import STEPS, TOY_RECIPE, Side, evaluate, load_trial, retentions, summed, train_joint, train_side
+from ..toyworld.experiment import STEPS, TOY_RECIPE, Side, evaluate, load_trial, retentions, train_joint, train_side
 from ..toyworld.figures import FIGURES
 from ..toyworld.paths import MOTIONS
 from ..toyworld.trial import FPS, Trial
@@ -69,7 +70,7 @@ def run(arguments: argparse.Namespace) -> None:
         "base": None,
         "identity": identity,
         "motion": motion,
-        "sum": summed(base, identity, motion),
+        "sum": combine(identity, motion),
         "fused": fused,
     }
     record, sides = BlendRecord(), {}

@@ -44,6 +44,11 @@ class PreparedItem:
     source: str
     num_frames: int
 
+    @property
+    def bucket(self) -> object:
+        """Items of one bucket can be batched."""
+        return tuple(self.latents.shape)
+
 
 @dataclass(frozen=True)
 class PreparedSet:

@@ -12,11 +12,11 @@ from ..video import VIDEO_SUFFIXES, probe_video
 from .captions import LIST_FILE, Captions, read_captions
 from .items import ClipItem, Item, PhotoItem
 from .photos import PHOTO_SUFFIXES, Thumbnail, make_thumbnail, open_photo
-from .report import Report, Skipped
+from .report import Report, Skipped, nothing_usable
+from .sizes import enlargement_note, smallest_side, too_small
 from .views import ViewSettings
-from .windows import resample, window_length, window_starts
+from .windows import TooShort, find_windows
 
-SMALLEST_SIDE = 64
 ONE_VIEW = ViewSettings()
 PHOTO_CURE = "add PNG, JPEG or WebP photos of at least {side} px on the shorter side"
 CLIP_CURE = "add MP4, MOV, AVI, WebM or GIF clips of at least {frames} frames at {fps:g} fps and {side} px on the shorter side"
@@ -70,10 +70,7 @@ def scan_identity(
         caption = scan.captions.of(path)
         thumbnails[path] = thumbnail
         num_masks += photo.subject is not None
-        canvas = view_settings.canvas(size)
-        enlargement = max(canvas[0] / photo.picture.height, canvas[1] / photo.picture.width)
-        if enlargement > 1.01:
-            scan.notes.append(f"{scan.name(path)} is {photo.picture.width}x{photo.picture.height} and is enlarged {enlargement:.1f} times")
+        scan.note(enlargement_note(scan.name(path), (photo.picture.height, photo.picture.width), view_settings.canvas(size)))
         scan.used.append(path)
         shapes = [("still", 1)] if view_settings.num_clip_frames == 1 else [("still", 1), ("pan", view_settings.num_clip_frames)]
         for kind, num_frames in shapes:
@@ -119,23 +116,19 @@ def scan_motion(
             continue
         if scan.is_too_small(path, probe.height, probe.width):
             continue
-        if probe.num_frames == 1:
-            scan.skip(path, "too short: it has a single frame, and motion needs several")
-            continue
-        shown = resample(probe.times, probe.duration, fps)
-        length = window_length(len(shown), num_frames, frame_multiple)
-        if length is None:
-            seconds = f"{probe.duration:.2f} s"
-            scan.skip(path, f"too short: {seconds} give {len(shown)} frames at {fps:g} fps, and {shortest} are needed")
+        try:
+            windows = find_windows(probe.times, probe.duration, fps, num_frames, max_windows, frame_multiple)
+        except TooShort as problem:
+            scan.skip(path, str(problem))
             continue
         caption = scan.captions.of(path)
-        if length < num_frames:
-            scan.notes.append(f"{scan.name(path)} has {len(shown)} frames at {fps:g} fps and is used at {length} instead of {num_frames}")
+        if windows.length < num_frames:
+            had = f"{len(windows.shown)} frames at {fps:g} fps"
+            scan.notes.append(f"{scan.name(path)} has {had} and is used at {windows.length} instead of {num_frames}")
         num_resampled += abs(probe.fps - fps) > 0.01 * fps
         scan.used.append(path)
-        for start in window_starts(len(shown), length, max_windows):
-            indices = tuple(shown[start : start + length])
-            scan.items.append(ClipItem(path, caption, fingerprint, (start, length), indices, size, fps))
+        for start in windows.starts:
+            scan.items.append(ClipItem(path, caption, fingerprint, (start, windows.length), windows.indices(start), size, fps))
     if num_resampled:
         scan.notes.append(f"{num_resampled} clips are resampled to {fps:g} fps at their true speed")
     return scan.manifest(cure)
@@ -166,13 +159,17 @@ class _Scan:
 
     @property
     def smallest_side(self) -> int:
-        return max(1, min(SMALLEST_SIDE, min(self.size) // 4))
+        return smallest_side(self.size)
 
     def name(self, path: Path) -> str:
         return path.relative_to(self.folder).as_posix() if path.is_relative_to(self.folder) else str(path)
 
     def skip(self, path: Path, reason: str) -> None:
         self.skipped.append(Skipped(self.name(path), reason))
+
+    def note(self, note: str | None) -> None:
+        if note is not None:
+            self.notes.append(note)
 
     def files(self, subfolder: str, suffixes: tuple[str, ...], noun: str, cure: str) -> list[Path]:
         """Candidates in natural order; other files, except text and hidden ones, are skipped as unsupported."""
@@ -208,17 +205,14 @@ class _Scan:
         return digest
 
     def is_too_small(self, path: Path, height: int, width: int) -> bool:
-        if min(height, width) >= self.smallest_side:
-            return False
-        self.skip(path, f"too small: {width}x{height} px, and the shorter side needs {self.smallest_side} px")
-        return True
+        reason = too_small((height, width), self.size)
+        if reason is not None:
+            self.skip(path, reason)
+        return reason is not None
 
     def manifest(self, cure: str) -> Manifest:
         if not self.items:
-            first = self.skipped[0]
-            count = f"none of the {len(self.skipped)} files" if len(self.skipped) > 1 else "the only file"
-            reason = first.reason.rstrip(".")
-            raise InputError(f"{self.folder}: {count} can be used ({first.file}: {reason}); {cure}.")
+            raise nothing_usable(str(self.folder), self.skipped, "files", cure)
         used = tuple(map(self.name, self.used))
         report = Report(self.role, str(self.folder), used, len(self.items), tuple(self.skipped), tuple(self.notes))
         return Manifest(self.role, self.folder, self.size, tuple(self.items), report)

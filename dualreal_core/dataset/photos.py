@@ -14,6 +14,7 @@ import torch
 from PIL import Image, ImageOps
 
 from ..errors import InputError
+from .sizes import cover_box
 
 PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
 NEUTRAL_GREY = (128, 128, 128)
@@ -34,15 +35,12 @@ class Photo:
 
         Pixels are untouched where no scaling is needed.
         """
-        height, width = size
-        scale = max(width / self.picture.width, height / self.picture.height)
-        scaled = (max(width, round(self.picture.width * scale)), max(height, round(self.picture.height * scale)))
-        left, top = (scaled[0] - width) // 2, (scaled[1] - height) // 2
+        (height, width), top, left = cover_box((self.picture.height, self.picture.width), size)
 
         def fit(image: Image.Image) -> Image.Image:
-            if image.size != scaled:
-                image = image.resize(scaled, Image.Resampling.LANCZOS)
-            return image.crop((left, top, left + width, top + height))
+            if image.size != (width, height):
+                image = image.resize((width, height), Image.Resampling.LANCZOS)
+            return image.crop((left, top, left + size[1], top + size[0]))
 
         return Photo(fit(self.picture), None if self.subject is None else fit(self.subject))
 

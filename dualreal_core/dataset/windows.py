@@ -5,8 +5,45 @@ from __future__ import annotations
 import math
 from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 TIMESTAMP_SLACK = 0.006  # containers round timestamps to milliseconds, GIF to centiseconds
+
+
+class TooShort(ValueError):
+    """A clip that gives no window. The message is the reason for the report."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Attributes:
+        shown: for every instant of the resampled clip, the frame on screen.
+        length: frames per window.
+        starts: first instant of each window.
+    """
+
+    shown: list[int]
+    length: int
+    starts: list[int]
+
+    def indices(self, start: int) -> tuple[int, ...]:
+        """The frames that the window at `start` shows."""
+        return tuple(self.shown[start : start + self.length])
+
+
+def find_windows(times: Sequence[float], duration: float, fps: float, num_frames: int, max_windows: int, frame_multiple: int) -> Windows:
+    """Windows of up to `num_frames` in a clip whose frames appear at `times` (seconds).
+
+    Raises:
+        TooShort: not even frame_multiple + 1 frames remain.
+    """
+    if len(times) == 1:
+        raise TooShort("too short: it has a single frame, and motion needs several")
+    shown = resample(times, duration, fps)
+    length = window_length(len(shown), num_frames, frame_multiple)
+    if length is None:
+        raise TooShort(f"too short: {duration:.2f} s give {len(shown)} frames at {fps:g} fps, and {frame_multiple + 1} are needed")
+    return Windows(shown, length, window_starts(len(shown), length, max_windows))
 
 
 def resample(times: Sequence[float], duration: float, fps: float) -> list[int]:

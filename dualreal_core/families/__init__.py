@@ -1,17 +1,21 @@
-"""Families the core knows, by class name of their DiT."""
+"""Families the core knows, by package and class name of their DiT."""
 
 from __future__ import annotations
 
 from torch import nn
 
 from ..errors import InputError
-from .cogvideox import COGVIDEOX
-from .description import FamilyDescription, Site
-from .wan import WAN
+from .cogvideox import COGVIDEOX, COMFY_COGVIDEOX
+from .description import BlockList, FamilyDescription, Site
+from .hunyuan import COMFY_HUNYUAN
+from .ltx import COMFY_LTX
+from .wan import COMFY_WAN, WAN
 
-__all__ = ["COGVIDEOX", "FAMILIES", "WAN", "FamilyDescription", "Site", "family_of"]
+__all__ = ["CANONICAL", "COGVIDEOX", "DESCRIPTIONS", "WAN", "BlockList", "FamilyDescription", "Site", "family_of"]
 
-FAMILIES: dict[str, FamilyDescription] = {family.class_name: family for family in (COGVIDEOX, WAN)}
+DESCRIPTIONS: tuple[FamilyDescription, ...] = (COGVIDEOX, WAN, COMFY_COGVIDEOX, COMFY_WAN, COMFY_LTX, COMFY_HUNYUAN)
+CANONICAL: dict[str, FamilyDescription] = {family.name: family for family in reversed(DESCRIPTIONS)}
+"""Per family name, the description whose names pair and LoRA files use: the first one above."""
 
 
 def family_of(transformer: nn.Module) -> FamilyDescription:
@@ -20,7 +24,9 @@ def family_of(transformer: nn.Module) -> FamilyDescription:
     Raises:
         InputError: no family describes that class.
     """
-    name = type(transformer).__name__
-    if name not in FAMILIES:
-        raise InputError(f"{name} is no known video DiT; known are {', '.join(FAMILIES)}: describe it in dualreal_core/families.")
-    return FAMILIES[name]
+    for kind in type(transformer).__mro__:
+        for family in DESCRIPTIONS:
+            if (kind.__module__.partition(".")[0], kind.__name__) == (family.package, family.class_name):
+                return family
+    known = ", ".join(sorted({family.class_name for family in DESCRIPTIONS}))
+    raise InputError(f"{type(transformer).__name__} is no known video DiT; known are {known}: describe it in dualreal_core/families.")

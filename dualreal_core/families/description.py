@@ -2,44 +2,78 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+
+from torch import nn
 
 
 @dataclass(frozen=True)
 class Site:
-    """A place in every block where adapters act: a module, and the token streams it maps to itself.
+    """A place in a block where adapters act: the tokens a module reads, and the output they are added to.
 
-    `streams` are the names of the module's tensor arguments, in the order of its positional arguments and of its
-    outputs (one stream: the output is that tensor; several: a tuple). Adapters act on each token on its own, so
-    the streams need not be joined. `linear_layers` are the layers, relative to the block, that LoRA updates.
+    `streams` are the names of the reading module's tensor arguments, in the order of its positional arguments and of
+    the written outputs (one stream: the output is that tensor; several: a tuple). Adapters act on each token on its
+    own, so the streams need not be joined. `writes` is the module whose output is updated, where it is not the one
+    that reads. `linear_layers` are the layers, relative to the block, that LoRA updates.
     """
 
     name: str
-    module: str
+    reads: str
     streams: tuple[str, ...]
     linear_layers: tuple[str, ...]
+    writes: str | None = None
+
+
+@dataclass(frozen=True)
+class BlockList:
+    """A `ModuleList` of blocks of one kind, and the adapter sites of each."""
+
+    path: str
+    sites: tuple[Site, ...]
 
 
 @dataclass(frozen=True)
 class FamilyDescription:
     """What an adapter pair must know of a DiT class.
 
+    Several classes may share a family: their sites have the same names and meaning, so one pair fits them all.
+
     Attributes:
         name: the family's name, as stored in pair files.
-        class_name: the diffusers class.
-        blocks: path of the `ModuleList` of blocks.
-        sites: adapter sites of a block.
-        block_streams: token arguments of a block, in positional order.
+        package, class_name: the top-level package and the class.
+        block_lists: the blocks, in the order in which they run; they are numbered through.
+        block_streams: token arguments of block 0, in positional order.
         controller_streams: those of them whose tokens the StageBlender pools.
-        time_embedding: path of the module that makes the time embedding (B, E).
+        time_embedding: path of the module that makes the time embedding, (B, E) or (B * n, E).
         time_embedding_output: index into its output where that is a tuple.
+        time_linear: path of the linear layer whose width is E.
+        layer_paths: where this class calls a linear layer otherwise than the family does: the family's name to the path.
+        changes_in_place: blocks overwrite their inputs, so what autograd saves must be copied.
     """
 
     name: str
+    package: str
     class_name: str
-    blocks: str
-    sites: tuple[Site, ...]
+    block_lists: tuple[BlockList, ...]
     block_streams: tuple[str, ...]
     controller_streams: tuple[str, ...]
     time_embedding: str
+    time_linear: str
     time_embedding_output: int | None = None
+    layer_paths: Mapping[str, str] = field(default_factory=dict)
+    changes_in_place: bool = False
+
+    def blocks(self, transformer: nn.Module) -> Iterator[tuple[nn.Module, BlockList]]:
+        """The blocks of a DiT in running order, each with its kind."""
+        for block_list in self.block_lists:
+            for block in transformer.get_submodule(block_list.path):
+                yield block, block_list
+
+    def layer_path(self, layer: str) -> str:
+        """Path, relative to a block, of a linear layer by the family's name for it."""
+        return self.layer_paths.get(layer, layer)
+
+    def linear_layers(self) -> list[str]:
+        """The family's names of all linear layers that sites name."""
+        return [layer for block_list in self.block_lists for site in block_list.sites for layer in site.linear_layers]

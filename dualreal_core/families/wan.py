@@ -1,17 +1,53 @@
 """Wan 2.1: video tokens with cross-attention to text, flow matching."""
 
-from .description import FamilyDescription, Site
+from .description import BlockList, FamilyDescription, Site
+
+_ATTENTION_LAYERS = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0")
+_FEED_FORWARD_LAYERS = ("ffn.net.0.proj", "ffn.net.2")
 
 WAN = FamilyDescription(
     name="wan",
+    package="diffusers",
     class_name="WanTransformer3DModel",
-    blocks="blocks",
-    sites=(
-        Site("attn", "attn1", ("hidden_states",), ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0")),
-        Site("ff", "ffn", ("hidden_states",), ("ffn.net.0.proj", "ffn.net.2")),
+    block_lists=(
+        BlockList(
+            "blocks",
+            (
+                Site("attn", "attn1", ("hidden_states",), _ATTENTION_LAYERS),
+                Site("ff", "ffn", ("hidden_states",), _FEED_FORWARD_LAYERS),
+            ),
+        ),
     ),
     block_streams=("hidden_states",),
     controller_streams=("hidden_states",),
     time_embedding="condition_embedder",
+    time_linear="condition_embedder.time_embedder.linear_2",
     time_embedding_output=0,
+)
+
+COMFY_WAN = FamilyDescription(
+    name="wan",
+    package="comfy",
+    class_name="WanModel",
+    block_lists=(
+        BlockList(
+            "blocks",
+            (
+                Site("attn", "self_attn", ("x",), _ATTENTION_LAYERS),
+                Site("ff", "ffn", ("x",), _FEED_FORWARD_LAYERS),
+            ),
+        ),
+    ),
+    block_streams=("x",),
+    controller_streams=("x",),
+    time_embedding="time_embedding",
+    time_linear="time_embedding.2",
+    layer_paths={
+        "attn1.to_q": "self_attn.q",
+        "attn1.to_k": "self_attn.k",
+        "attn1.to_v": "self_attn.v",
+        "attn1.to_out.0": "self_attn.o",
+        "ffn.net.0.proj": "ffn.0",
+        "ffn.net.2": "ffn.2",
+    },
 )

@@ -1,4 +1,4 @@
-"""Pictures for people to look at: frames of videos, losses of a run, weights of the blend."""
+"""Pictures for people to look at: frames of videos, losses of a run, weights of the blend, tables of scores."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ from ..errors import InputError
 from .curves import loss_curves
 from .heat_map import blend_map
 from .sheet import contact_sheet
+from .table import score_table
 
-__all__ = ["blend_map", "contact_sheet", "loss_curves", "save"]
+__all__ = ["blend_map", "contact_sheet", "loss_curves", "save", "score_table"]
 
 
 def save(path: Path, image: Image.Image) -> None:

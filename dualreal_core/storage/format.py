@@ -1,12 +1,13 @@
 """The pair file: one `.safetensors` with a JSON header under the metadata key `dualreal`.
 
-Header, format version 1: `format_version`, `config` (the fields of `PairConfig`), `base` (name and fingerprint),
-`prompts` (identity and motion, with their triggers), `training` (settings and steps), `datasets` (sha256 of each file
-used, per role), `consent` (the user's note), `provenance` (date, library versions).
+Header, format version 1: `format_version`, `config` (the fields of `PairConfig`), `digest` (sha256 of the weights),
+`base` (name and fingerprint), `prompts` (identity and motion, with their triggers), `training` (settings and steps),
+`datasets` (sha256 of each file used, per role), `consent` (the user's note), `provenance` (date, library versions).
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -18,8 +19,8 @@ from safetensors.torch import save
 
 from ..atomic import atomic_path
 from ..errors import InputError
-from ..families import FAMILIES
-from ..pair import AdapterPair, PairConfig
+from ..families import CANONICAL
+from ..pair import ROLES, AdapterPair, LoraShapes, PairConfig
 from ..provenance import provenance
 from .reference import is_reference, pair_from_reference, read_reference
 
@@ -39,8 +40,9 @@ def save_pair(path: Path, pair: AdapterPair, header: Mapping[str, object] | None
     Raises:
         InputError: the file cannot be written.
     """
-    full = {"format_version": FORMAT_VERSION, "config": asdict(pair.config), "provenance": provenance(), **(header or {})}
     tensors = {name.removeprefix(SIDES): tensor.detach().cpu().contiguous() for name, tensor in pair.state_dict().items()}
+    own = {"format_version": FORMAT_VERSION, "config": asdict(pair.config), "digest": digest(tensors)}
+    full = {"provenance": provenance(), **(header or {}), **own}
     with atomic_path(Path(path)) as temporary:
         temporary.write_bytes(save(tensors, {HEADER_KEY: json.dumps(full, sort_keys=True)}))
 
@@ -81,8 +83,11 @@ def load_pair(path: Path) -> tuple[AdapterPair, Header]:
     header = read_header(path)
     try:
         config = PairConfig(**{**header["config"], "target_layers": tuple(header["config"].get("target_layers", ()))})
-        family = next(family for family in FAMILIES.values() if family.name == config.family)
-        pair = AdapterPair(config, family, _lora_sizes(tensors))
+        if config.family not in CANONICAL:
+            raise ValueError(f"its family is {config.family!r}")
+        if header.get("digest") not in (None, digest(tensors)):
+            raise ValueError("its weights do not match their digest")
+        pair = AdapterPair(config, _site_keys(config, tensors), _lora_shapes(config, tensors))
         pair.load_state_dict({name if name.startswith("controller.") else SIDES + name: tensor for name, tensor in tensors.items()})
     except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, StopIteration) as error:
         reason = _first_line(error)
@@ -103,13 +108,51 @@ def _opened(path: Path):
         ) from error
 
 
-def _lora_sizes(tensors: dict[str, torch.Tensor]) -> dict[str, tuple[int, int]]:
-    sizes: dict[str, tuple[int, int]] = {}
-    for name, tensor in tensors.items():
-        if name.endswith(".down.weight") and "/" in name:
-            layer = name.split(".")[1].partition("-")[2].replace("/", ".")
-            sizes[layer] = (tensor.shape[1], tensors[name.replace(".down.", ".up.")].shape[0])
-    return sizes
+def digest(tensors: Mapping[str, torch.Tensor]) -> str:
+    """sha256 over names, shapes, dtypes and bytes of all tensors."""
+    sha = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        sha.update(f"{name} {list(tensor.shape)} {tensor.dtype}\n".encode())
+        sha.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
+    return sha.hexdigest()
+
+
+def _site_keys(config: PairConfig, tensors: dict[str, torch.Tensor]) -> list[str]:
+    """Keys of the bottlenecks in a file.
+
+    Raises:
+        ValueError: some block has other sites than the family's blocks have.
+    """
+    sides = [role for role in ROLES if config.kind(role).startswith("bottleneck")]
+    found = {tuple(_adapter_keys(tensors, role)) for role in sides}
+    if not found:
+        return []
+    if len(found) > 1:
+        raise ValueError("its two sides have different sites")
+    keys = list(found.pop())
+    kinds = [{site.name for site in block_list.sites} for block_list in CANONICAL[config.family].block_lists]
+    for block in range(config.num_blocks):
+        if {key.partition("-")[2] for key in keys if key.partition("-")[0] == str(block)} not in kinds:
+            raise ValueError(f"block {block} lacks adapters")
+    return keys
+
+
+def _lora_shapes(config: PairConfig, tensors: dict[str, torch.Tensor]) -> LoraShapes:
+    shapes = {}
+    for role in ROLES:
+        if config.kind(role) == "lora":
+            shapes[role] = {
+                key: (down.shape[1], tensors[f"{role}.{key}.up.weight"].shape[0], down.shape[0])
+                for key in _adapter_keys(tensors, role)
+                for down in [tensors[f"{role}.{key}.down.weight"]]
+            }
+    return shapes
+
+
+def _adapter_keys(tensors: dict[str, torch.Tensor], role: str) -> list[str]:
+    keys = {name.split(".")[1] for name in tensors if name.startswith(f"{role}.")}
+    return sorted(keys, key=lambda key: (int(key.partition("-")[0]), key))
 
 
 def _first_line(error: Exception) -> str:

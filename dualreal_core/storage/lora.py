@@ -13,7 +13,6 @@ from safetensors.torch import save
 
 from ..atomic import atomic_path
 from ..errors import InputError
-from ..families import FamilyDescription
 from ..pair import AdapterPair, Role, lora_key, split_key
 
 _PREFIXES = ("base_model.model.", "transformer.", "diffusion_model.", "model.")
@@ -33,10 +32,11 @@ def write_lora(path: Path, pair: AdapterPair, role: Role) -> None:
         kind = pair.config.kind(role)
         raise InputError(f"The {role} side is of kind {kind!r}, which has no LoRA form: train it with kind 'lora' to export it.")
     tensors, layers = {}, set()
+    paths = block_paths(pair)
     for key, adapter in pair.sides[role].items():
         block, layer = split_key(key)
         layers.add(layer)
-        name = f"transformer.{pair.family.blocks}.{block}.{layer}"
+        name = f"transformer.{paths[block]}.{layer}"
         tensors[f"{name}.lora_A.weight"] = adapter.down.weight.detach().cpu().contiguous()
         tensors[f"{name}.lora_B.weight"] = (adapter.up.weight.detach() * adapter.scaling).cpu().contiguous()
     adapter_config = {
@@ -73,9 +73,9 @@ def read_lora(path: Path, pair: AdapterPair, role: Role) -> None:
         raise InputError(f"{path} is more than a plain LoRA ({[*others, 'use_dora'][0]}): give one without DoRA, biases and norms.")
     if pair.config.kind(role) != "lora":
         raise InputError(f"The {role} side is of kind {pair.config.kind(role)!r}, which cannot hold {path}: make it with kind 'lora'.")
-    side, fitting = pair.sides[role], {}
+    side, fitting, paths = pair.sides[role], {}, block_paths(pair)
     for layer, update in updates.items():
-        key = _key(layer, pair.family)
+        key = _key(layer, paths)
         if key not in side or update.down is None or update.up is None:
             raise InputError(f"{path} has layer {layer}, which this {role} side lacks: make the side with fitting target_layers.")
         rank = update.down.shape[0]
@@ -120,9 +120,22 @@ def layer_updates(tensors: dict[str, torch.Tensor]) -> dict[str, _Update]:
     return found
 
 
-def _key(layer: str, family: FamilyDescription) -> str:
-    block, _, inner = layer.removeprefix(family.blocks + ".").partition(".")
-    return lora_key(int(block), inner) if block.isdigit() else layer
+def block_paths(pair: AdapterPair) -> list[str]:
+    """Where each block lies in the DiT whose names files use, as in 'blocks.3'.
+
+    Raises:
+        InputError: the family has blocks of several kinds, whose numbers a pair does not know.
+    """
+    if len(pair.family.block_lists) > 1:
+        raise InputError(f"A LoRA of {pair.family.name}, which has blocks of several kinds, has no peft form: save it as a pair.")
+    return [f"{pair.family.block_lists[0].path}.{block}" for block in range(pair.config.num_blocks)]
+
+
+def _key(layer: str, paths: list[str]) -> str:
+    for block, path in enumerate(paths):
+        if layer.startswith(path + "."):
+            return lora_key(block, layer.removeprefix(path + "."))
+    return layer
 
 
 def adapter_config_of(path: Path, metadata: dict[str, str]) -> dict[str, object]:

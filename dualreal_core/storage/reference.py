@@ -96,6 +96,6 @@ def _build(tensors: dict[str, torch.Tensor]) -> AdapterPair:
         has_controller=has_controller,
         num_groups=renamed["controller.out.bias"].shape[0] if has_controller else 1,
     )
-    pair = AdapterPair(config, COGVIDEOX)
+    pair = AdapterPair(config, [f"{block}-{site.name}" for block in sorted(blocks) for site in COGVIDEOX.block_lists[0].sites])
     pair.load_state_dict(renamed)
     return pair

@@ -13,7 +13,7 @@ from ..attach import Attachment
 from ..bases import Base
 from ..blend import BlendRecord
 from ..dataset import PreparedSet
-from ..pair import AdapterPair, Role, lora_layer_sizes
+from ..pair import AdapterPair, Role
 from ..recipes import DUALREAL, Recipe, with_train
 from ..sampling import default_sampling, sample
 from ..training.loop import StepDone
@@ -82,15 +82,6 @@ def _finish(training: Training, on_step: OnStep | None) -> AdapterPair:
     finally:
         training.close()
     return training.pair
-
-
-def summed(base: Base, identity: AdapterPair, motion: AdapterPair) -> AdapterPair:
-    """The naive sum of two sides that were trained alone: both at the weight they were trained with."""
-    config = replace(identity.config, motion_kind=motion.config.motion_kind, motion_condition_dim=motion.config.motion_condition_dim)
-    pair = AdapterPair(config, identity.family, lora_layer_sizes(base.transformer, identity.family))
-    pair.sides["identity"].load_state_dict(identity.sides["identity"].state_dict())
-    pair.sides["motion"].load_state_dict(motion.sides["motion"].state_dict())
-    return pair
 
 
 def evaluate(base: Base, trial: Trial, pair: AdapterPair | None, folder: Path, record: BlendRecord | None = None, repeats: int = 1) -> Side:

@@ -23,7 +23,11 @@ def words_of(prompt: str) -> list[str]:
 
 def embed_text(prompt: str) -> torch.Tensor:
     """Embedding of a prompt: (T, 128), T = its words, zero-padded to at least 16. The empty prompt is all zeros."""
-    words = words_of(prompt)
+    return embed_words(words_of(prompt))
+
+
+def embed_words(words: list[str]) -> torch.Tensor:
+    """Embedding of words in their order: (T, 128) as `embed_text`."""
     embedded = torch.zeros(max(len(words), MIN_TOKENS), TEXT_DIM)
     for index, word in enumerate(words):
         before = words[index - 1] if index else ""

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 
 from ..errors import InputError
-from ..video import write_gif, write_png
 from . import world
 from .figures import FIGURES, SPRITE_CELLS
 from .paths import MOTIONS
@@ -21,6 +20,17 @@ FPS = 10.0
 TRIGGER = "*"
 SUBJECT = f"a figure {TRIGGER}"
 NUM_CLIPS = 6
+HELD_OUT_IDENTITIES = list(FIGURES)
+HELD_OUT_MOTIONS = [name for name, motion in MOTIONS.items() if not motion.is_base]
+
+
+@dataclass(frozen=True)
+class Example:
+    """A captioned photo or clip, and the name of its file. frames: (F, H, W, 3) uint8, one frame for a photo."""
+
+    name: str
+    frames: torch.Tensor
+    caption: str
 
 
 @dataclass(frozen=True)
@@ -32,20 +42,20 @@ class Trial:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        held_out = [name for name, motion in MOTIONS.items() if not motion.is_base]
         if self.identity not in FIGURES:
             raise InputError(f"There is no figure {self.identity!r}: choose one of {', '.join(FIGURES)}.")
-        if self.motion not in held_out:
-            raise InputError(f"There is no new motion {self.motion!r}: choose one of {', '.join(held_out)}.")
+        if self.motion not in HELD_OUT_MOTIONS:
+            raise InputError(f"There is no new motion {self.motion!r}: choose one of {', '.join(HELD_OUT_MOTIONS)}.")
 
     @property
     def prompts(self) -> list[str]:
         """What a fused video is asked for, once per background."""
         return [world.caption(SUBJECT, self.motion, background) for background in world.BACKGROUNDS]
 
-    def write_photos(self, folder: Path) -> None:
-        """Five photos of the figure with captions, one per background."""
+    def photos(self) -> list[Example]:
+        """Five photos of the figure, 48 x 48 cells, one per background."""
         generator = torch.Generator().manual_seed(self.seed)
+        photos = []
         slack = PHOTO_CELLS - world.FRAME_CELLS
         color, covered = FIGURES[self.identity].sprite()
         for background, rgb in world.BACKGROUNDS.items():
@@ -53,19 +63,36 @@ class Trial:
             span = PHOTO_CELLS - 2 * slack - SPRITE_CELLS + 1
             y, x = (slack + torch.randint(span, (2,), generator=generator)).tolist()
             photo[y : y + SPRITE_CELLS, x : x + SPRITE_CELLS][covered] = color[covered]
-            write_png(folder / f"{background}.png", photo.movedim(-1, 0).float() / 127.5 - 1)
-            (folder / f"{background}.txt").write_text(world.caption(SUBJECT, None, background), encoding="utf-8")
+            photos.append(Example(background, photo[None], world.caption(SUBJECT, None, background)))
+        return photos
 
-    def write_clips(self, folder: Path) -> None:
-        """Six clips of other subjects that perform the motion, with captions."""
+    def clips(self) -> list[Example]:
+        """Six clips of other subjects that perform the motion, at `FPS`."""
         generator = torch.Generator().manual_seed(self.seed + 1)
+        clips = []
         looks, backgrounds = world.all_looks(), list(world.BACKGROUNDS)
         for index in range(NUM_CLIPS):
             look = looks[int(torch.randint(len(looks), (), generator=generator))]
             background = backgrounds[int(torch.randint(len(backgrounds), (), generator=generator))]
             frames = world.draw_clip(look, self.motion, background, generator)
-            write_gif(folder / f"{index}.gif", frames.movedim(-1, 1).float() / 127.5 - 1, FPS, enlarges=False)
-            (folder / f"{index}.txt").write_text(world.caption(look.phrase, self.motion, background), encoding="utf-8")
+            clips.append(Example(str(index), frames, world.caption(look.phrase, self.motion, background)))
+        return clips
+
+    def write_photos(self, folder: Path) -> None:
+        """The photos as PNG, each with its caption."""
+        from ..video import write_png  # its ffmpeg is not there in every host that only asks for `photos`
+
+        for photo in self.photos():
+            write_png(folder / f"{photo.name}.png", _signed(photo.frames)[0])
+            (folder / f"{photo.name}.txt").write_text(photo.caption, encoding="utf-8")
+
+    def write_clips(self, folder: Path) -> None:
+        """The clips as GIF, each with its caption."""
+        from ..video import write_gif
+
+        for clip in self.clips():
+            write_gif(folder / f"{clip.name}.gif", _signed(clip.frames), FPS, enlarges=False)
+            (folder / f"{clip.name}.txt").write_text(clip.caption, encoding="utf-8")
 
     def score(self, videos: list[torch.Tensor]) -> dict[str, float]:
         """Mean identity and motion score of videos, each (F, 3, 32, 32) in [-1, 1], and the shares of top-1 hits."""
@@ -85,3 +112,8 @@ class Trial:
 def retention(fused: float, base: float, single: float) -> float | None:
     """(fused - base) / (single - base): 0 is lost, 1 is lossless; None where the side alone is no better than the base."""
     return None if single <= base else (fused - base) / (single - base)
+
+
+def _signed(frames: torch.Tensor) -> torch.Tensor:
+    """(F, H, W, 3) uint8 -> (F, 3, H, W) in [-1, 1]."""
+    return frames.movedim(-1, 1).float() / 127.5 - 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -17,7 +18,7 @@ from ..dataset import PreparedItem
 from ..errors import InputError
 from ..pair import ROLES, Role
 from ..precision import mixed
-from ..sampling import pad_texts
+from .checkpointing import checkpointed, safe_saving
 from .settings import TrainSettings
 from .state import RunState
 
@@ -77,11 +78,13 @@ def train(
                     parameter.grad = None
             loss = 0.0
             for _ in range(settings.accumulation):
-                batch_loss = _batch_loss(base, attachment, items[source], role, source, settings, state, device)
-                loss += batch_loss.item() / settings.accumulation
-                if not math.isfinite(loss):
-                    break
-                (batch_loss / settings.accumulation).backward()
+                rerun = checkpointed(base.transformer, attachment) if settings.gradient_checkpointing else nullcontext()
+                with safe_saving(base.family), rerun:
+                    batch_loss = _batch_loss(base, attachment, items[source], role, source, settings, state, device)
+                    loss += batch_loss.item() / settings.accumulation
+                    if not math.isfinite(loss):
+                        break
+                    (batch_loss / settings.accumulation).backward()
             trained = [parameter for part in trained_parts for parameter in parts[part]]
             norm = float(torch.nn.utils.clip_grad_norm_(trained, settings.clip_norm))
             if not (math.isfinite(loss) and math.isfinite(norm)):
@@ -130,9 +133,9 @@ def _batch_loss(
     noise = torch.randn(latents.shape, generator=state.generator)
     latents, noise, timestep = latents.to(device), noise.to(device), timestep.to(device)
     noisy = base.objective.add_noise(latents, noise, timestep)
-    text = pad_texts([item.text for item in batch]).to(device)
+    text = base.batch_texts([item.text for item in batch])
     mask = _masks(batch, settings.background_weight, device) if source == "identity" else None
-    with mixed(base.transformer, attachment.pair, lowers=settings.precision == "bf16"):
+    with mixed(base, attachment.pair, lowers=settings.precision == "bf16"):
         if source != role:
             with torch.no_grad():
                 attachment.strengths = {**attachment.strengths, role: 0.0}

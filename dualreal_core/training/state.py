@@ -67,9 +67,9 @@ class RunState:
         shuffler = random.Random(int(torch.randint(2**62, (), generator=self.generator)))
         order = list(range(len(items)))
         shuffler.shuffle(order)
-        buckets: dict[tuple[int, ...], list[int]] = {}
+        buckets: dict[object, list[int]] = {}
         for index in order:
-            buckets.setdefault(tuple(items[index].latents.shape), []).append(index)
+            buckets.setdefault(items[index].bucket, []).append(index)
         batches = []
         for bucket in buckets.values():
             for begin in range(0, len(bucket), batch_size):

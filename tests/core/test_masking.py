@@ -11,7 +11,7 @@ import torch
 from tiny import TinyBase, all_items, fill, is_same, make_items, make_pair, weights_hash
 
 from dualreal_core.attach import Attachment
-from dualreal_core.pair import ROLES, AdapterPair, Role
+from dualreal_core.pair import ROLES, AdapterPair, PairConfig, Role, lora_shapes, site_keys
 from dualreal_core.training.loop import DivergedError, train
 from dualreal_core.training.settings import TrainSettings
 from dualreal_core.training.state import RunState
@@ -149,7 +149,7 @@ def test_the_optimizers_tested_are_all_that_run_here():
 def unmasked_gradients(run: Run, weights: dict, calls: list[dict], losses: list[tuple]) -> dict[str, torch.Tensor]:
     """Gradients of the mean loss of the recorded batches with respect to every parameter of a pair with these weights."""
     base = TinyBase(run.base.family.name, 2)
-    pair = AdapterPair(run.pair.config, run.pair.family, lora_sizes(run.pair))
+    pair = AdapterPair(run.pair.config, site_keys(base.transformer), lora_shapes_of(base, run.pair.config))
     pair.load_state_dict(weights)
     with Attachment(base.transformer, pair) as attachment:
         for call, (latents, noise, timestep) in zip(calls, losses, strict=True):
@@ -159,10 +159,8 @@ def unmasked_gradients(run: Run, weights: dict, calls: list[dict], losses: list[
     return {name: parameter.grad for name, parameter in pair.named_parameters()}
 
 
-def lora_sizes(pair: AdapterPair) -> dict[str, tuple[int, int]]:
-    from dualreal_core.pair import iterate_sides
-
-    return {layer: (adapter.down.in_features, adapter.up.out_features) for _, _, layer, adapter in iterate_sides(pair) if "." in layer}
+def lora_shapes_of(base: TinyBase, config: PairConfig) -> dict:
+    return {role: lora_shapes(base.transformer, config) for role in ROLES}
 
 
 class RecordingObjective:

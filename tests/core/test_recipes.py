@@ -8,7 +8,7 @@ import pytest
 from tiny import TinyBase
 
 from dualreal_core.errors import InputError
-from dualreal_core.pair import PairConfig, new_pair
+from dualreal_core.pair import PairConfig, iterate_sides, new_pair
 from dualreal_core.recipes import BASE_FIELDS, DUALREAL, PUBLISHED, RECIPES, read_recipe, with_train
 from dualreal_core.training.settings import TrainSettings
 
@@ -69,7 +69,7 @@ def test_values_take_effect(read, recipe):
     views = changed.views(9)
     assert (views.num_views, views.margin, views.num_clip_frames) == (3, 0.2, 9)
     pair = new_pair(TinyBase("wan").transformer, **changed.pair)
-    assert pair.controller is None and set(pair.lora_layers()) == {"attn1.to_q", "attn1.to_v"}
+    assert pair.controller is None and {layer for role, _, layer, _ in iterate_sides(pair) if role == "identity"} == {"attn1.to_q", "attn1.to_v"}
     assert changed.name == recipe.name
 
 

@@ -28,7 +28,7 @@ class Recorder:
         self.attachment: Attachment | None = None
         self.seen: list[torch.Tensor] = []
 
-    def weights(self, embedding, tokens):
+    def weights(self, embedding, tokens, stage=None):
         self.seen.append(None if self.attachment.row_strengths is None else self.attachment.row_strengths.clone())
         return torch.ones(1, 1, 2)
 

@@ -19,7 +19,7 @@ from tiny import CONDITION_DIM, FAMILY_NAMES, KINDS, TinyBase, fill, is_same, ma
 from dualreal_core.attach import Attachment
 from dualreal_core.blend import FixedBlend
 from dualreal_core.errors import InputError
-from dualreal_core.pair import AdapterPair
+from dualreal_core.pair import AdapterPair, iterate_sides
 from dualreal_core.storage import load_pair, read_header, read_lora, read_reference, save_pair, write_lora
 from dualreal_core.storage.format import FORMAT_VERSION, HEADER_KEY
 
@@ -45,6 +45,11 @@ def wan() -> TinyBase:
 
 def tiny_pair(base: TinyBase, **settings: object) -> AdapterPair:
     return fill(make_pair(base, **{"num_groups": 2, **settings}))
+
+
+def layers_of(pair: AdapterPair) -> list[str]:
+    """Linear layers that LoRA sides update, without block numbers."""
+    return sorted({layer for *_, layer, _ in iterate_sides(pair)})
 
 
 def rewrite(path: Path, tensors: dict[str, torch.Tensor] | None = None, **changes: object) -> None:
@@ -327,7 +332,7 @@ def test_others_read_our_lora(family, tmp_path, alpha, reader):
         elif reader == "diffusers without metadata":
             other.transformer.load_lora_adapter(tensors, prefix="transformer")
         else:
-            layers = pair.lora_layers()
+            layers = layers_of(pair)
             inject_adapter_in_model(LoraConfig(r=4, lora_alpha=4, target_modules=layers), other.transformer)
             result = set_peft_model_state_dict(
                 other.transformer, {name.removeprefix("transformer."): value for name, value in tensors.items()}
@@ -340,7 +345,7 @@ def test_others_read_our_lora(family, tmp_path, alpha, reader):
 def peft_base(family: str, **settings: object) -> TinyBase:
     """A base with a random LoRA injected by peft into the layers our sites name."""
     base = TinyBase(family, 2)
-    layers = make_pair(base, "lora", num_groups=2).lora_layers()
+    layers = layers_of(make_pair(base, "lora", num_groups=2))
     config = LoraConfig(**{"r": 4, "lora_alpha": 10, "target_modules": layers, **settings})
     inject_adapter_in_model(config, base.transformer)
     base.transformer.peft_config, base.transformer._hf_peft_config_loaded = {"default": config}, True
@@ -386,7 +391,7 @@ def test_lora_state_of_peft(family, tmp_path):
 @pytest.mark.parametrize("family", FAMILY_NAMES)
 def test_lora_folder_of_peft(family, tmp_path):
     other = TinyBase(family, 2)
-    config = LoraConfig(r=4, lora_alpha=10, target_modules=make_pair(other, "lora", num_groups=2).lora_layers(), init_lora_weights=False)
+    config = LoraConfig(r=4, lora_alpha=10, target_modules=layers_of(make_pair(other, "lora", num_groups=2)), init_lora_weights=False)
     torch.manual_seed(0)
     get_peft_model(other.transformer, config).save_pretrained(tmp_path)
     check_reading(family, tmp_path / "adapter_model.safetensors", plain_output(other))

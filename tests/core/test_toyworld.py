@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
+import numpy
 import pytest
 import torch
+from PIL import Image, ImageSequence
 
 from dualreal_core.bases import load_base
 from dualreal_core.dataset import scan_motion
+from dualreal_core.errors import InputError
 from dualreal_core.toyworld import world
 from dualreal_core.toyworld.figures import FIGURES, TEST_IDENTITIES, TUNING_IDENTITIES, random_figure
+from dualreal_core.toyworld.model import load_codec, load_weights, native_weights
 from dualreal_core.toyworld.paths import BASE_MOTIONS, MOTIONS, TEST_MOTIONS, TUNING_MOTIONS, canonical_path
+from dualreal_core.toyworld.preview import fit_latent_colors
 from dualreal_core.toyworld.scores import named_sprites, score_identity, score_motion, templates
 from dualreal_core.toyworld.text import MIN_TOKENS, embed_text
-from dualreal_core.toyworld.trial import Trial, retention
+from dualreal_core.toyworld.trial import HELD_OUT_MOTIONS, PHOTO_CELLS, Trial, retention
 
 
 def signed(frames: torch.Tensor) -> torch.Tensor:
@@ -103,6 +111,65 @@ def test_trial_files_are_what_they_say(tmp_path):
         frames, _ = item.load()
         assert len(frames) == 9
         assert score_motion(frames, "spiral").best == "spiral"
+
+
+def test_trial_in_memory_is_what_it_writes(tmp_path):
+    trial = Trial("nim", "zigzag", seed=5)
+    trial.write_photos(tmp_path / "photos")
+    trial.write_clips(tmp_path / "clips")
+    for example, suffix, folder in [
+        *((photo, "png", "photos") for photo in trial.photos()),
+        *((clip, "gif", "clips") for clip in trial.clips()),
+    ]:
+        path = tmp_path / folder / f"{example.name}.{suffix}"
+        with Image.open(path) as image:
+            pictures = [numpy.array(picture.convert("RGB")) for picture in ImageSequence.Iterator(image)]
+        assert numpy.array_equal(example.frames.numpy(), numpy.stack(pictures))
+        assert path.with_suffix(".txt").read_text(encoding="utf-8") == example.caption
+    assert trial.photos()[0].frames.shape == (1, PHOTO_CELLS, PHOTO_CELLS, 3)
+    assert torch.equal(trial.clips()[0].frames, Trial("nim", "zigzag", seed=5).clips()[0].frames)
+    assert not torch.equal(trial.clips()[0].frames, Trial("nim", "zigzag", seed=6).clips()[0].frames)
+
+
+def test_every_held_out_motion_makes_a_trial():
+    assert {*HELD_OUT_MOTIONS} == {*TEST_MOTIONS, *TUNING_MOTIONS}
+    for motion in HELD_OUT_MOTIONS:
+        assert Trial("vex", motion).clips()
+    with pytest.raises(InputError, match="no new motion"):
+        Trial("vex", "circle")
+
+
+def test_native_names_are_those_of_wan():
+    weights = load_weights("transformer")
+    native = native_weights(weights)
+    assert len(native) == len(weights)
+    assert not [name for name in native if any(word in name for word in ("attn1", "attn2", "to_", "net", "embedder", "table", "proj_out"))]
+    assert {name.split(".", 2)[2] for name in native if name.startswith("blocks.0.")} >= {"modulation", "norm3.weight", "self_attn.o.bias"}
+    assert native["head.modulation"].shape == (1, 2, 256)
+    assert native["blocks.1.modulation"].shape == (1, 6, 256)
+
+
+def test_missing_weights_are_reported(tmp_path):
+    with pytest.raises(InputError, match=r"transformer\.safetensors is missing"):
+        load_weights("transformer", tmp_path)
+
+
+def test_preview_colors_resemble_the_frame():
+    codec = load_codec()
+    factors, bias = fit_latent_colors(codec)
+    clip = signed(world.draw_clip(FIGURES["pip"], "circle", "mint", torch.Generator().manual_seed(3)))
+    with torch.no_grad():
+        guess = codec.encode(clip).movedim(1, -1) @ factors + bias
+    colors = torch.nn.functional.avg_pool2d(clip, 4).movedim(1, -1)
+    assert (guess - colors).square().mean() < 0.05 * colors.var()
+
+
+def test_toyworld_alone_needs_no_heavy_imports():
+    code = (
+        "import sys, dualreal_core.toyworld.trial, dualreal_core.toyworld.model, dualreal_core.toyworld.preview;"
+        "assert not {'diffusers', 'imageio_ffmpeg', 'matplotlib', 'peft'} & {*sys.modules}"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_retention():

@@ -42,6 +42,10 @@ class GoldenBase:
     """The golden transformer with the golden rotary tables, which the reference makes for its own pixel grid."""
 
     family = COGVIDEOX
+    working_dtype = torch.float32
+
+    def batch_texts(self, texts: list[torch.Tensor]) -> torch.Tensor:
+        return torch.stack(texts)
 
     def __init__(self) -> None:
         from diffusers import CogVideoXDPMScheduler, CogVideoXTransformer3DModel

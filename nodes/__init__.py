@@ -1,0 +1,28 @@
+"""The node pack."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from . import adapters, blend, datasets, embedded, evaluate, train
+
+NODES: list[type[io.ComfyNode]] = [
+    *embedded.NODES,
+    *adapters.NODES,
+    *datasets.NODES,
+    *train.NODES,
+    *blend.NODES,
+    *evaluate.NODES,
+]
+
+
+class DualRealExtension(ComfyExtension):
+    """All nodes of the pack."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return NODES
+
+
+async def comfy_entrypoint() -> DualRealExtension:
+    """What ComfyUI calls to learn of the nodes."""
+    return DualRealExtension()

@@ -1,0 +1,238 @@
+"""Pairs on disk, LoRAs as one side of a pair, and two one-sided pairs as one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import folder_paths
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io, ui
+
+from ..dualreal_core.combine import combine, combine_headers
+from ..dualreal_core.errors import InputError
+from ..dualreal_core.pair import Role
+from ..dualreal_core.storage import load_pair, save_pair
+from .lora_import import import_lora
+from .types import CATEGORY, PairType, TrainedPair
+
+PAIRS = "dualreal"
+LORAS = "loras"
+PAIR_EXTENSIONS = {".safetensors", ".pth"}
+LORA_TOOLTIP = (
+    "A LoRA of this very model, from models/loras, in any common key naming: plain LoRA on linear layers of the blocks. Its text "
+    "encoder part, if it has one, is left out: apply that with the stock LoRA loader."
+)
+
+
+def register_pair_folder() -> None:
+    """Makes models/dualreal a model folder of the host, beside those its configuration may name; nothing is created."""
+    own = os.path.join(folder_paths.models_dir, PAIRS)
+    others = [path for path in folder_paths.folder_names_and_paths.get(PAIRS, ([], set()))[0] if path != own]
+    folder_paths.folder_names_and_paths[PAIRS] = ([own, *others], PAIR_EXTENSIONS)
+
+
+class LoadPair(io.ComfyNode):
+    """A pair from models/dualreal."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DualRealLoadPair",
+            display_name="Load Pair",
+            category=CATEGORY,
+            description="Loads a trained pair, or a checkpoint of the published implementation, from models/dualreal.",
+            search_aliases=["dualreal", "load adapter", "identity motion pair"],
+            inputs=[
+                io.Combo.Input(
+                    "name",
+                    options=folder_paths.get_filename_list(PAIRS),
+                    tooltip="A file in models/dualreal: what Save Pair wrote (.safetensors), or the published implementation (.pth).",
+                )
+            ],
+            outputs=[PairType.Output(display_name="pair", tooltip="The pair and its header, for Apply StageBlender, Combine or Save Pair.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, name: str) -> str:
+        return _fingerprint(PAIRS, name)
+
+    @classmethod
+    def execute(cls, name: str) -> io.NodeOutput:
+        with torch.inference_mode(False):
+            pair, header = load_pair(_file(PAIRS, name))
+        return io.NodeOutput(TrainedPair(pair.requires_grad_(False), header))
+
+
+class LoadIdentityLora(io.ComfyNode):
+    """A LoRA as the identity side of a pair."""
+
+    ROLE: Role = "identity"
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DualRealLoadIdentityLora",
+            display_name="Load Identity LoRA",
+            category=CATEGORY,
+            description="Takes a LoRA of a subject as the identity side of a pair. Alone and unblended it acts as Load LoRA at strength 1.",
+            search_aliases=["dualreal", "subject lora", "character lora", "load lora"],
+            inputs=[
+                io.Model.Input("model", tooltip="The video model that the LoRA was made for. It is only looked at, not changed."),
+                io.Combo.Input("lora", options=folder_paths.get_filename_list(LORAS), tooltip=LORA_TOOLTIP),
+            ],
+            outputs=[PairType.Output(display_name="pair", tooltip="A pair with an identity alone: Combine it with a motion.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, lora: str, model: None = None) -> str:
+        return _fingerprint(LORAS, lora)
+
+    @classmethod
+    def execute(cls, model: ModelPatcher, lora: str) -> io.NodeOutput:
+        return io.NodeOutput(import_lora(model, _file(LORAS, lora), cls.ROLE))
+
+
+class LoadMotionLora(io.ComfyNode):
+    """A LoRA as the motion side of a pair."""
+
+    ROLE: Role = "motion"
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DualRealLoadMotionLora",
+            display_name="Load Motion LoRA",
+            category=CATEGORY,
+            description="Takes a LoRA of a motion as the motion side of a pair. Alone and unblended it acts as Load LoRA at strength 1.",
+            search_aliases=["dualreal", "motion lora", "action lora", "load lora"],
+            inputs=[
+                io.Model.Input("model", tooltip="The video model that the LoRA was made for. It is only looked at, not changed."),
+                io.Combo.Input("lora", options=folder_paths.get_filename_list(LORAS), tooltip=LORA_TOOLTIP),
+            ],
+            outputs=[PairType.Output(display_name="pair", tooltip="A pair with a motion alone: Combine it with an identity.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, lora: str, model: None = None) -> str:
+        return _fingerprint(LORAS, lora)
+
+    @classmethod
+    def execute(cls, model: ModelPatcher, lora: str) -> io.NodeOutput:
+        return io.NodeOutput(import_lora(model, _file(LORAS, lora), cls.ROLE))
+
+
+class Combine(io.ComfyNode):
+    """One pair out of two."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DualRealCombine",
+            display_name="Combine",
+            category=CATEGORY,
+            description="Joins the identity of one pair and the motion of another. Sides that were trained together fuse better.",
+            search_aliases=["dualreal", "merge lora", "identity motion pair"],
+            inputs=[
+                PairType.Input("identity", tooltip="The pair whose identity is taken; a motion that it has is left out."),
+                PairType.Input("motion", tooltip="The pair whose motion is taken, made for the same model; an identity it has is left out."),
+            ],
+            outputs=[
+                PairType.Output(
+                    display_name="pair",
+                    tooltip="Both sides, each as strong as it was, without learned blend: wire a Fixed Blend or Schedule Blend to weigh them.",
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(cls, identity: TrainedPair, motion: TrainedPair) -> io.NodeOutput:
+        with torch.inference_mode(False):
+            pair = combine(identity.pair, motion.pair)
+        return io.NodeOutput(TrainedPair(pair.requires_grad_(False), combine_headers(identity.header, motion.header)))
+
+
+class SavePair(io.ComfyNode):
+    """A pair to models/dualreal."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DualRealSavePair",
+            display_name="Save Pair",
+            category=CATEGORY,
+            description="Writes a pair to models/dualreal, where Load Pair finds it. Existing files are never overwritten.",
+            search_aliases=["dualreal", "save adapter", "export pair"],
+            is_output_node=True,
+            inputs=[
+                PairType.Input("pair", tooltip="The pair to keep, with all that is known of its training."),
+                io.String.Input(
+                    "filename_prefix",
+                    default="pair",
+                    tooltip=(
+                        "Beginning of the file name in models/dualreal, a number follows: 'pair' gives pair_00001_.safetensors. It may name a "
+                        "subfolder, as in 'cats/playful'; %year%, %month%, %day%, %hour%, %minute% and %second% are filled in."
+                    ),
+                ),
+                io.String.Input(
+                    "consent",
+                    default="",
+                    multiline=True,
+                    optional=True,
+                    tooltip=(
+                        "A note kept in the file: who agreed to the use of the photos and clips, and for what. It is added to notes that "
+                        "the pair already carries."
+                    ),
+                ),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, pair: TrainedPair, filename_prefix: str, consent: str = "") -> io.NodeOutput:
+        path, name = _new_file(filename_prefix)
+        notes = [note for note in (pair.header.get("consent"), consent.strip()) if note]
+        header = {**pair.header, "consent": "\n".join(dict.fromkeys(notes))} if notes else pair.header
+        save_pair(path, pair.pair, header)
+        return io.NodeOutput(ui=ui.PreviewText(f"Saved as {name} in models/{PAIRS}."))
+
+
+def _file(folder: str, name: str) -> Path:
+    """A file of a model folder by the name that lists show.
+
+    Raises:
+        InputError: there is none, or the name leads out of the folder.
+    """
+    path = folder_paths.get_full_path(folder, name) if name in folder_paths.get_filename_list(folder) else None
+    if path is None:
+        raise InputError(f"There is no {name!r} in models/{folder}: put the file there, or choose one from the list.")
+    return Path(path)
+
+
+def _fingerprint(folder: str, name: str) -> str:
+    """Changes when the file does."""
+    status = _file(folder, name).stat()
+    return f"{status.st_mtime_ns} {status.st_size}"
+
+
+def _new_file(prefix: str) -> tuple[Path, str]:
+    """A path in models/dualreal that is free, and how lists will name it.
+
+    Raises:
+        InputError: the prefix names no file, or leads out of the folder.
+    """
+    root = folder_paths.get_folder_paths(PAIRS)[0]
+    target = os.path.normpath(os.path.join(root, prefix.strip()))
+    if not prefix.strip() or prefix.rstrip().endswith(("/", "\\")) or not target.startswith(os.path.join(os.path.normpath(root), "")):
+        raise InputError(f"filename_prefix {prefix!r} names no file in models/{PAIRS}: give a name such as 'pair' or 'cats/playful'.")
+    try:
+        folder, stem, number, subfolder, _ = folder_paths.get_save_image_path(prefix.strip(), root)
+    except (OSError, ValueError) as error:
+        raise InputError(f"filename_prefix {prefix!r} cannot be used in models/{PAIRS} ({error}): give another name.") from error
+    while os.path.exists(path := os.path.join(folder, f"{stem}_{number:05}_.safetensors")):
+        number += 1
+    return Path(path), os.path.join(subfolder, os.path.basename(path))
+
+
+register_pair_folder()
+NODES: list[type[io.ComfyNode]] = [LoadPair, LoadIdentityLora, LoadMotionLora, Combine, SavePair]

@@ -1,0 +1,209 @@
+"""Apply StageBlender, the blends that can be wired to it, and the map of the weights it used."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import numpy as np
+import torch
+from comfy_api.input import CurveInput
+from comfy_api.latest import io, ui
+
+from ..dualreal_core.attach import default_blend
+from ..dualreal_core.blend import PLANS, BlendRecord, SharePlan
+from ..dualreal_core.errors import InputError
+from ..dualreal_core.pair import ROLES
+from ..dualreal_core.pictures.heat_map import blend_map
+from .patching import Dosage, applied_pairs, apply_pair
+from .types import CATEGORY, BlendType, PairType, TrainedPair
+
+CURVES = "curves"
+CURVE_POINTS = 33
+NEGATIVE_CHOICES = ("plain base", "adapted")
+
+
+class ApplyStageBlender(io.ComfyNode):
+    """Puts a pair on a MODEL."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DualRealApplyStageBlender",
+            display_name="Apply StageBlender",
+            category=CATEGORY,
+            description="Puts a pair on a model: its identity and motion act in every block, weighted per denoising stage and depth.",
+            search_aliases=["dualreal", "blend lora", "identity motion", "stage blender"],
+            inputs=[
+                io.Model.Input("model", tooltip="The video model that the pair was trained on."),
+                PairType.Input("pair", tooltip="An identity and a motion: from the Joint Trainer, Load Pair or Combine."),
+                io.Float.Input(
+                    "identity_strength", default=1.0, min=0.0, max=4.0, step=0.05,
+                    tooltip="Factor on the identity's weights, 0 to 4. 1 is as trained; 0 leaves the identity out.",
+                ),
+                io.Float.Input(
+                    "motion_strength", default=1.0, min=0.0, max=4.0, step=0.05,
+                    tooltip="Factor on the motion's weights, 0 to 4. 1 is as trained; 0 leaves the motion out.",
+                ),
+                io.Float.Input(
+                    "start_percent", default=0.0, min=0.0, max=1.0, step=0.01, advanced=True,
+                    tooltip="Where in denoising the pair begins to act, as a share from 0 (pure noise) to 1 (clean).",
+                ),
+                io.Float.Input(
+                    "end_percent", default=1.0, min=0.0, max=1.0, step=0.01, advanced=True,
+                    tooltip="Where in denoising the pair stops acting, as a share from 0 (pure noise) to 1 (clean).",
+                ),
+                io.Combo.Input(
+                    "negative", options=list(NEGATIVE_CHOICES), default=NEGATIVE_CHOICES[0], advanced=True,
+                    tooltip="What the negative prompt sees. 'plain base' guides away from the model without the pair, which strengthens "
+                    "what the pair has learnt; 'adapted' is the published way.",
+                ),
+                BlendType.Input(
+                    "blend", optional=True,
+                    tooltip="Fixed Blend or Schedule Blend. Without one, the pair's own learned StageBlender decides (or an even blend).",
+                ),
+                io.ClipVisionOutput.Input(
+                    "reference", optional=True,
+                    tooltip="Image embedding of the identity, for a pair whose motion was trained with references; ignored by others.",
+                ),
+            ],
+            outputs=[io.Model.Output(display_name="model", tooltip="The model with the pair at work. The input stays as it is.")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, model, pair: TrainedPair, identity_strength, motion_strength, start_percent, end_percent, negative, blend=None, reference=None
+    ) -> io.NodeOutput:
+        if start_percent >= end_percent:
+            raise InputError(f"start_percent {start_percent} is not below end_percent {end_percent}: the pair would never act.")
+        own = copy.deepcopy(pair.pair)
+        weights = default_blend(own) if blend is None else blend.blend(own.config)
+        dosage = Dosage((identity_strength, motion_strength), start_percent, end_percent, negative == NEGATIVE_CHOICES[1])
+        return io.NodeOutput(apply_pair(model, own, weights, dosage, _condition(own, reference)))
+
+
+class FixedBlend(io.ComfyNode):
+    """The same share at every step and in every block."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DualRealFixedBlend",
+            display_name="Fixed Blend",
+            category=CATEGORY,
+            description="Gives identity and motion the same shares at every step and in every block.",
+            inputs=[
+                io.Float.Input(
+                    "identity_share", default=0.5, min=0.0, max=1.0, step=0.01, display_mode=io.NumberDisplay.slider,
+                    tooltip="Share of the identity, 0 to 1; the rest is the motion's. 0.5 gives both the weight they were trained with.",
+                )
+            ],
+            outputs=[BlendType.Output(display_name="blend", tooltip="For Apply StageBlender.")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, identity_share: float) -> io.NodeOutput:
+        return io.NodeOutput(SharePlan((identity_share,)))
+
+
+class ScheduleBlend(io.ComfyNode):
+    """Shares that follow a curve over denoising and one over depth."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        even = [(0.0, 0.5), (1.0, 0.5)]
+        return io.Schema(
+            node_id="DualRealScheduleBlend",
+            display_name="Schedule Blend",
+            category=CATEGORY,
+            description="Draws the identity's share over denoising and over depth: a preset, or two curves.",
+            inputs=[
+                io.Combo.Input(
+                    "preset", options=[*PLANS, CURVES], default="paper trend",
+                    tooltip="'paper trend': the identity grows as denoising proceeds, the motion in the deepest blocks. 'curves' uses both "
+                    "curves below; every other preset leaves them aside.",
+                ),
+                io.Curve.Input(
+                    "stage_curve", default=even, optional=True, socketless=False,
+                    tooltip="Identity share (0 to 1, up) over denoising (0 noise to 1 clean, right). Used with the preset 'curves'.",
+                ),
+                io.Curve.Input(
+                    "depth_curve", default=even, optional=True, socketless=False,
+                    tooltip="Identity share (0 to 1, up) over depth (0 first to 1 last blocks, right); its distance from 0.5 is added to "
+                    "the stage curve's. Used with the preset 'curves'.",
+                ),
+            ],
+            outputs=[BlendType.Output(display_name="blend", tooltip="For Apply StageBlender.")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, preset: str, stage_curve=None, depth_curve=None) -> io.NodeOutput:
+        return io.NodeOutput(SharePlan(_shares(stage_curve), _shares(depth_curve)) if preset == CURVES else PLANS[preset])
+
+
+class BlendMap(io.ComfyNode):
+    """Shows the weights that were used."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DualRealBlendMap",
+            display_name="Blend Map",
+            category=CATEGORY,
+            description="The weights that were really used in the last sampling: denoising stage across, block groups down.",
+            not_idempotent=True,
+            is_output_node=True,
+            inputs=[
+                io.Model.Input("model", tooltip="The MODEL from Apply StageBlender, the one that went into the sampler."),
+                io.Latent.Input("latent", tooltip="The sampler's output: makes this node wait until sampling is done."),
+            ],
+            outputs=[
+                io.Image.Output(display_name="image", tooltip="Heat map of the identity's share."),
+                io.String.Output(
+                    display_name="data", tooltip="JSON: stages (0 to 1), and identity and motion weights as [stage][group]."
+                ),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, model, latent) -> io.NodeOutput:
+        applied = applied_pairs(model)
+        if not applied:
+            raise InputError("This model carries no pair: connect the MODEL output of Apply StageBlender.")
+        if not applied[-1].record.calls:
+            raise InputError("No sampling was recorded yet: connect the same MODEL to the sampler, and the sampler's LATENT here.")
+        record, scale = applied[-1].record, applied[-1].pair.config.scale
+        picture = blend_map(record.table(), scale, "Blend that was used")
+        image = torch.from_numpy(np.array(picture.convert("RGB"), dtype=np.float32) / 255)[None]
+        return io.NodeOutput(image, _as_json(record), ui=ui.PreviewImage(image, cls=cls))
+
+
+def _condition(pair, reference) -> torch.Tensor | None:
+    widths = {pair.config.identity_condition_dim, pair.config.motion_condition_dim} - {None}
+    if reference is None or not widths:
+        return None
+    embedding = reference.image_embeds[:1]
+    if {embedding.shape[-1]} != widths:
+        raise InputError(
+            f"The reference embedding is {embedding.shape[-1]} wide, and the pair was trained with {', '.join(map(str, widths))}: "
+            "load the CLIP vision model that was used in training."
+        )
+    return embedding
+
+
+def _shares(curve: object) -> tuple[float, ...]:
+    if curve is None:
+        return (0.5,)
+    values = CurveInput.from_raw(curve).to_lut(CURVE_POINTS)
+    return tuple(float(value) for value in np.clip(values, 0.0, 1.0))
+
+
+def _as_json(record: BlendRecord) -> str:
+    table = record.table()
+    stages = sorted({stage for stage in record.stages if stage is not None})
+    weights = {role: [[round(float(value), 5) for value in row] for row in table[..., index]] for index, role in enumerate(ROLES)}
+    return json.dumps({"stages": [round(stage, 5) for stage in stages], **weights})
+
+
+
+NODES: list[type[io.ComfyNode]] = [ApplyStageBlender, FixedBlend, ScheduleBlend, BlendMap]

@@ -1,0 +1,231 @@
+"""Evaluate: how much of an identity and of a motion is in videos, and how steady they are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import comfy.model_management
+import comfy.utils
+import numpy
+import torch
+from comfy_api.latest import Input, InputImpl, io, ui
+from PIL import Image
+
+from ..dualreal_core.errors import InputError
+from ..dualreal_core.metrics import (
+    MAX_FRAMES,
+    EncodedVideo,
+    Evaluation,
+    VideoScores,
+    evaluate_embeddings,
+    evaluate_toyworld,
+    patch_grid,
+    spread_indices,
+)
+from ..dualreal_core.pictures import score_table
+
+EMBEDDING, TOY_WORLD = "embedding", "toy world"
+MIN_REFERENCE_FRAMES = 9
+"""References of shorter videos keep so many frames: fewer do not tell motions apart."""
+BATCH = 8
+"""Frames that the image encoder sees at once; an interrupt waits no longer than one batch."""
+LAST = "of the last video in the list"
+
+
+class Evaluate(io.ComfyNode):
+    """Videos against identity and motion references."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DualRealEvaluate",
+            display_name="Evaluate",
+            category="DualReal",
+            description="Scores videos: likeness to an identity, likeness of movement to a motion, and temporal consistency.",
+            search_aliases=["score", "metrics", "CLIP-I", "compare videos", "benchmark"],
+            is_input_list=True,
+            inputs=[
+                io.Image.Input(
+                    "images",
+                    tooltip="Decoded frames, as VAE Decode gives them: each item of the list is one video. Several videos are compared.",
+                ),
+                io.Image.Input(
+                    "identity_references",
+                    tooltip="Images of the identity, one or more, of any size, as a list or a batch. Alpha is ignored.",
+                ),
+                io.Video.Input(
+                    "motion_references",
+                    tooltip=(
+                        "Clips of the motion, one or more; each is held against each video from first to last frame, and the scores are "
+                        "averaged. Long clips are thinned, evenly, to as many frames as the longest video has (at least "
+                        f"{MIN_REFERENCE_FRAMES}, at most {MAX_FRAMES})."
+                    ),
+                ),
+                io.Combo.Input(
+                    "metric",
+                    options=[EMBEDDING, TOY_WORLD],
+                    default=EMBEDDING,
+                    tooltip=(
+                        "embedding: for any video, through the wired clip_vision. toy world: exact scores for the embedded model's "
+                        "32x32 videos (also enlarged by a whole factor) and the references of Example Data; no model needed."
+                    ),
+                ),
+                io.ClipVision.Input(
+                    "clip_vision",
+                    optional=True,
+                    tooltip="Image encoder for the metric 'embedding', CLIP or DINOv2. Scores of different encoders do not compare.",
+                ),
+                io.String.Input(
+                    "names",
+                    optional=True,
+                    force_input=True,
+                    tooltip="Row labels, one per video in the same order; 'video 1' and so on where nothing is wired.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="table", tooltip="Picture of the scores, a row per video; the best of each column is bold."),
+                io.Float.Output(
+                    display_name="identity",
+                    tooltip=f"{LAST.capitalize()}: mean cosine of its frames with the identity references, -1 to 1, higher is more alike.",
+                ),
+                io.Float.Output(
+                    display_name="motion",
+                    tooltip=f"{LAST.capitalize()}: 1 the same movement, about 0 an unrelated one; 0 also for a single frame.",
+                ),
+                io.Float.Output(
+                    display_name="consistency",
+                    tooltip=f"{LAST.capitalize()}: mean cosine of consecutive frames, -1 to 1, higher is steadier; 0 for a single frame.",
+                ),
+                io.String.Output(
+                    display_name="data",
+                    tooltip="All scores as JSON, with the values of every frame, frame pair and reference; null where undefined.",
+                ),
+            ],
+            hidden=[io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def execute(cls, images, identity_references, motion_references, metric, clip_vision=None, names=None) -> io.NodeOutput:
+        videos = _checked("images", "video", images)
+        photos = _checked("identity_references", "image", identity_references)
+        num_frames = min(max(MIN_REFERENCE_FRAMES, *map(len, videos)), MAX_FRAMES)
+        clips = [_read_clip(index, clip, num_frames) for index, clip in enumerate(motion_references, start=1)]
+        if not clips or all(len(clip) == 1 for clip in clips):
+            raise InputError("motion_references holds no clip of two or more frames; wire at least one video of the motion.")
+        labels = _labels(names, len(videos))
+        if metric[0] == TOY_WORLD:
+            evaluation = evaluate_toyworld(videos, labels, photos, clips)
+        else:
+            moving = [_thin(video, MAX_FRAMES) for video in videos]
+            encoder = _Encoder(clip_vision, sum(map(len, videos + moving + photos + clips)), cls.hidden.unique_id)
+            encoded = [EncodedVideo(encoder.embed(video), encoder.tokens(frames)) for video, frames in zip(videos, moving, strict=True)]
+            identity = torch.cat([encoder.embed(photo) for photo in photos])
+            evaluation = evaluate_embeddings(encoded, labels, identity, [encoder.tokens(clip) for clip in clips])
+        table = _draw(evaluation, sum(map(len, photos)), len(clips))
+        last = evaluation.videos[-1]
+        data = json.dumps(evaluation.as_dict(), indent=1, allow_nan=False)
+        return io.NodeOutput(table, last.identity, last.motion or 0.0, last.consistency or 0.0, data, ui=ui.PreviewImage(table, cls=cls))
+
+
+class _Encoder:
+    """The wired CLIP_VISION, a batch at a time. Frames are (F, H, W, 3) in [0, 1]."""
+
+    def __init__(self, clip_vision: list | None, num_frames: int, node_id: str) -> None:
+        if not clip_vision or clip_vision[0] is None:
+            raise InputError("Metric 'embedding' needs an image encoder; wire Load CLIP Vision into clip_vision.")
+        self.model = clip_vision[0]
+        self.bar = comfy.utils.ProgressBar(num_frames, node_id=node_id)
+
+    def embed(self, frames: torch.Tensor) -> torch.Tensor:
+        """(F, D). Cropped at the centre, as CLIP itself was trained and its scores are published."""
+        embeddings = self._encode(frames, "image_embeds", is_cropped=True)
+        return embeddings.mean(1) if embeddings.ndim == 3 else embeddings  # the host gives no pooled one for SigLIP
+
+    def tokens(self, frames: torch.Tensor) -> torch.Tensor:
+        """(F, h, w, D). The whole frame, squeezed to a square: movement at its sides counts."""
+        tokens = self._encode(frames, "penultimate_hidden_states", is_cropped=False)
+        try:
+            return patch_grid(tokens)
+        except ValueError as problem:
+            raise InputError(
+                f"clip_vision gives {tokens.shape[1]} tokens, no square of patches; wire a CLIP or DINOv2 encoder."
+            ) from problem
+
+    def _encode(self, frames: torch.Tensor, name: str, is_cropped: bool) -> torch.Tensor:
+        parts = []
+        for batch in frames.split(BATCH):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            parts.append(self.model.encode_image(batch, crop=is_cropped)[name].float())
+            self.bar.update(len(batch))
+        encoded = torch.cat(parts)
+        if not encoded.isfinite().all():
+            raise InputError("clip_vision gives NaN for finite frames; load another image encoder or start ComfyUI with --fp32-text-enc.")
+        return encoded
+
+
+def _checked(name: str, noun: str, items: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """(F, H, W, 3) float each."""
+    if not items or any(not len(item) for item in items):
+        raise InputError(f"{name} holds {'an item without frames' if items else 'nothing'}; wire at least one {noun}.")
+    for index, item in enumerate(items, start=1):
+        broken = (~item.flatten(1).isfinite().all(1)).nonzero().flatten().tolist()
+        if broken:
+            raise InputError(
+                f"{name}: {noun} {index} holds NaN in frame {broken[0] + 1} of {len(item)}, so its sampling or decoding failed; "
+                "lower the strengths or decode in fp32."
+            )
+    return [_rgb(item) for item in items]
+
+
+def _read_clip(index: int, video: Input.Video, num_frames: int) -> torch.Tensor:
+    """(F, H, W, 3), F at most num_frames."""
+    source = video.get_stream_source() if isinstance(video, InputImpl.VideoFromFile) else None
+    name = f"motion_references: video {index}" + (f" ({Path(source).name})" if isinstance(source, str) else "")
+    try:
+        frames = video.get_components().images
+    except (OSError, ValueError, EOFError) as problem:  # the decoder's errors derive from these
+        raise InputError(f"{name} cannot be read ({' '.join(str(problem).split())}); replace the file or encode it anew.") from problem
+    if not len(frames):
+        raise InputError(f"{name} holds no frames; replace the file or encode it anew.")
+    frames = _rgb(_thin(frames, num_frames))
+    if not frames.isfinite().all():
+        raise InputError(f"{name} holds NaN; wire a clip whose frames are whole.")
+    return frames
+
+
+def _rgb(frames: torch.Tensor) -> torch.Tensor:
+    """(F, H, W, C) -> (F, H, W, 3): grey in three channels, no alpha."""
+    return frames[..., :3].expand(*frames.shape[:3], 3).float().cpu()
+
+
+def _thin(frames: torch.Tensor, num_frames: int) -> torch.Tensor:
+    return frames if len(frames) <= num_frames else frames[spread_indices(len(frames), num_frames)]
+
+
+def _labels(names: Sequence[str] | None, num_videos: int) -> list[str]:
+    if names and len(names) != num_videos:
+        raise InputError(f"names holds {len(names)} and images {num_videos}; give one name per video, or none.")
+    return [name.strip() or f"video {index}" for index, name in enumerate(names or [""] * num_videos, start=1)]
+
+
+def _draw(evaluation: Evaluation, num_photos: int, num_clips: int) -> torch.Tensor:
+    """(1, H, W, 3) in [0, 1]."""
+    rows = [
+        (video.name, _remark(video), {"identity": video.identity, "motion": video.motion, "consistency": video.consistency})
+        for video in evaluation.videos
+    ]
+    given = f"{num_photos} identity image{'s' * (num_photos > 1)}, {num_clips} motion clip{'s' * (num_clips > 1)}"
+    if evaluation.identity_target is not None:
+        given += f" ({evaluation.identity_target}, {evaluation.motion_target})"
+    table: Image.Image = score_table(rows, f"Evaluation: {evaluation.metric}", f"against {given}; 1 is best")
+    return torch.from_numpy(numpy.asarray(table).astype(numpy.float32) / 255)[None]
+
+
+def _remark(video: VideoScores) -> str:
+    nearest = ", ".join(name for name in (video.nearest_identity, video.nearest_motion) if name is not None)
+    return f"{video.num_frames} frame{'s' * (video.num_frames > 1)}" + (f"; most like {nearest}" if nearest else "")
+
+
+NODES: list[type[io.ComfyNode]] = [Evaluate]

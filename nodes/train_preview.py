@@ -1,0 +1,85 @@
+"""What the Joint Trainer shows while it works: progress with the time left, loss curves, a sample."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import torch
+from comfy.utils import ProgressBar
+from PIL import Image
+from server import PromptServer
+
+from ..dualreal_core.api import Training
+from ..dualreal_core.pictures.curves import loss_curves
+from ..dualreal_core.pictures.sheet import contact_sheet
+from ..dualreal_core.sampling import SamplingSettings, sample
+from ..dualreal_core.training.loop import StepDone
+from .host_base import HostBase, HostItem, HostText
+
+SAMPLE_STEPS = 8
+SAMPLE_SEED = 0
+TEXT_INTERVAL = 1.0
+PREVIEW_SIZE = 768
+
+
+class TrainingView:
+    """Reports steps to one node of the graph."""
+
+    def __init__(self, node_id: str, base: HostBase, total: int, every: int, note: str) -> None:
+        self.node_id, self.base, self.total, self.every, self.note = node_id, base, total, every, note
+        self.bar = ProgressBar(total, node_id=node_id)
+        self.begun: tuple[float, int] | None = None
+        self.last_text = 0.0
+        self.sample_text: HostText | None = None
+        self._say(note)
+
+    def prepare_sample(self, conditioning: Sequence[list], vae: Sequence[object], item: HostItem) -> None:
+        """Remembers what previews sample; without a prompt and a VAE they show loss curves alone."""
+        if conditioning and vae and self.every:
+            self.sample_text = self.base.conds(conditioning[0], item.latents)
+            self.vae, self.shape = vae[0], item.latents.shape
+
+    def show(self, done: StepDone, training: Training) -> None:
+        """Progress of every step; now and then the time left and a picture."""
+        now = time.monotonic()
+        if self.begun is None:
+            self.begun = now, done.step
+        is_due = self.every > 0 and (done.step % self.every == 0 or done.step == self.total)
+        picture = self._picture(training) if is_due else None
+        self.bar.update_absolute(done.step, self.total, ("JPEG", picture, PREVIEW_SIZE) if picture else None)
+        if now - self.last_text > TEXT_INTERVAL and done.step > self.begun[1]:
+            self.last_text = now
+            left = (now - self.begun[0]) / (done.step - self.begun[1]) * (self.total - done.step)
+            self._say(f"{self.note}\nStep {done.step} of {self.total}, {_duration(left)} left; {done.role} loss {done.loss:.4f}.")
+
+    def summary(self, losses: Sequence[float]) -> str:
+        """One line on the finished run."""
+        last = f", last loss {losses[-1]:.4f}" if losses else ""
+        return f"{self.note}\n{len(losses)} steps done{last}."
+
+    def _say(self, text: str) -> None:
+        PromptServer.instance.send_progress_text(text, self.node_id)
+
+    def _picture(self, training: Training) -> Image.Image:
+        curves = loss_curves(training.directory.losses(), f"Joint training, {self.total} steps")
+        if self.sample_text is None:
+            return curves
+        strip = contact_sheet([("sample", "", self._sample(training))])
+        strip = strip.resize((curves.width, round(strip.height * curves.width / strip.width)))
+        picture = Image.new("RGB", (curves.width, curves.height + strip.height), "white")
+        picture.paste(curves, (0, 0))
+        picture.paste(strip, (0, curves.height))
+        return picture
+
+    def _sample(self, training: Training) -> torch.Tensor:
+        """Frames (F, 3, H, W) in [-1, 1] of the half-trained pair, unguided: a sketch in a few steps."""
+        settings = SamplingSettings(self.shape[1], self.shape[2], self.shape[3], SAMPLE_STEPS, 1.0, SAMPLE_SEED)
+        latents = sample(self.base, [self.sample_text], self.sample_text, settings, training.attachment)
+        frames = self.vae.decode(self.base.patcher.model.process_latent_out(latents.cpu()))
+        return frames.reshape(-1, *frames.shape[-3:]).movedim(-1, 1).float() * 2 - 1
+
+
+def _duration(seconds: float) -> str:
+    minutes = round(seconds / 60)
+    return f"{round(seconds)} s" if seconds < 90 else f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"

@@ -1,0 +1,36 @@
+"""What our own wires carry, where no native type fits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from comfy_api.latest import io
+
+from ..dualreal_core.pair import AdapterPair
+from ..dualreal_core.recipes import Recipe
+
+CATEGORY = "DualReal"
+
+
+@dataclass(frozen=True)
+class TrainedPair:
+    """A pair and the header that its file has or would get."""
+
+    pair: AdapterPair
+    header: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainerSettings:
+    """How the Joint Trainer works: what decides the result, and what decides when it is saved and shown."""
+
+    recipe: Recipe
+    save_every: int
+    preview_every: int
+
+
+PairType = io.Custom("DUALREAL_PAIR")
+BlendType = io.Custom("DUALREAL_BLEND")
+SettingsType = io.Custom("DUALREAL_SETTINGS")
+LossMapType = io.Custom("LOSS_MAP")
