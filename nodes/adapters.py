@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import folder_paths
 import torch
@@ -28,7 +27,7 @@ LORA_TOOLTIP = (
 
 def register_pair_folder() -> None:
     """Makes models/dualreal a model folder of the host, beside those its configuration may name; nothing is created."""
-    own = os.path.join(folder_paths.models_dir, PAIRS)
+    own = str(Path(folder_paths.models_dir) / PAIRS)
     others = [path for path in folder_paths.folder_names_and_paths.get(PAIRS, ([], set()))[0] if path != own]
     folder_paths.folder_names_and_paths[PAIRS] = ([own, *others], PAIR_EXTENSIONS)
 
@@ -51,7 +50,7 @@ class LoadPair(io.ComfyNode):
                     tooltip="A file in models/dualreal: what Save Pair wrote (.safetensors), or the published implementation (.pth).",
                 )
             ],
-            outputs=[PairType.Output(display_name="pair", tooltip="The pair and its header, for Apply StageBlender, Combine or Save Pair.")],
+            outputs=[PairType.Output(display_name="pair", tooltip="The pair, for Apply StageBlender, Combine or Save Pair.")],
         )
 
     @classmethod
@@ -135,13 +134,13 @@ class Combine(io.ComfyNode):
             description="Joins the identity of one pair and the motion of another. Sides that were trained together fuse better.",
             search_aliases=["dualreal", "merge lora", "identity motion pair"],
             inputs=[
-                PairType.Input("identity", tooltip="The pair whose identity is taken; a motion that it has is left out."),
-                PairType.Input("motion", tooltip="The pair whose motion is taken, made for the same model; an identity it has is left out."),
+                PairType.Input("identity", tooltip="The pair whose identity is taken; its motion is left out."),
+                PairType.Input("motion", tooltip="The pair whose motion is taken, made for the same model; its identity is left out."),
             ],
             outputs=[
                 PairType.Output(
                     display_name="pair",
-                    tooltip="Both sides, each as strong as it was, without learned blend: wire a Fixed Blend or Schedule Blend to weigh them.",
+                    tooltip="Both sides, each as strong as it was, without a learned blend: weigh them with Fixed Blend or Schedule Blend.",
                 )
             ],
         )
@@ -171,8 +170,8 @@ class SavePair(io.ComfyNode):
                     "filename_prefix",
                     default="pair",
                     tooltip=(
-                        "Beginning of the file name in models/dualreal, a number follows: 'pair' gives pair_00001_.safetensors. It may name a "
-                        "subfolder, as in 'cats/playful'; %year%, %month%, %day%, %hour%, %minute% and %second% are filled in."
+                        "Beginning of the file name in models/dualreal; a number follows: 'pair' gives pair_00001_.safetensors. It may "
+                        "name a subfolder, as in 'cats/playful'; %year%, %month%, %day%, %hour%, %minute% and %second% are filled in."
                     ),
                 ),
                 io.String.Input(
@@ -221,17 +220,24 @@ def _new_file(prefix: str) -> tuple[Path, str]:
     Raises:
         InputError: the prefix names no file, or leads out of the folder.
     """
-    root = folder_paths.get_folder_paths(PAIRS)[0]
-    target = os.path.normpath(os.path.join(root, prefix.strip()))
-    if not prefix.strip() or prefix.rstrip().endswith(("/", "\\")) or not target.startswith(os.path.join(os.path.normpath(root), "")):
+    root = Path(folder_paths.get_folder_paths(PAIRS)[0])
+    wanted = PurePath(prefix.strip())
+    leaves = wanted.is_absolute() or ".." in wanted.parts
+    if leaves or not wanted.name or not prefix.isprintable() or prefix.strip().endswith(("/", "\\")):
         raise InputError(f"filename_prefix {prefix!r} names no file in models/{PAIRS}: give a name such as 'pair' or 'cats/playful'.")
     try:
-        folder, stem, number, subfolder, _ = folder_paths.get_save_image_path(prefix.strip(), root)
+        folder, stem, number, *_ = folder_paths.get_save_image_path(str(wanted), str(root))
+        path = _numbered(folder, stem, number)
+        while path.exists():
+            number += 1
+            path = _numbered(folder, stem, number)
     except (OSError, ValueError) as error:
         raise InputError(f"filename_prefix {prefix!r} cannot be used in models/{PAIRS} ({error}): give another name.") from error
-    while os.path.exists(path := os.path.join(folder, f"{stem}_{number:05}_.safetensors")):
-        number += 1
-    return Path(path), os.path.join(subfolder, os.path.basename(path))
+    return path, str(path.relative_to(root))
+
+
+def _numbered(folder: str, stem: str, number: int) -> Path:
+    return Path(folder) / f"{stem}_{number:05}_.safetensors"
 
 
 register_pair_folder()

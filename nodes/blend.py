@@ -76,7 +76,8 @@ class ApplyStageBlender(io.ComfyNode):
     ) -> io.NodeOutput:
         if start_percent >= end_percent:
             raise InputError(f"start_percent {start_percent} is not below end_percent {end_percent}: the pair would never act.")
-        own = copy.deepcopy(pair.pair)
+        with torch.inference_mode(False):  # so that a pair can also be trained on a model which has one
+            own = copy.deepcopy(pair.pair)
         weights = default_blend(own) if blend is None else blend.blend(own.config)
         dosage = Dosage((identity_strength, motion_strength), start_percent, end_percent, negative == NEGATIVE_CHOICES[1])
         return io.NodeOutput(apply_pair(model, own, weights, dosage, _condition(own, reference)))

@@ -19,7 +19,7 @@ from ..dualreal_core.errors import InputError
 from ..dualreal_core.families import family_of
 from ..dualreal_core.objective import FlowMatching, VPrediction
 from ..dualreal_core.pair import Role
-from .patching import reject_nan
+from .patching import call_options, reject_nan
 
 HostText = dict[str, object]
 """The host's conds of one sample, by name."""
@@ -68,7 +68,7 @@ class HostBase:
         outputs: list[torch.Tensor] = []
         keep = self.transformer.register_forward_hook(lambda module, args, output: outputs.append(output))
         try:
-            self.patcher.model.apply_model(latents, self._sigmas(timestep), transformer_options={}, **text)
+            self.patcher.model.apply_model(latents, self._sigmas(timestep), transformer_options=call_options(self.patcher), **text)
         finally:
             keep.remove()
         return outputs[0]

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
 
 import comfy.model_management
+import comfy.patcher_extension
+import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
@@ -134,6 +136,13 @@ def applied_pairs(model: ModelPatcher) -> tuple[AppliedPair, ...]:
     return model.get_attachment(KEY) or ()
 
 
+def call_options(patcher: ModelPatcher) -> dict:
+    """Options for a call of the model outside sampling, with the wrappers that other nodes put on the MODEL."""
+    options = comfy.utils.deepcopy_list_dict(patcher.model_options["transformer_options"])
+    comfy.patcher_extension.merge_nested_dicts(options.setdefault("wrappers", {}), patcher.wrappers, copy_dict1=False)
+    return options
+
+
 def diffusion_model(model: ModelPatcher) -> nn.Module:
     """The DiT of a MODEL.
 
@@ -171,8 +180,7 @@ def ready_to_train(model: ModelPatcher) -> Iterator[ModelPatcher]:
         if patcher.model.get_dtype_inference() == torch.float16:  # adapter gradients would underflow
             patcher.set_model_compute_dtype(torch.bfloat16)
         patcher.model.requires_grad_(False)
-        comfy.model_management.load_models_gpu([patcher], memory_required=1e20, force_full_load=True)
-        _leave_inference_mode(patcher.model)
+        load_to_train(patcher)
         was_in_training = comfy.model_management.in_training
         comfy.model_management.in_training = True
         patcher.pre_run()
@@ -182,6 +190,13 @@ def ready_to_train(model: ModelPatcher) -> Iterator[ModelPatcher]:
             comfy.model_management.in_training = was_in_training
             patcher.cleanup()
             comfy.model_management.unload_model_and_clones(patcher)
+
+
+def load_to_train(patcher: ModelPatcher) -> None:
+    """Loads a patcher of `ready_to_train` in full; again, where another model may have displaced it meanwhile."""
+    models = [patcher, *patcher.get_nested_additional_models()]
+    comfy.model_management.load_models_gpu(models, memory_required=1e20, force_full_load=True)
+    _leave_inference_mode(patcher.model)
 
 
 def _leave_inference_mode(model: nn.Module) -> None:

@@ -16,6 +16,7 @@ from ..dualreal_core.pictures.sheet import contact_sheet
 from ..dualreal_core.sampling import SamplingSettings, sample
 from ..dualreal_core.training.loop import StepDone
 from .host_base import HostBase, HostItem, HostText
+from .patching import load_to_train
 
 SAMPLE_STEPS = 8
 SAMPLE_SEED = 0
@@ -76,7 +77,9 @@ class TrainingView:
         """Frames (F, 3, H, W) in [-1, 1] of the half-trained pair, unguided: a sketch in a few steps."""
         settings = SamplingSettings(self.shape[1], self.shape[2], self.shape[3], SAMPLE_STEPS, 1.0, SAMPLE_SEED)
         latents = sample(self.base, [self.sample_text], self.sample_text, settings, training.attachment)
-        frames = self.vae.decode(self.base.patcher.model.process_latent_out(latents.cpu()))
+        with torch.no_grad():
+            frames = self.vae.decode(self.base.patcher.model.process_latent_out(latents.cpu()))
+        load_to_train(self.base.patcher)
         return frames.reshape(-1, *frames.shape[-3:]).movedim(-1, 1).float() * 2 - 1
 
 

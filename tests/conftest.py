@@ -1,6 +1,8 @@
-"""Tests import the helpers that lie beside them."""
+"""Tests import the modules that lie beside them; one ComfyUI server serves all folders that need one."""
 
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parent / "core"))
+sys.path[:0] = [str(Path(__file__).parent / folder) for folder in ("core", "comfyui", "canvas")]
+
+pytest_plugins = ["comfy_session"]

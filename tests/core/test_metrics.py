@@ -20,8 +20,8 @@ from dualreal_core.metrics import (
     patch_grid,
     spread_indices,
 )
-from dualreal_core.metrics.exact import sprite_consistency
-from dualreal_core.metrics.motion import STILLNESS, movement_tracks
+from dualreal_core.metrics.exact import sprite_consistency, to_cells
+from dualreal_core.metrics.motion import BANDWIDTH, STILLNESS, movement_tracks
 from dualreal_core.pictures import score_table
 from dualreal_core.pictures.table import shown_value
 from dualreal_core.pictures.typography import INK, ROLE_COLOURS
@@ -118,15 +118,19 @@ def test_tracks_follow_a_spot_exactly():
 
 
 def test_fidelity_in_closed_form():
-    right, fast = spot(list(range(3, 12))), spot([0, 2, 4, 6, 8, 10, 12, 14, 14])
+    right, left = spot(list(range(3, 12))), spot(list(range(11, 2, -1)))
+    fast, still = spot([0, 2, 4, 6, 8, 10, 12, 14, 14]), spot([7] * 9)
+    floor, right_energy, fast_energy = 8 * STILLNESS**2, 8 / GRID**2, 7 * 4 / GRID**2
+
+    def likeness(distance: float, energy: float) -> float:
+        return math.exp(-distance / (2 * (BANDWIDTH * energy + floor)))
+
     assert movement_fidelity(right, right) == close(1)
     assert movement_fidelity(right, spot(list(range(3, 12)), row=2, kind=3)) == close(1)
-    assert movement_fidelity(right, spot(list(range(11, 2, -1)))) == 0
-    floor, slow_energy, fast_energy = 8 * STILLNESS**2, 8 / GRID**2, 7 * 4 / GRID**2
-    assert movement_fidelity(right, spot([7] * 9)) == close(floor / (slow_energy + floor))
-    product = 2 * 7 * 2 / GRID**2
-    assert movement_fidelity(right, fast) == close((product + floor) / (slow_energy + fast_energy + floor))
-    assert movement_fidelity(spot([7] * 9), spot([3] * 4, kind=2)) == 1
+    assert movement_fidelity(right, left) == close(likeness(4 * right_energy, right_energy))
+    assert movement_fidelity(right, still) == close(likeness(right_energy, right_energy / 2))
+    assert movement_fidelity(right, fast) == close(likeness(8 / GRID**2, (right_energy + fast_energy) / 2))
+    assert movement_fidelity(still, spot([3] * 4, kind=2)) == 1
     assert movement_fidelity(spot([7]), right) is None
 
 
@@ -145,13 +149,24 @@ def test_fidelity_is_blind_to_texture():
             assert fidelity > 0.9 if name == other else fidelity < 0.1, (name, other, fidelity)
 
 
+def test_fidelity_of_a_moving_camera():
+    def pan(seed: int, dx: int, dy: int) -> torch.Tensor:
+        scene = texture(seed, 128)
+        return encode(torch.stack([scene[32 + dy * k : 96 + dy * k, 32 + dx * k : 96 + dx * k] for k in range(9)]))
+
+    ways = [(3, 0), (-3, 0), (0, 3), (0, 0)]
+    table = torch.tensor([[movement_fidelity(pan(1, *way), pan(2, *other)) for other in ways] for way in ways])
+    assert table.diag().min() > 0.9
+    assert table[~torch.eye(4, dtype=torch.bool)].max() < 0.2
+
+
 def test_fidelity_tells_motions_of_the_toy_world_apart():
     names = ["zigzag", "figure-eight", "spiral", "box", "hook", "swoop"]
     videos = [[encode(clip.frames / 255, patch=2) for clip in Trial("vex", name).clips()[:2]] for name in names]
     table = torch.tensor([[movement_fidelity(video, reference) for _, reference in videos] for video, _ in videos])
     assert (table.argmax(0) == torch.arange(len(names))).all()
-    assert table.diag().min() > 0.75
-    assert table[~torch.eye(len(names), dtype=torch.bool)].mean() < 0.35
+    assert table.diag().min() > 0.5
+    assert table[~torch.eye(len(names), dtype=torch.bool)].mean() < 0.1
 
 
 def test_evaluation_of_embeddings():
@@ -160,8 +175,9 @@ def test_evaluation_of_embeddings():
     one_frame = EncodedVideo(torch.tensor([[1.0, 0.0]]), right[:1])
     evaluation = evaluate_embeddings([video, one_frame], ["a", "b"], torch.tensor([[1.0, 0.0]]), [right, left])
     first, second = evaluation.videos
-    assert (first.identity, first.motion, first.consistency) == (close(0.5), close(0.5), close(0.0))
-    assert first.motion_per_reference == [close(1), 0]
+    assert (first.identity, first.consistency) == (close(0.5), close(0.0))
+    assert first.motion_per_reference == [close(1), pytest.approx(0, abs=1e-3)]
+    assert first.motion == close(sum(first.motion_per_reference) / 2)
     assert (second.identity, second.motion, second.consistency) == (close(1), None, None)
     plain = json.loads(json.dumps(evaluation.as_dict(), allow_nan=False))
     assert plain["videos"][1]["motion"] is None
@@ -213,6 +229,24 @@ def test_exact_scores_of_enlarged_pictures(trial):
     plain = evaluate_toyworld(trial["videos"], ["a", "b"], trial["identity"][:2], trial["motions"])
     large = evaluate_toyworld(enlarge(trial["videos"], 7), ["a", "b"], enlarge(trial["identity"][:2], 2), enlarge(trial["motions"], 3))
     assert large == plain
+
+
+def test_lossy_pictures_are_brought_back_and_smoothed_ones_refused(trial):
+    clip = trial["videos"][0]
+    large = clip.repeat_interleave(4, 1).repeat_interleave(4, 2)
+    lossy = (large + 0.02 * torch.randn(large.shape, generator=torch.Generator().manual_seed(0))).clamp(0, 1)
+    assert (to_cells(lossy, "it", [32]) - to_cells(clip, "it", [32])).abs().max() < 0.3
+    for mode in ("bilinear", "bicubic"):
+        smooth = torch.nn.functional.interpolate(clip.movedim(-1, 1), scale_factor=4, mode=mode).movedim(1, -1)
+        with pytest.raises(InputError, match="it was enlarged with smoothing"):
+            to_cells(smooth, "it", [32])
+
+
+@pytest.mark.parametrize("cells", [32, 48])
+def test_cells_of_an_ambiguous_size_are_found(trial, cells):
+    picture = trial["identity"][0] if cells == 48 else trial["videos"][0]
+    large = picture.repeat_interleave(96 // cells, 1).repeat_interleave(96 // cells, 2)
+    assert torch.equal(to_cells(large, "it", [48, 32]), to_cells(picture, "it", [cells]))
 
 
 def changed(trial, **parts) -> dict[str, list[torch.Tensor]]:

@@ -1,0 +1,16 @@
+"""Private ComfyUI nodes of the tests: inputs of noise, and eyes on what a MODEL is really given. Never shipped."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from . import noise_inputs, noise_text_encoder, observation, pairs, raw_sampler, saving
+
+
+class BenchExtension(ComfyExtension):
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [*noise_inputs.NODES, *noise_text_encoder.NODES, *observation.NODES, *pairs.NODES, *raw_sampler.NODES, *saving.NODES]
+
+
+async def comfy_entrypoint() -> BenchExtension:
+    return BenchExtension()

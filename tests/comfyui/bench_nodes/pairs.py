@@ -1,0 +1,147 @@
+"""Pairs of noise for a MODEL, what a MODEL carries beside its weights, and gradients against finite differences."""
+
+from __future__ import annotations
+
+import json
+import sys
+from contextlib import nullcontext
+from types import ModuleType
+
+import torch
+from comfy_api.latest import io, ui
+
+EPSILONS = (1e-4, 1e-5, 1e-6)
+
+
+def of_pack(name: str) -> ModuleType:
+    """A module of the pack under test, which the host has loaded under a name made from its path."""
+    return next(module for key, module in sys.modules.items() if key.endswith(f"DualReal.{name}"))
+
+
+class BenchPair(io.ComfyNode):
+    """An untrained pair that fits a MODEL, or one of noise."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="BenchPair",
+            display_name="Bench Pair",
+            category="bench",
+            inputs=[
+                io.Model.Input("model"),
+                io.Combo.Input("kind", options=["lora", "bottleneck"]),
+                io.Float.Input("spread", default=0.1, min=0.0, max=10.0),
+                io.Int.Input("seed", default=0, min=0, max=2**31),
+                io.Boolean.Input("has_controller", default=True),
+            ],
+            outputs=[io.Custom("DUALREAL_PAIR").Output()],
+        )
+
+    @classmethod
+    def execute(cls, model: object, kind: str, spread: float, seed: int, has_controller: bool) -> io.NodeOutput:
+        sizes = {"identity_kind": kind, "motion_kind": kind, "rank": 4, "alpha": 4.0, "bottleneck_dim": 8, "scale": 2.0}
+        pair = of_pack("dualreal_core.pair").new_pair(model.model.diffusion_model, seed, **sizes, has_controller=has_controller)
+        generator = torch.Generator().manual_seed(seed)
+        for parameter in pair.parameters() if spread else ():
+            parameter.data = spread * torch.randn(parameter.shape, generator=generator)
+        return io.NodeOutput(of_pack("nodes.types").TrainedPair(pair.requires_grad_(False)))
+
+
+class BenchCarried(io.ComfyNode):
+    """Sizes, devices and dtypes of the models that the host loads along with a MODEL."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        inputs = [io.Model.Input("model"), io.AnyType.Input("after", optional=True)]
+        return io.Schema(node_id="BenchCarried", category="bench", is_output_node=True, inputs=inputs, outputs=[])
+
+    @classmethod
+    def execute(cls, model: object, after: object = None) -> io.NodeOutput:
+        carried = [
+            {"size": other.model_size(), "dtypes": sorted({str(weight.dtype) for weight in other.model.sides.parameters()})}
+            for other in model.get_nested_additional_models()
+        ]
+        return io.NodeOutput(ui=ui.PreviewText(json.dumps(carried)))
+
+
+class BenchGradients(io.ComfyNode):
+    """Relative errors of a pair's gradients along a random direction, in float64, against central differences."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="BenchGradients",
+            display_name="Bench Gradients",
+            category="bench",
+            is_output_node=True,
+            inputs=[
+                io.Model.Input("model"),
+                io.Latent.Input("latent"),
+                io.Conditioning.Input("conditioning"),
+                io.Combo.Input("kind", options=["lora", "bottleneck"]),
+            ],
+            outputs=[],
+        )
+
+    @classmethod
+    def execute(cls, model: object, latent: dict, conditioning: list, kind: str) -> io.NodeOutput:
+        with of_pack("nodes.patching").ready_to_train(model) as patcher:
+            make_double(patcher.model.diffusion_model)
+            base = of_pack("nodes.host_base").HostBase(patcher, None)
+            sizes = {"identity_kind": kind, "motion_kind": kind, "rank": 2, "alpha": 2.0, "bottleneck_dim": 4, "scale": 2.0}
+            pair = of_pack("dualreal_core.pair").new_pair(base.transformer, **sizes).double()
+            generator = torch.Generator().manual_seed(3)
+            for parameter in pair.parameters():
+                parameter.data = 0.1 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            directions = [torch.randn(weight.shape, generator=generator, dtype=torch.float64) for weight in pair.parameters()]
+            errors = {}
+            with of_pack("dualreal_core.attach").Attachment(base.transformer, pair) as attachment:
+                text = base.conds(conditioning, latent["samples"][0].clone())
+                clean, timestep = latent["samples"].clone().double(), base.objective.draw(1, generator)
+
+                def loss() -> torch.Tensor:
+                    return base.predict(clean, timestep, base.batch_texts([text])).square().mean()
+
+                measured = [slope_of(loss, pair, directions, epsilon) for epsilon in EPSILONS]
+                for name, slope in (("plain", False), ("checkpointed", True)):
+                    exact = gradient_along(loss, base, attachment, directions, is_checkpointed=slope)
+                    errors[name] = min(abs(value - exact) / abs(exact) for value in measured)
+        return io.NodeOutput(ui=ui.PreviewText(json.dumps(errors)))
+
+
+def make_double(dit: torch.nn.Module) -> None:
+    """The whole DiT in float64, but for Wan's patch embedding, whose input the host casts to float32."""
+    dit.double()
+    dit.dtype = torch.float64
+    for module in dit.modules():
+        if isinstance(getattr(module, "dtype", None), torch.dtype):
+            module.dtype = torch.float64
+    if hasattr(dit, "patch_embedding"):
+        dit.patch_embedding.float()
+
+
+def gradient_along(loss: object, base: object, attachment: object, directions: list[torch.Tensor], is_checkpointed: bool) -> float:
+    checkpointing = of_pack("dualreal_core.training.checkpointing")
+    attachment.pair.zero_grad(set_to_none=True)
+    rerun = checkpointing.checkpointed(base.transformer, attachment) if is_checkpointed else nullcontext()
+    with checkpointing.safe_saving(base.family), rerun:
+        loss().backward()
+    gradients = [parameter.grad for parameter in attachment.pair.parameters()]
+    return sum(float((gradient * direction).sum()) for gradient, direction in zip(gradients, directions, strict=True))
+
+
+@torch.no_grad()
+def slope_of(loss: object, pair: torch.nn.Module, directions: list[torch.Tensor], epsilon: float) -> float:
+    """Central difference along the directions; the pair is as before afterwards."""
+    kept = [parameter.clone() for parameter in pair.parameters()]
+    values = []
+    for sign in (1, -1):
+        for parameter, weight, direction in zip(pair.parameters(), kept, directions, strict=True):
+            parameter.copy_(weight + sign * epsilon * direction)
+        values.append(float(loss()))
+    for parameter, weight in zip(pair.parameters(), kept, strict=True):
+        parameter.copy_(weight)
+    return (values[0] - values[1]) / (2 * epsilon)
+
+
+NODES: list[type[io.ComfyNode]] = [BenchPair, BenchCarried, BenchGradients]

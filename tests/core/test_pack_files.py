@@ -1,0 +1,271 @@
+"""What lies beside the nodes says what the nodes say: help pages, labels in both languages, installation files.
+
+The schemas are read from the source of `nodes/` without ComfyUI: each file runs with its imports of the host replaced by
+objects that remember how they are called. `python tests/core/test_pack_files.py` writes the English labels anew.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import sys
+from collections.abc import Iterator
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[2]
+LANGUAGES = ("en", "ja")
+HOST_ONLY = {"comfy", "comfy_api", "folder_paths", "server"}
+NO_MARKUP = re.compile(r"[{}@|]")
+"""The page's translator reads these as markup of its own."""
+SILENT = {"DualRealFixedBlend", "DualRealScheduleBlend"}
+"""Nodes that never complain."""
+HEAVY = {"diffusers", "peft", "imageio-ffmpeg", "imageio_ffmpeg", "matplotlib", "bitsandbytes", "prodigyopt"}
+
+
+class Recorded:
+    """Anything of the host: every attribute and every call of it is another one, which remembers the call."""
+
+    def __init__(self, path: str, args: tuple = (), kwargs: dict | None = None) -> None:
+        self.path, self.args, self.kwargs = path, args, kwargs or {}
+
+    def __getattr__(self, name: str) -> Recorded:
+        return Recorded(f"{self.path}.{name}")
+
+    def __call__(self, *args: object, **kwargs: object) -> Recorded:
+        return Recorded(self.path, args, kwargs)
+
+    def __iter__(self) -> Iterator[object]:
+        return iter(())
+
+    def __mro_entries__(self, bases: tuple) -> tuple:
+        return ()
+
+    @property
+    def name(self) -> str:
+        """Id of an input, label of an output."""
+        return self.kwargs.get("display_name") or self.args[0] if self.path.endswith(".Output") else self.args[0]
+
+    @property
+    def tooltip(self) -> str | None:
+        return self.kwargs.get("tooltip")
+
+
+@cache
+def namespace(stem: str) -> dict:
+    """What a file of `nodes/` defines; modules of the core are the real ones."""
+    tree = ast.parse((ROOT / "nodes" / f"{stem}.py").read_text(encoding="utf-8"))
+    names: dict = {"__name__": f"pack_schema_{stem}"}
+    kept = []
+    for statement in tree.body:
+        if isinstance(statement, ast.ImportFrom) and statement.module != "__future__":
+            names.update(_imported(statement))
+        elif isinstance(statement, ast.Import):
+            names.update(_plain_import(alias) for alias in statement.names)
+        elif not isinstance(statement, ast.Expr):
+            kept.append(statement)
+    exec(compile(ast.Module(kept, tree.type_ignores), f"nodes/{stem}.py", "exec"), names)
+    return names
+
+
+def _imported(statement: ast.ImportFrom) -> dict:
+    is_core = statement.level == 2 and statement.module.startswith("dualreal_core")
+    is_types = statement.level == 1 and statement.module == "types"
+    found = {}
+    for alias in statement.names:
+        if is_core:
+            value = getattr(import_module(statement.module), alias.name)
+        else:
+            value = namespace("types")[alias.name] if is_types else Recorded(alias.name)
+        found[alias.asname or alias.name] = value
+    return found
+
+
+def _plain_import(alias: ast.alias) -> tuple[str, object]:
+    top = alias.name.partition(".")[0]
+    return alias.asname or top, Recorded(top) if top in HOST_ONLY else import_module(alias.name if alias.asname else top)
+
+
+@cache
+def schemas() -> dict[str, dict]:
+    """Arguments of every node's `io.Schema`, by node id."""
+    found = {}
+    for path in sorted((ROOT / "nodes").glob("*.py")):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in (node for node in tree.body if isinstance(node, ast.ClassDef)):
+            if any(isinstance(part, ast.FunctionDef) and part.name == "define_schema" for part in node.body):
+                schema = namespace(path.stem)[node.name].define_schema().kwargs
+                found[schema["node_id"]] = {"inputs": [], "outputs": [], **schema}
+    return found
+
+
+def english(schema: dict) -> dict:
+    """The English labels of a node, as its source has them."""
+    outputs = {str(index): {"name": output.name, "tooltip": output.tooltip} for index, output in enumerate(schema["outputs"])}
+    return {
+        "display_name": schema["display_name"],
+        "description": schema["description"],
+        **({"inputs": {part.name: {"name": part.name, "tooltip": part.tooltip} for part in schema["inputs"]}} if schema["inputs"] else {}),
+        **({"outputs": outputs} if outputs else {}),
+    }
+
+
+def labels(language: str) -> dict:
+    return json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8"))
+
+
+def page(node_id: str, language: str) -> Path:
+    """Where ComfyUI's page looks: the language's own file, else the one without language."""
+    docs = ROOT / "web" / "docs"
+    return docs / f"{node_id}.md" if language == "en" else docs / node_id / f"{language}.md"
+
+
+@cache
+def messages() -> list[re.Pattern]:
+    """Every text in the source, with its variable parts open."""
+    patterns = []
+    for folder in ("nodes", "dualreal_core"):
+        for path in (ROOT / folder).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+                if isinstance(node, ast.JoinedStr):
+                    parts = [re.escape(part.value) if isinstance(part, ast.Constant) else "(.+)" for part in node.values]
+                    patterns.append("".join(parts))
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    patterns.append(re.escape(node.value))
+    return [re.compile(pattern) for pattern in set(patterns) if len(re.sub(r"\(\.\+\)", "", pattern)) > 12]
+
+
+NODE_IDS = sorted(schemas())
+
+
+def test_all_nodes_are_found():
+    listed = [name for path in (ROOT / "nodes").glob("*.py") for name in _listed_nodes(path)]
+    assert len(NODE_IDS) == len(listed) > 0
+    assert all(node_id.startswith("DualReal") for node_id in NODE_IDS)
+
+
+def _listed_nodes(path: Path) -> list[str]:
+    """Names in a file's own list NODES."""
+    for statement in ast.parse(path.read_text(encoding="utf-8")).body:
+        if isinstance(statement, ast.AnnAssign) and statement.target.id == "NODES" and isinstance(statement.value, ast.List):
+            return [element.id for element in statement.value.elts if isinstance(element, ast.Name)]
+    return []
+
+
+@pytest.mark.parametrize("node_id", NODE_IDS)
+def test_everything_in_the_source_is_explained(node_id: str):
+    schema = schemas()[node_id]
+    assert schema["description"] and schema["category"] == "DualReal"
+    for part in [*schema["inputs"], *schema["outputs"]]:
+        assert part.tooltip, f"{part.name} has no tooltip"
+        assert len(part.tooltip) > 10 and part.tooltip.endswith("."), f"{part.name}: {part.tooltip!r}"
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_labels_are_of_exactly_these_nodes(language: str):
+    assert sorted(labels(language)) == NODE_IDS
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("node_id", NODE_IDS)
+def test_labels_cover_inputs_and_outputs(node_id: str, language: str):
+    own, wanted = labels(language)[node_id], english(schemas()[node_id])
+    assert _shape(own) == _shape(wanted)
+    for text in _texts(own):
+        assert text.strip() == text != ""
+        assert not NO_MARKUP.search(text), text
+
+
+def _shape(entry: dict) -> dict:
+    return {key: _shape(value) if isinstance(value, dict) else str for key, value in entry.items()}
+
+
+def _texts(entry: dict) -> list[str]:
+    return [text for value in entry.values() for text in (_texts(value) if isinstance(value, dict) else [value])]
+
+
+@pytest.mark.parametrize("node_id", NODE_IDS)
+def test_english_labels_are_those_of_the_source(node_id: str):
+    cure = "run `python tests/core/test_pack_files.py`, and bring the Japanese up to date"
+    assert labels("en")[node_id] == english(schemas()[node_id]), cure
+
+
+@pytest.mark.parametrize("node_id", NODE_IDS)
+def test_japanese_labels_are_japanese(node_id: str):
+    own = labels("ja")[node_id]
+    tooltips = [part["tooltip"] for kind in ("inputs", "outputs") for part in own.get(kind, {}).values()]
+    for text in (own["description"], *tooltips):
+        assert re.search(r"[\u3040-\u30ff]", text), text
+
+
+def test_help_pages_are_of_exactly_these_nodes():
+    found = {path.relative_to(ROOT / "web" / "docs") for path in (ROOT / "web" / "docs").rglob("*") if path.is_file()}
+    assert found == {page(node_id, language).relative_to(ROOT / "web" / "docs") for node_id in NODE_IDS for language in LANGUAGES}
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("node_id", NODE_IDS)
+def test_help_page_names_every_input_and_output(node_id: str, language: str):
+    text, schema = page(node_id, language).read_text(encoding="utf-8"), schemas()[node_id]
+    assert text.startswith(f"# {labels(language)[node_id]['display_name']}\n")
+    rows = re.findall(r"^\| `([^`]+)`", text, re.MULTILINE)
+    assert rows == [part.name for part in [*schema["inputs"], *schema["outputs"]]]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("node_id", NODE_IDS)
+def test_help_page_quotes_real_messages(node_id: str, language: str):
+    text = page(node_id, language).read_text(encoding="utf-8")
+    quoted = re.findall(r"^- `([^`]+)`", text, re.MULTILINE)
+    assert quoted or node_id in SILENT
+    for message in quoted:
+        assert any(pattern.fullmatch(message) for pattern in messages()), f"no such text in the source: {message}"
+
+
+def test_both_languages_quote_the_same_messages():
+    for node_id in NODE_IDS:
+        quotes = [re.findall(r"^- `([^`]+)`", page(node_id, language).read_text(encoding="utf-8"), re.MULTILINE) for language in LANGUAGES]
+        assert quotes[0] == quotes[1], node_id
+
+
+def test_requirements_add_nothing_to_a_stock_host():
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    required = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+    assert not [line for line in required if re.search(r"[<>=~!]=|@", line)], "nothing may be pinned"
+    assert not HEAVY & {re.split(r"[\s;\[]", line)[0].lower() for line in required}
+
+
+def test_registry_entry():
+    entry = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["comfy"]
+    assert entry["DisplayName"] and entry["requires-comfyui"].startswith(">=")
+    assert "web" not in entry, "a web folder named there is served under the project's name, where the page does not look for help"
+
+
+def test_package_leaves_out_what_runs_only_here():
+    ignored = (ROOT / ".comfyignore").read_text(encoding="utf-8").split()
+    assert {"tests/", "benchmarks/", "scripts/"} <= set(ignored)
+    needed = {"nodes/", "dualreal_core/", "locales/", "web/", "workflows/", "__init__.py", "pyproject.toml", "LICENSE"}
+    assert not needed & set(ignored)
+
+
+@pytest.mark.parametrize("guide", ["docs/comfyui.md", "docs/comfyui.ja.md"])
+def test_links_of_the_guide_lead_somewhere(guide: str):
+    text = (ROOT / guide).read_text(encoding="utf-8")
+    targets = [target for target in re.findall(r"\]\(([^)#]+)", text) if not target.startswith("http")]
+    assert targets
+    missing = [target for target in targets if not (ROOT / "docs" / target).exists()]
+    assert not missing
+
+
+if __name__ == "__main__":
+    texts = {node_id: english(schema) for node_id, schema in schemas().items()}
+    (ROOT / "locales" / "en" / "nodeDefs.json").write_text(json.dumps(texts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

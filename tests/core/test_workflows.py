@@ -1,0 +1,225 @@
+"""Templates, their API twins and the blueprint as files: whole, in step with each other, and free of this machine."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import sys
+from itertools import combinations, pairwise
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+WORKFLOWS = ROOT / "workflows"
+NAMES = ["1_quick_start", "2_train_on_wan", "3_apply_a_pair", "4_blend_two_loras", "5_batch"]
+BLUEPRINTS = sorted((ROOT / "subgraphs").glob("*.json"))
+STOCK_NODES = {
+    "CLIPLoader", "CLIPTextEncode", "CreateList", "CreateVideo", "EmptyHunyuanLatentVideo", "ImageScale", "KSampler",
+    "LoadImageTextDataSetFromFolder", "LoadVideoTextDataSetFromFolder", "LossGraphNode", "MarkdownNote", "PreviewImage", "PrimitiveInt",
+    "PrimitiveString", "SaveImage", "SaveVideo", "UNETLoader", "VAEDecode", "VAELoader",
+}  # fmt: skip
+CONTROLS = ("fixed", "randomize", "increment", "decrement")
+NODE_ID = re.compile(r'node_id="(\w+)"')
+MACHINE_PATH = re.compile(r'"(?:/|~|[A-Za-z]:\\\\)|/(?:home|root|work|tmp|Users)/')
+TITLE_HEIGHT = 30
+
+each_workflow = pytest.mark.parametrize("name", NAMES)
+each_blueprint = pytest.mark.parametrize("file", BLUEPRINTS, ids=lambda file: file.stem)
+
+
+def read(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def own_nodes() -> set[str]:
+    return {found for file in (ROOT / "nodes").glob("*.py") for found in NODE_ID.findall(file.read_text(encoding="utf-8"))}
+
+
+def widget_values(node: dict) -> dict[str, object]:
+    """Name to value; the page keeps what becomes of a seed right behind it, without a name."""
+    values = list(node["widgets_values"])
+    found = {}
+    for entry in node["inputs"]:
+        if "widget" in entry:
+            found[entry["name"]] = values.pop(0)
+            if entry["type"] == "INT" and values and values[0] in CONTROLS:
+                values.pop(0)
+    assert values == [], f"node {node['id']} ({node['type']}) has more values than widgets"
+    return found
+
+
+def as_api(canvas: dict) -> dict[str, dict]:
+    """What the page makes of a canvas file when Run is pressed."""
+    links = {link[0]: link for link in canvas["links"]}
+    graph = {}
+    for node in canvas["nodes"]:
+        if node["type"] == "MarkdownNote":
+            continue
+        wires = {entry["name"]: links[entry["link"]] for entry in node["inputs"] if entry["link"] is not None}
+        inputs = widget_values(node) | {name: [str(link[1]), link[2]] for name, link in wires.items()}
+        graph[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
+    return graph
+
+
+def check_links(nodes: list[dict], links: list[list]) -> None:
+    """Both ends of every link know it, and nobody knows another."""
+    by_id = {node["id"]: node for node in nodes}
+    for number, origin, origin_slot, target, target_slot, kind in links:
+        if origin in by_id:
+            output = by_id[origin]["outputs"][origin_slot]
+            assert number in output["links"] and output["type"] == kind
+        if target in by_id:
+            assert by_id[target]["inputs"][target_slot]["link"] == number
+    known = [entry["link"] for node in nodes for entry in node["inputs"] if entry["link"] is not None]
+    known += [number for node in nodes for entry in node["outputs"] for number in entry["links"] or []]
+    assert set(known) <= {link[0] for link in links}
+
+
+def test_the_folder_holds_these_templates_and_no_other() -> None:
+    assert sorted(file.stem for file in WORKFLOWS.glob("*.json")) == NAMES
+    assert sorted(file.stem for file in (WORKFLOWS / "api").glob("*.json")) == NAMES
+    assert len(BLUEPRINTS) == 1
+
+
+@each_workflow
+def test_canvas_file_and_api_twin_are_one_graph(name: str) -> None:
+    twin = read(WORKFLOWS / "api" / f"{name}.json")
+    without_titles = {key: {"class_type": node["class_type"], "inputs": node["inputs"]} for key, node in twin.items()}
+    assert as_api(read(WORKFLOWS / f"{name}.json")) == without_titles
+
+
+@each_workflow
+def test_titles_agree(name: str) -> None:
+    twin = read(WORKFLOWS / "api" / f"{name}.json")
+    for node in read(WORKFLOWS / f"{name}.json")["nodes"]:
+        if "title" in node:
+            assert twin[str(node["id"])]["_meta"]["title"] == node["title"]
+
+
+@each_workflow
+def test_canvas_file_is_sound(name: str) -> None:
+    canvas = read(WORKFLOWS / f"{name}.json")
+    ids = [node["id"] for node in canvas["nodes"]]
+    assert len(set(ids)) == len(ids) and max(ids) == canvas["last_node_id"]
+    assert canvas["version"] == 0.4
+    check_links(canvas["nodes"], canvas["links"])
+    assert [node["type"] for node in canvas["nodes"]].count("MarkdownNote") == 1
+    assert canvas["groups"]
+
+
+@each_workflow
+def test_no_two_nodes_overlap(name: str) -> None:
+    boxes = [(node["id"], *node["pos"], *node["size"]) for node in read(WORKFLOWS / f"{name}.json")["nodes"]]
+    for (one, x, y, width, height), (other, x2, y2, width2, height2) in combinations(boxes, 2):
+        is_beside = x + width <= x2 or x2 + width2 <= x
+        assert is_beside or y + height <= y2 - TITLE_HEIGHT or y2 + height2 <= y - TITLE_HEIGHT, f"nodes {one} and {other} overlap"
+
+
+@each_workflow
+def test_groups_hold_their_nodes_and_do_not_overlap(name: str) -> None:
+    canvas = read(WORKFLOWS / f"{name}.json")
+    spans = sorted((group["bounding"][0], group["bounding"][0] + group["bounding"][2]) for group in canvas["groups"])
+    assert all(end <= begin for (_, end), (begin, _) in pairwise(spans))
+    for node in canvas["nodes"]:
+        if node["type"] == "MarkdownNote":
+            continue
+        left, top = node["pos"][0], node["pos"][1] - TITLE_HEIGHT
+        right, bottom = left + node["size"][0], node["pos"][1] + node["size"][1]
+        inside = [b for b in (g["bounding"] for g in canvas["groups"]) if b[0] <= left and right <= b[0] + b[2]]
+        assert any(b[1] <= top and bottom <= b[1] + b[3] for b in inside), f"node {node['id']} is in no group"
+
+
+@each_workflow
+def test_every_node_is_known(name: str) -> None:
+    types = {node["type"] for node in read(WORKFLOWS / f"{name}.json")["nodes"]}
+    assert types - own_nodes() <= STOCK_NODES
+    assert any(kind.startswith("DualReal") for kind in types)
+
+
+@pytest.mark.parametrize("file", [*WORKFLOWS.rglob("*.json"), *BLUEPRINTS], ids=lambda file: f"{file.parent.name}-{file.stem}")
+def test_no_path_of_a_machine(file: Path) -> None:
+    assert not MACHINE_PATH.findall(file.read_text(encoding="utf-8"))
+
+
+@each_workflow
+def test_thumbnail(name: str) -> None:
+    with Image.open(WORKFLOWS / f"{name}.jpg") as picture:
+        assert picture.format == "JPEG" and picture.width == 512
+
+
+@each_blueprint
+def test_blueprint_is_sound(file: Path) -> None:
+    blueprint = read(file)
+    (outer,) = blueprint["nodes"]
+    (inner,) = blueprint["definitions"]["subgraphs"]
+    assert outer["type"] == inner["id"] and inner["name"] == file.stem
+    assert {node["type"] for node in inner["nodes"]} <= own_nodes()
+    keys = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
+    links = [[link[key] for key in keys] for link in inner["links"]]
+    check_links(inner["nodes"], links)
+    for side, end in (("inputs", "origin"), ("outputs", "target")):
+        assert [(port["name"], port["type"]) for port in inner[side]] == [(port["name"], port["type"]) for port in outer[side]]
+        for slot, port in enumerate(inner[side]):
+            place = (inner[f"{side[:-1]}Node"]["id"], slot)
+            wires = [link["id"] for link in inner["links"] if (link[f"{end}_id"], link[f"{end}_slot"]) == place]
+            assert port["linkIds"] == wires and wires
+    shown = {(str(node["id"]), name) for node in inner["nodes"] for name in widget_values(node)}
+    assert {tuple(proxy) for proxy in outer["properties"]["proxyWidgets"]} <= shown
+
+
+@pytest.fixture(scope="module")
+def batch() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("batch_client", WORKFLOWS / "api" / "batch.py")
+    module = importlib.util.module_from_spec(spec)
+    # Its dataclasses look their module up.
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_batch_changes_nodes_by_kind_and_title(batch: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "jobs.csv").write_text("identity,motion,prompt\ndogs/rex,dance,sks dog dancing\n", encoding="utf-8")
+    (entry,) = batch.read_list(tmp_path / "jobs.csv")
+    original = batch.read_graph(WORKFLOWS / "api" / "5_batch.json")
+    renumbered = {f"n{key}": node for key, node in original.items()}
+    filled = {node["_meta"]["title"]: node["inputs"] for node in batch.fill(renumbered, entry).values()}
+    assert filled["Photos of the identity"]["folder"] == "dogs/rex"
+    assert filled["Clips of the motion"]["folder"] == "dance"
+    assert filled["Prompt"]["text"] == "sks dog dancing"
+    assert filled["Negative prompt"]["text"] == ""
+    assert filled["Joint Trainer"]["name"] == "001 dogs-rex dance"
+    assert filled["Save Video"]["filename_prefix"] == "batch/fused/001 dogs-rex dance"
+    assert original == batch.read_graph(WORKFLOWS / "api" / "5_batch.json")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("empty.csv", "identity,motion,prompt\n", "holds no entries"),
+        ("gap.csv", "identity,motion,prompt\na,,c\n", "entry 1: motion is missing"),
+        ("columns.csv", "who,how\na,b\n", "identity, motion, prompt is missing"),
+        ("list.json", '{"identity": "a"}', "holds no entries"),
+        ("broken.json", "[", "cannot be read as JSON"),
+    ],
+)
+def test_batch_refuses_a_bad_list_in_one_sentence(batch: ModuleType, tmp_path: Path, name: str, content: str, said: str) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(batch.BatchError, match=re.escape(said)):
+        batch.read_list(tmp_path / name)
+
+
+def test_batch_refuses_a_canvas_file(batch: ModuleType) -> None:
+    with pytest.raises(batch.BatchError, match="not in API format"):
+        batch.read_graph(WORKFLOWS / "5_batch.json")
+
+
+def test_batch_without_a_server(batch: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    jobs = tmp_path / "jobs.json"
+    jobs.write_text(json.dumps([{"identity": "a", "motion": "b", "prompt": "c"}]), encoding="utf-8")
+    arguments = [str(WORKFLOWS / "api" / "5_batch.json"), str(jobs), "--server", "http://127.0.0.1:9", "--out", str(tmp_path / "out")]
+    assert batch.main(arguments) == 2
+    assert capsys.readouterr().err.startswith("There is no ComfyUI at http://127.0.0.1:9")
