@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -42,7 +43,7 @@ def _flow_plan(objective: FlowMatching, num_steps: int) -> list[tuple[float, tup
     even = [1 - index / num_steps for index in range(num_steps + 1)]
     sigmas = [objective.shift * sigma / (1 + (objective.shift - 1) * sigma) for sigma in even]
     return [
-        (sigma * objective.timestep_scale, (1.0, following - sigma)) for sigma, following in zip(sigmas[:-1], sigmas[1:], strict=True)
+        (sigma * objective.timestep_scale, (1.0, following - sigma)) for sigma, following in itertools.pairwise(sigmas)
     ]
 
 

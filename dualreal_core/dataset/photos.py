@@ -54,15 +54,16 @@ class Photo:
 
 @dataclass(frozen=True)
 class Thumbnail:
-    """hash: 64 bits, which cells of 8x8 are brighter than their mean; grey: (16, 16) in [0, 1]."""
+    """hash: 64 bits, which cells of 8x8 are brighter than their mean; colours: (16, 16, 3) in [0, 1]."""
 
     hash: int
-    grey: torch.Tensor
+    colours: torch.Tensor
 
     def is_near(self, other: Thumbnail) -> bool:
         if (self.hash ^ other.hash).bit_count() > MAX_HASH_DISTANCE:
             return False
-        return float((self.grey - other.grey).abs().mean()) < MAX_THUMBNAIL_DIFFERENCE
+        differences = (self.colours - other.colours).abs().mean((0, 1))  # (3,)
+        return float(differences.max()) < MAX_THUMBNAIL_DIFFERENCE
 
 
 def open_photo(path: Path) -> Photo:
@@ -85,7 +86,7 @@ def make_thumbnail(photo: Photo) -> Thumbnail:
     grey = photo.picture.convert("L")
     cells = numpy.asarray(grey.resize((8, 8), Image.Resampling.BOX), dtype=numpy.float64)
     bits = (cells > cells.mean()).flatten()
-    small = numpy.array(grey.resize((16, 16), Image.Resampling.BOX), dtype=numpy.float32) / 255
+    small = numpy.array(photo.picture.resize((16, 16), Image.Resampling.BOX), dtype=numpy.float32) / 255
     return Thumbnail(sum(1 << place for place, bit in enumerate(bits) if bit), torch.from_numpy(small))
 
 

@@ -1,0 +1,67 @@
+"""Plans drawn by hand, and the record of what was used."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny import TinyBase, fill, make_pair, model_inputs
+
+from dualreal_core.attach import Attachment
+from dualreal_core.blend import PLANS, BlendRecord, SharePlan
+
+
+@pytest.mark.parametrize(
+    ("plan", "stage", "depth", "share"),
+    [
+        (SharePlan(), 0.3, 0.9, 0.5),
+        (SharePlan((0.2, 0.8)), 0.0, 0.0, 0.2),
+        (SharePlan((0.2, 0.8)), 0.5, 0.0, 0.5),
+        (SharePlan((0.2, 0.8)), 1.0, 1.0, 0.8),
+        (SharePlan((0.5, 0.7, 0.5)), 0.25, 0.0, 0.6),
+        (SharePlan((0.2, 0.8), (0.5, 0.4)), 1.0, 1.0, 0.7),
+        (SharePlan((0.9,), (0.9,)), 0.5, 0.5, 1.0),
+        (SharePlan((0.2, 0.8)), 7.0, -1.0, 0.8),
+    ],
+)
+def test_share(plan, stage, depth, share):
+    assert plan.share(stage, depth) == pytest.approx(share)
+
+
+@pytest.mark.parametrize("values", [(), (0.5, 1.2), (-0.1,)])
+def test_shares_out_of_range_are_refused(values):
+    with pytest.raises(ValueError, match="shares from 0 to 1"):
+        SharePlan(values)
+    with pytest.raises(ValueError, match="shares from 0 to 1"):
+        SharePlan(depths=values)
+
+
+@pytest.mark.parametrize("name", PLANS)
+def test_planned_weights_reach_every_group(name):
+    base = TinyBase("wan", 5)
+    pair = fill(make_pair(base, num_groups=3, scale=2.0))
+    record = BlendRecord()
+    with Attachment(base.transformer, pair, PLANS[name].blend(pair.config)) as attachment, torch.no_grad():
+        attachment.record = record
+        for stage in (0.0, 0.5, 1.0):
+            attachment.stage = stage
+            base.predict(*model_inputs())
+    table = record.table()
+    expected = [[2 * PLANS[name].share(stage, group / 2) for group in range(3)] for stage in (0.0, 0.5, 1.0)]
+    torch.testing.assert_close(table[..., 0], torch.tensor(expected))
+    torch.testing.assert_close(table.sum(-1), torch.full((3, 3), 2.0))
+
+
+def test_the_papers_trend():
+    """Identity grows as denoising proceeds; in the deepest blocks the motion grows (paper, section 4.4)."""
+    plan = PLANS["paper trend"]
+    assert plan.share(1, 0.5) > plan.share(0, 0.5) and plan.share(0.5, 1) < plan.share(0.5, 0)
+
+
+def test_calls_at_one_stage_count_as_one_and_clear_forgets():
+    record = BlendRecord()
+    for stage, share in ((0.0, 0.2), (0.5, 0.4), (0.5, 0.6), (1.0, 0.8)):
+        record.add(torch.full((1, 2, 2), share), stage)
+    torch.testing.assert_close(record.table()[:, 0, 0], torch.tensor([0.2, 0.5, 0.8]))
+    record.clear()
+    record.add(torch.zeros(1, 2, 2))
+    assert record.table().shape == (1, 2, 2)
