@@ -219,6 +219,10 @@ def test_help_page_names_every_input_and_output(node_id: str, language: str):
     assert text.startswith(f"# {labels(language)[node_id]['display_name']}\n")
     rows = re.findall(r"^\| `([^`]+)`", text, re.MULTILINE)
     assert rows == [part.name for part in [*schema["inputs"], *schema["outputs"]]]
+    for part in schema["inputs"]:
+        if {"default", "min", "max"} <= set(part.kwargs):
+            shown = [f"{value:g}" if isinstance(value, float) else str(value) for value in map(part.kwargs.get, ("default", "min", "max"))]
+            assert re.search(rf"^\| `{part.name}`<br>.*<br>{re.escape('{} ({}–{})'.format(*shown))}", text, re.MULTILINE), part.name
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
