@@ -13,6 +13,7 @@ from torch.utils.hooks import RemovableHandle
 from .blend import Blend, BlendRecord, FixedBlend, LearnedBlend
 from .errors import InputError
 from .families import FamilyDescription, Site, family_of
+from .folding import FoldedSite, can_fold
 from .pair import ROLES, AdapterPair, Role, base_sizes, iterate_sides
 
 
@@ -163,6 +164,8 @@ def _keep_read(attachment: Attachment, writer: nn.Module, site: Site):
 
 
 def _add_updates(attachment: Attachment, group: int, adapters: dict[Role, nn.Module], site: Site):
+    folded = FoldedSite(adapters) if can_fold(adapters) else None
+
     def hook(module: nn.Module, args: tuple, kwargs: dict, output: torch.Tensor | tuple) -> torch.Tensor | tuple:
         weights = attachment._weights[:, group]  # (B, 2)
         streams = attachment._read.pop(module, None)
@@ -171,6 +174,9 @@ def _add_updates(attachment: Attachment, group: int, adapters: dict[Role, nn.Mod
         outputs = output if isinstance(output, tuple) else (output,)
         updated = list(outputs)
         for position, hidden in enumerate(streams):
+            if folded is not None and not torch.is_grad_enabled() and hidden.dtype == updated[position].dtype == _dtype(adapters):
+                updated[position] = folded.add_to(updated[position], hidden, weights, attachment.condition)
+                continue
             for role, adapter in adapters.items():
                 if attachment.strengths[role] == 0:
                     continue
@@ -180,6 +186,10 @@ def _add_updates(attachment: Attachment, group: int, adapters: dict[Role, nn.Mod
         return tuple(updated) if isinstance(output, tuple) else updated[0]
 
     return hook
+
+
+def _dtype(adapters: dict[Role, nn.Module]) -> torch.dtype:
+    return next(iter(adapters.values())).down.weight.dtype
 
 
 def _stream(args: tuple, kwargs: dict, name: str, position: int) -> torch.Tensor:

@@ -1,0 +1,60 @@
+"""Folded updates equal the sum of the adapters, follow their weights, and are not used where gradients are wanted."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny import CONDITION_DIM, TinyBase, condition, fill, make_pair, model_inputs
+
+from dualreal_core.attach import Attachment
+from dualreal_core.folding import can_fold
+from dualreal_core.pair import iterate_sides
+
+
+def outputs(base: TinyBase, pair, with_condition: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
+    """(folded, plain) outputs: the same call without and with gradients."""
+    with Attachment(base.transformer, pair) as attachment:
+        attachment.condition = condition() if with_condition else None
+        attachment.strengths = {"identity": 0.7, "motion": 1.3}
+        attachment.row_strengths = torch.tensor([1.0, 0.5])
+        with torch.no_grad():
+            folded = base.predict(*model_inputs())
+        plain = base.predict(*model_inputs()).detach()
+    return folded, plain
+
+
+@pytest.mark.parametrize("with_condition", [False, True])
+@pytest.mark.parametrize("kind", ["lora", "bottleneck"])
+@pytest.mark.parametrize("family", ["wan", "cogvideox"])
+def test_folded_equals_plain(family, kind, with_condition):
+    base = TinyBase(family, 3)
+    for settings in ({}, {"identity_kind": "none", "has_controller": False}, {"identity_condition_dim": CONDITION_DIM}, {"alpha": 7.0}):
+        pair = fill(make_pair(base, kind, **settings))
+        folded, plain = outputs(base, pair, with_condition)
+        torch.testing.assert_close(folded, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_changed_weights_are_seen():
+    base = TinyBase("wan", 3)
+    pair = fill(make_pair(base, "lora"))
+    with Attachment(base.transformer, pair), torch.no_grad():
+        before = base.predict(*model_inputs())
+        for *_, adapter in iterate_sides(pair):
+            adapter.up.weight.mul_(2)
+        after = base.predict(*model_inputs())
+    assert not torch.allclose(before, after)
+    folded, plain = outputs(base, pair)
+    torch.testing.assert_close(folded, plain, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("kinds", "expected"), [(("lora", "lora"), True), (("lora", "bottleneck"), False), (("bottleneck-skip", "bottleneck-skip"), False)]
+)
+def test_what_can_be_folded(kinds, expected):
+    base = TinyBase("wan", 3)
+    pair = make_pair(base, identity_kind=kinds[0], motion_kind=kinds[1])
+    places: dict = {}
+    for role, block, name, adapter in iterate_sides(pair):
+        places.setdefault((block, name), {})[role] = adapter
+    both = [adapters for adapters in places.values() if len(adapters) == 2]
+    assert all(can_fold(adapters) == expected for adapters in both) and (both or kinds[0] != kinds[1])
