@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -12,11 +13,6 @@ from .dataset import ViewSettings
 from .errors import InputError
 from .pair import PairConfig
 from .training.settings import TrainSettings
-
-if sys.version_info >= (3, 11):
-    import tomllib
-else:
-    import tomli as tomllib
 
 MOST_BLOCKS = 10_000
 """Stands for the base's number of blocks where a recipe is checked before the base is known."""
@@ -79,6 +75,8 @@ def read_recipe(path: Path, recipe: Recipe) -> Recipe:
     Raises:
         InputError: no such file, no TOML, an unknown table or key, or a value of the wrong type or out of range.
     """
+    # only the command line reads TOML, and Python before 3.11 needs a package for it
+    tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     try:
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:

@@ -27,7 +27,7 @@ LATENTS_TOOLTIP = "One latent per sample, (1, channels, {frames}, height, width)
 CONDITIONING_TOOLTIP = "The caption of each sample, in the order of the latents; every distinct caption is encoded once."
 REPORT_TOOLTIP = "What became of every {noun}: how many are used, at what size, what was rounded or skipped, and why."
 SIDE_TOOLTIP = (
-    "{side} to train at, in pixels, 0 to 8192; 0 follows the {noun} (or, at its aspect, the other side). {noun}s are scaled "
+    "{side} to train at, in pixels, 0 to 8192; 0 follows the {noun} (or, at its aspect, the other side). Each {noun} is scaled "
     "to cover it and cropped at the centre. Rounded down to what the VAE takes: 16 for Wan 2.1, HunyuanVideo and "
     "CogVideoX, 32 for LTX-Video and Wan 2.2."
 )

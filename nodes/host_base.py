@@ -131,7 +131,8 @@ class HostBase:
         for index, sample in enumerate(samples):
             cond = conditioning[index if len(conditioning) > 1 else 0]
             reject_nan(sample, f"The {role} latents")
-            digests.append(_digest([sample, cond[0][0], *masks[index : index + 1]]))
+            shown = [reference.image_embeds for reference in references[index : index + 1]]
+            digests.append(_digest([sample, cond[0][0], *masks[index : index + 1], *shown]))
             clean = self.patcher.model.process_latent_in(sample[None]).float()[0].cpu()
             items.append(
                 HostItem(

@@ -64,7 +64,7 @@ class TrainingSettings(io.ComfyNode):
                 io.Combo.Input("precision", options=list(PRECISIONS), default="as the model", advanced=True,
                     tooltip="Of the activations. Trained weights and optimizer state are always fp32."),
                 io.Boolean.Input("gradient_checkpointing", default=True, advanced=True,
-                    tooltip="Runs each block again for the backward pass: much less memory, about a third slower."),
+                    tooltip="Runs each block again for the backward pass: slower, in much less memory."),
                 io.Int.Input("save_every", default=100, min=1, max=100000, advanced=True,
                     tooltip="Steps between checkpoints. An interrupt saves one as well."),
                 io.Int.Input("preview_every", default=50, min=0, max=100000, advanced=True,

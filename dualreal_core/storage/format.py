@@ -56,7 +56,7 @@ def read_header(path: Path) -> Header:
     with _opened(path) as file:
         metadata = file.metadata() or {}
         if HEADER_KEY not in metadata:
-            raise InputError(f"{path} is no DualReal pair (it has no '{HEADER_KEY}' header): give a file that `dualreal train` wrote.")
+            raise InputError(f"{path} is no DualReal pair (it has no '{HEADER_KEY}' header): give a file that DualReal wrote.")
     try:
         header = json.loads(metadata[HEADER_KEY])
         version = int(header["format_version"])

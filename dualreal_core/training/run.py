@@ -80,7 +80,7 @@ class RunDirectory:
                 torch.save(state.state_dict(attachment.pair), temporary)
             except RuntimeError as error:  # torch reports a full disk as such
                 raise InputError(
-                    f"{self.checkpoint_file} could not be written completely (is the disk full?): free some space and --resume."
+                    f"{self.checkpoint_file} could not be written completely (is the disk full?): free some space, then resume the run."
                 ) from error
 
     def load(self, state: RunState, attachment: Attachment) -> None:
@@ -132,7 +132,7 @@ class RunDirectory:
             with file.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(record) + "\n")
         except OSError as error:
-            raise InputError(f"{file} could not be written ({os.strerror(error.errno or 0)}): free some space, then --resume.") from error
+            raise InputError(f"{file} could not be written ({os.strerror(error.errno or 0)}): free some space, then resume the run.") from error
 
 
 def run_training(
