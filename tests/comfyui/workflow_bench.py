@@ -30,6 +30,7 @@ SHORT = {
     "DualRealMotionDataset": {"frames": 9, "max_windows": 1},
     "EmptyHunyuanLatentVideo": {"length": 9},
 }
+STAND_INS = {"CLIPLoader": "BenchTextEncoder"}
 SIZED = ("DualRealIdentityDataset", "DualRealMotionDataset", "EmptyHunyuanLatentVideo")
 
 
@@ -62,14 +63,39 @@ def read_twin(name: str) -> dict[str, dict]:
 
 
 def shortened(graph: dict[str, dict]) -> dict[str, dict]:
-    """The same wires with few steps and small pictures; a CLIP of noise stands in for the text encoder nobody can load here."""
+    """An API graph with the same wires, few steps and small pictures; noise stands in for the text encoder nobody can load here."""
     short = {}
     for key, node in graph.items():
-        kind, inputs = node["class_type"], {**node["inputs"], **SHORT.get(node["class_type"], {})}
-        if kind in SIZED:
-            inputs |= {side: min(inputs[side], SIDE_LIMIT) for side in ("width", "height")}
-        short[key] = {**node, "class_type": "BenchTextEncoder" if kind == "CLIPLoader" else kind, "inputs": inputs}
+        kind = node["class_type"]
+        short[key] = {**node, "class_type": STAND_INS.get(kind, kind), "inputs": _short(kind, node["inputs"])}
     return short
+
+
+def shortened_canvas(canvas: dict) -> dict:
+    """The same for a canvas file."""
+    nodes = []
+    for node in canvas["nodes"]:
+        names = _widget_names(node)
+        values = dict(zip(names, node["widgets_values"], strict=True))
+        values |= {name: value for name, value in _short(node["type"], values).items() if name in values}
+        nodes.append({**node, "type": STAND_INS.get(node["type"], node["type"]), "widgets_values": [values[name] for name in names]})
+    return {**canvas, "nodes": nodes}
+
+
+def _short(kind: str, inputs: dict) -> dict:
+    smaller = {side: min(inputs[side], SIDE_LIMIT) for side in ("width", "height") if kind in SIZED}
+    return {**inputs, **SHORT.get(kind, {}), **smaller}
+
+
+def _widget_names(node: dict) -> list[str]:
+    """A name for each of a node's values; the page keeps what becomes of a seed right behind it, without a name."""
+    names: list[str] = []
+    for entry in node["inputs"]:
+        if "widget" in entry:
+            names.append(entry["name"])
+            if entry["type"] == "INT" and node["widgets_values"][len(names) :][:1] in (["fixed"], ["randomize"]):
+                names.append(f"{entry['name']} afterwards")
+    return names or [f"value {index}" for index in range(len(node["widgets_values"]))]
 
 
 def _lora(seed: int) -> dict[str, torch.Tensor]:
