@@ -16,7 +16,7 @@ from blueprint_format import Port, blueprint
 from canvas_format import COLUMN_WIDTH, Node, ObjectInfo, Output, Sheet
 
 ROOT = Path(__file__).resolve().parents[1]
-TALL, WIDE = 300, 460
+TALL, SQUARE, WIDE = 300, 420, 460
 
 Captioned = tuple[Output, Output]
 
@@ -217,7 +217,7 @@ def batch(sheet: Sheet) -> None:
     sheet.column()
     identity, motion = _datasets(sheet, base["vae"], base["clip"], photos, clips, TOY_IDENTITY, TOY_MOTION)
     sheet.group("Train", width=400)
-    trainer = _trainer(sheet, base["model"], identity, motion, TOY_SETTINGS | {"preview_every": 0}, "batch", extra_height=100)
+    trainer = _trainer(sheet, base["model"], identity, motion, TOY_SETTINGS | {"preview_every": 0}, "batch", extra_height=TALL)
     sheet.node("DualRealSavePair", pair=trainer["pair"], filename_prefix="batch/pair", consent="")
     sheet.group("Sample")
     applied = sheet.node("DualRealApplyStageBlender", model=base["model"], pair=trainer["pair"])
@@ -315,7 +315,7 @@ def _sample_wan(sheet: Sheet, applied: Node, clip: Output, vae: Output, prompt: 
 
 def _save_video(sheet: Sheet, images: Output, fps: float, prefix: str) -> None:
     video = sheet.node("CreateVideo", images=images, fps=fps)
-    sheet.node("SaveVideo", extra_height=TALL, video=video["VIDEO"], filename_prefix=prefix, format="auto", format__codec="auto")
+    sheet.node("SaveVideo", extra_height=SQUARE, video=video["VIDEO"], filename_prefix=prefix, format="auto", format__codec="auto")
 
 
 def _only(node: Node) -> Output:
