@@ -1,0 +1,90 @@
+"""Every template opens in the page, runs from it, and comes back out of the metadata of what it saved.
+
+It is opened as it is shipped; to run within seconds it is then opened again with few steps and small pictures, on tiny models.
+
+The stock_*.json graphs beside this file hold no node of the pack: where they fail, the driver is at fault.
+"""
+
+from __future__ import annotations
+
+import json
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from canvas_page import CanvasPage, find_chromium
+from comfy_host import PACK_NAME, PACK_ROOT
+from comfy_run import saved_files
+from comfy_server import ComfyServer
+from workflow_bench import furnish, shortened_canvas
+from workflow_bench import furnish, shortened_canvas
+
+HERE = Path(__file__).parent
+ARTIFACTS = Path(os.environ.get("DUALREAL_ARTIFACTS") or HERE / "artifacts")
+WORKFLOW_FOLDER = PACK_ROOT / "workflows"
+WORKFLOWS = sorted(WORKFLOW_FOLDER.glob("*.json"))
+RUN_TIMEOUT = 900.0
+
+STOCK_WORKFLOWS = sorted(HERE.glob("stock_*.json"))
+
+each_workflow = pytest.mark.parametrize("workflow", [*STOCK_WORKFLOWS, *WORKFLOWS], ids=lambda file: file.stem)
+
+
+@pytest.fixture(scope="module")
+def canvas(server: ComfyServer) -> Iterator[CanvasPage]:
+    # Imported here, so that a machine without it skips and does not fail.
+    from canvas_page import CHROMIUM_ARGS
+    from playwright.sync_api import sync_playwright
+
+    furnish(server.base)
+    furnish(server.base)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=CHROMIUM_ARGS)
+        page = CanvasPage(browser, server.url)
+        page.open()
+        yield page
+        browser.close()
+
+
+def test_templates_are_found() -> None:
+    assert WORKFLOWS or not WORKFLOW_FOLDER.exists(), f"{WORKFLOW_FOLDER} holds no template"
+
+
+@each_workflow
+def test_workflow_runs_and_returns_from_its_output(server: ComfyServer, canvas: CanvasPage, workflow: Path) -> None:
+    canvas.problems.clear()
+    short = shortened_canvas(json.loads(workflow.read_text(encoding="utf-8")))
+    canvas.drop(workflow.name, json.dumps(short).encode())
+    canvas.screenshot(ARTIFACTS / f"{workflow.stem}-loaded.png")
+    assert canvas.missing_types() == []
+    assert canvas.dialogs() == []
+    node_count = canvas.node_count()
+    if workflow in WORKFLOWS:
+        canvas.drop(workflow.name, json.dumps(shortened_canvas(json.loads(workflow.read_bytes()))).encode())
+        assert canvas.missing_types() == [] and canvas.node_count() == node_count
+
+    ended = canvas.run(RUN_TIMEOUT)
+    canvas.screenshot(ARTIFACTS / f"{workflow.stem}-ran.png")
+    assert ended["type"] == "execution_success", ended["detail"]
+    assert canvas.problems_of(PACK_NAME) == []
+
+    prompt_id = ended["detail"]["prompt_id"]
+    outputs = server.get(f"/history/{prompt_id}")[prompt_id]["outputs"]
+    saved = [file for file in saved_files(outputs) if file["filename"].endswith((".png", ".mp4"))]
+    saved.sort(key=lambda file: file["type"] != "output")  # a template that saves a pair alone still shows pictures
+    assert saved, f"{workflow.name} makes neither an image nor a video"
+    canvas.drop(saved[0]["filename"], server.fetch(saved[0]))
+    canvas.screenshot(ARTIFACTS / f"{workflow.stem}-from-output.png")
+    assert canvas.node_count() == node_count
+    assert canvas.missing_types() == []
+    assert canvas.problems_of(PACK_NAME) == []
+
+
+def test_missing_node_types_are_noticed(canvas: CanvasPage) -> None:
+    stock = (HERE / "stock_image.json").read_bytes()
+    canvas.drop("broken.json", stock.replace(b'"EmptyImage"', b'"NoSuchNode"'))
+    assert canvas.missing_types() == ["NoSuchNode"]
+    canvas.screenshot(ARTIFACTS / "missing-node.png")
+    canvas.open()
