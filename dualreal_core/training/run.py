@@ -132,7 +132,8 @@ class RunDirectory:
             with file.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(record) + "\n")
         except OSError as error:
-            raise InputError(f"{file} could not be written ({os.strerror(error.errno or 0)}): free some space, then resume the run.") from error
+            reason = os.strerror(error.errno or 0)
+            raise InputError(f"{file} could not be written ({reason}): free some space, then resume the run.") from error
 
 
 def run_training(
