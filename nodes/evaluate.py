@@ -16,21 +16,24 @@ from PIL import Image
 from ..dualreal_core.errors import InputError
 from ..dualreal_core.metrics import (
     MAX_FRAMES,
+    MIN_REFERENCE_FRAMES,
     EncodedVideo,
     Evaluation,
     VideoScores,
     evaluate_embeddings,
     evaluate_toyworld,
+    num_reference_frames,
     patch_grid,
-    spread_indices,
+    thinned,
+    with_frame_scores,
 )
 from ..dualreal_core.pictures import score_table
 
 EMBEDDING, TOY_WORLD = "embedding", "toy world"
-MIN_REFERENCE_FRAMES = 9
-"""References of shorter videos keep so many frames: fewer do not tell motions apart."""
 BATCH = 8
 """Frames that the image encoder sees at once; an interrupt waits no longer than one batch."""
+COLUMNS = {"identity": "identity", "motion": "motion", "consistency": "consistency", "T.Flicker": "temporal_flickering"}
+"""Heading in the table and score of a video."""
 LAST = "of the last video in the list"
 
 
@@ -43,7 +46,7 @@ class Evaluate(io.ComfyNode):
             node_id="DualRealEvaluate",
             display_name="Evaluate",
             category="DualReal",
-            description="Scores videos: likeness to an identity, likeness of movement to a motion, and temporal consistency.",
+            description="Scores videos: likeness to an identity, likeness of movement to a motion, temporal consistency and flicker.",
             search_aliases=["score", "metrics", "CLIP-I", "compare videos", "benchmark"],
             is_input_list=True,
             inputs=[
@@ -110,7 +113,7 @@ class Evaluate(io.ComfyNode):
     def execute(cls, images, identity_references, motion_references, metric, clip_vision=None, names=None) -> io.NodeOutput:
         videos = _checked("images", "video", images)
         photos = _checked("identity_references", "image", identity_references)
-        num_frames = min(max(MIN_REFERENCE_FRAMES, *map(len, videos)), MAX_FRAMES)
+        num_frames = num_reference_frames(map(len, videos))
         clips = [_read_clip(index, clip, num_frames) for index, clip in enumerate(motion_references, start=1)]
         if not clips or all(len(clip) == 1 for clip in clips):
             raise InputError("motion_references holds no clip of two or more frames; wire at least one video of the motion.")
@@ -118,11 +121,12 @@ class Evaluate(io.ComfyNode):
         if metric[0] == TOY_WORLD:
             evaluation = evaluate_toyworld(videos, labels, photos, clips)
         else:
-            moving = [_thin(video, MAX_FRAMES) for video in videos]
+            moving = [thinned(video, MAX_FRAMES) for video in videos]
             encoder = _Encoder(clip_vision, sum(map(len, videos + moving + photos + clips)), cls.hidden.unique_id)
             encoded = [EncodedVideo(encoder.embed(video), encoder.tokens(frames)) for video, frames in zip(videos, moving, strict=True)]
             identity = torch.cat([encoder.embed(photo) for photo in photos])
             evaluation = evaluate_embeddings(encoded, labels, identity, [encoder.tokens(clip) for clip in clips])
+        evaluation = with_frame_scores(evaluation, [_as_bytes(video) for video in videos])
         table = _draw(evaluation, sum(map(len, photos)), len(clips))
         last = evaluation.videos[-1]
         data = json.dumps(evaluation.as_dict(), indent=1, allow_nan=False)
@@ -189,7 +193,7 @@ def _read_clip(index: int, video: Input.Video, num_frames: int) -> torch.Tensor:
         raise InputError(f"{name} cannot be read ({' '.join(str(problem).split())}); replace the file or encode it anew.") from problem
     if not len(frames):
         raise InputError(f"{name} holds no frames; replace the file or encode it anew.")
-    frames = _rgb(_thin(frames, num_frames))
+    frames = _rgb(thinned(frames, num_frames))
     if not frames.isfinite().all():
         raise InputError(f"{name} holds NaN; wire a clip whose frames are whole.")
     return frames
@@ -200,8 +204,9 @@ def _rgb(frames: torch.Tensor) -> torch.Tensor:
     return frames[..., :3].expand(*frames.shape[:3], 3).float().cpu()
 
 
-def _thin(frames: torch.Tensor, num_frames: int) -> torch.Tensor:
-    return frames if len(frames) <= num_frames else frames[spread_indices(len(frames), num_frames)]
+def _as_bytes(frames: torch.Tensor) -> torch.Tensor:
+    """(F, H, W, 3) in [0, 1] -> (F, 3, H, W) uint8"""
+    return (frames.clamp(0, 1) * 255).round().to(torch.uint8).movedim(-1, 1)
 
 
 def _labels(names: Sequence[str] | None, num_videos: int) -> list[str]:
@@ -213,8 +218,7 @@ def _labels(names: Sequence[str] | None, num_videos: int) -> list[str]:
 def _draw(evaluation: Evaluation, num_photos: int, num_clips: int) -> torch.Tensor:
     """(1, H, W, 3) in [0, 1]."""
     rows = [
-        (video.name, _remark(video), {"identity": video.identity, "motion": video.motion, "consistency": video.consistency})
-        for video in evaluation.videos
+        (video.name, _remark(video), {heading: getattr(video, score) for heading, score in COLUMNS.items()}) for video in evaluation.videos
     ]
     given = f"{num_photos} identity image{'s' * (num_photos > 1)}, {num_clips} motion clip{'s' * (num_clips > 1)}"
     if evaluation.identity_target is not None:

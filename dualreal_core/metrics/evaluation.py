@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from statistics import fmean
 
 import torch
 
 from .embedding import consistency_per_pair, identity_per_frame
 from .motion import movement_fidelity
+from .pixel import flickering_per_pair, mean_smoothness_per_frame
 
 
 @dataclass(frozen=True)
@@ -18,6 +19,7 @@ class VideoScores:
 
     Attributes:
         motion_per_reference: empty where the metric holds a video against the named motion itself.
+        temporal_flickering, mean_smoothness: of `pixel`, where `with_frame_scores` added them.
         nearest_identity, nearest_motion: what the video resembles most, where the metric knows names.
     """
 
@@ -29,6 +31,8 @@ class VideoScores:
     identity_per_frame: list[float]
     consistency_per_pair: list[float]
     motion_per_reference: list[float]
+    temporal_flickering: float | None = None
+    mean_smoothness: float | None = None
     nearest_identity: str | None = None
     nearest_motion: str | None = None
 
@@ -83,3 +87,20 @@ def evaluate_embeddings(
             )
         )
     return Evaluation("embedding", scores)
+
+
+def with_frame_scores(evaluation: Evaluation, videos: Sequence[torch.Tensor]) -> Evaluation:
+    """The evaluation with the scores that need no encoder: temporal flickering and mean smoothness.
+
+    Args:
+        videos: (F, 3, H, W) uint8 each, in the evaluation's order.
+    """
+
+    def mean(values: list[float]) -> float | None:
+        return fmean(values) if values else None
+
+    scored = [
+        replace(scores, temporal_flickering=mean(flickering_per_pair(frames)), mean_smoothness=mean(mean_smoothness_per_frame(frames)))
+        for scores, frames in zip(evaluation.videos, videos, strict=True)
+    ]
+    return replace(evaluation, videos=scored)

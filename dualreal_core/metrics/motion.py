@@ -6,6 +6,7 @@ That tracklets say it, each held against all of the other clip, follows Yatim et
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from itertools import pairwise
 
 import torch
@@ -13,6 +14,8 @@ from torch.nn import functional
 
 MAX_FRAMES = 32
 """More frames of a clip than this are thinned out, evenly."""
+MIN_REFERENCE_FRAMES = 9
+"""References of shorter videos keep so many frames: fewer do not tell motions apart."""
 NUM_ANCHORS = 5
 """Tracks start from the tokens of so many frames, evenly spread."""
 LAGS = 8
@@ -124,6 +127,16 @@ def spread_indices(num_frames: int, num_wanted: int) -> list[int]:
     """Up to `num_wanted` evenly spaced indices of `num_frames`, first and last among them."""
     num_kept = min(num_frames, num_wanted)
     return [math.floor(index * (num_frames - 1) / max(num_kept - 1, 1) + 0.5) for index in range(num_kept)]
+
+
+def thinned(frames: torch.Tensor, num_frames: int) -> torch.Tensor:
+    """At most `num_frames` frames, evenly spread, first and last among them; frames: (F, ...)."""
+    return frames if len(frames) <= num_frames else frames[spread_indices(len(frames), num_frames)]
+
+
+def num_reference_frames(video_lengths: Iterable[int]) -> int:
+    """Frames that are kept of each reference clip, for videos of these many frames."""
+    return min(max([MIN_REFERENCE_FRAMES, *video_lengths]), MAX_FRAMES)
 
 
 def patch_grid(tokens: torch.Tensor) -> torch.Tensor:

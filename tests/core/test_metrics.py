@@ -19,6 +19,7 @@ from dualreal_core.metrics import (
     movement_fidelity,
     patch_grid,
     spread_indices,
+    with_frame_scores,
 )
 from dualreal_core.metrics.exact import sprite_consistency, to_cells
 from dualreal_core.metrics.motion import BANDWIDTH, STILLNESS, movement_tracks
@@ -182,6 +183,16 @@ def test_evaluation_of_embeddings():
     plain = json.loads(json.dumps(evaluation.as_dict(), allow_nan=False))
     assert plain["videos"][1]["motion"] is None
     assert plain["videos"][0]["identity_per_frame"] == [close(1), close(0)]
+
+
+def test_frame_scores_join_an_evaluation():
+    video = EncodedVideo(torch.tensor([[1.0, 0.0]] * 3), spot([0, 1, 2]))
+    evaluation = evaluate_embeddings([video, video], ["a", "b"], torch.tensor([[1.0, 0.0]]), [])
+    frames = torch.tensor([0, 51, 0], dtype=torch.uint8).reshape(3, 1, 1, 1).expand(3, 3, 4, 4)
+    first, second = with_frame_scores(evaluation, [frames, frames[:1]]).videos
+    assert (first.temporal_flickering, first.mean_smoothness) == (close(0.8), close(0.8))
+    assert (second.temporal_flickering, second.mean_smoothness) == (None, None)
+    assert (first.identity, first.name) == (evaluation.videos[0].identity, "a")
 
 
 def test_sprite_consistency_in_closed_form():

@@ -1,0 +1,288 @@
+"""`dualreal evaluate` from end to end on small clips: with every model, with none, and with what it refuses."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from itertools import pairwise
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+import torch
+from PIL import Image
+from tiny_encoders import SpotFlow, make_clip, make_clip_vision, make_dinov2, spot_clip, straight
+
+from dualreal_core.cli import main
+from dualreal_core.metrics import raft
+from dualreal_core.metrics.definitions import METRICS, NEEDS
+from dualreal_core.metrics.encoders import ClipEncoder, DinoEncoder
+from dualreal_core.metrics.vbench import file_stem, prompt_of_stem
+from dualreal_core.video import read_video, write_gif, write_mp4
+
+ALWAYS = {"temporal_flickering", "mean_smoothness"}
+NAMES = {metric.name for metric in METRICS}
+SIZE = (256, 256)
+
+
+def write(path: Path, frames: torch.Tensor, fps: float = 8) -> Path:
+    write_gif(path, frames / 127.5 - 1, fps) if path.suffix == ".gif" else write_mp4(path, frames / 127.5 - 1, fps)
+    return path
+
+
+def clip(dx: int, num_frames: int = 6, start: int = 40) -> torch.Tensor:
+    return spot_clip(straight(num_frames, dx, 0, (start, 100)), side=40, size=SIZE)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> Path:
+    place = tmp_path_factory.mktemp("models")
+    make_clip(place / "clip")
+    make_clip_vision(place / "vision")
+    make_dinov2(place / "dino")
+    torch.save(SpotFlow().state_dict(), place / "raft.pth")
+    return place
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory) -> Path:
+    """Two videos, two photos, one clip of the motion."""
+    place = tmp_path_factory.mktemp("material")
+    for name in ("videos", "photos", "motion"):
+        (place / name).mkdir()
+    write(place / "videos" / "a dog runs-0.mp4", clip(16))
+    write(place / "videos" / "b.mp4", clip(-8, start=160), fps=24)
+    (place / "videos" / "b.txt").write_text("a cat\n", encoding="utf-8")
+    write(place / "motion" / "right.mp4", clip(16, 7, start=20))
+    for index, colour in enumerate([(200, 120, 30), (190, 140, 60)]):
+        Image.new("RGB", (40, 50), colour).save(place / "photos" / f"{index}.png")
+    return place
+
+
+@pytest.fixture
+def stand_in(monkeypatch) -> None:
+    monkeypatch.setattr(raft, "torchvision_constructors", lambda: {"raft_small": SpotFlow})
+
+
+def evaluate(*arguments: object) -> int:
+    return main(["evaluate", *map(str, arguments)])
+
+
+def scores(out: Path) -> dict:
+    return json.loads((out / "scores.json").read_text())
+
+
+def test_every_metric_with_every_model(material, models, tmp_path, capsys, stand_in):
+    flags = ["--identity", material / "photos", "--motion", material / "motion", "--raft", models / "raft.pth"]
+    encoders = ["--clip", models / "clip", "--dino", models / "dino"]
+    assert evaluate(material / "videos", *flags, *encoders, "--out", tmp_path, "--vbench", tmp_path / "vbench") == 0
+    board, printed = scores(tmp_path), capsys.readouterr().out
+    assert "not measured" not in printed
+    assert set(board["metrics"]) == set(board["means"]) == NAMES
+    first, second = board["videos"]
+    for video in (first, second):
+        assert set(video["scores"]) == NAMES and not video["not_measured"]
+        for name, curve in video["curves"].items():
+            assert video["scores"][name] == pytest.approx(fmean(curve), abs=1e-9)
+    for name in NAMES:
+        assert board["means"][name] == {"mean": pytest.approx((first["scores"][name] + second["scores"][name]) / 2), "num_videos": 2}
+        assert f"{board['means'][name]['mean']:.4f}" in printed
+    lengths = {"clip_t": 6, "clip_i": 6, "dino_i": 6, "temporal_consistency": 5, "flow_smoothness": 4, "motion_fidelity": 1}
+    assert {name: len(first["curves"][name]) for name in lengths} == lengths
+
+    frames = read_video(material / "videos" / "a dog runs-0.mp4").frames
+    photos = torch.stack([torch.tensor(colour, dtype=torch.uint8) for colour in [(200, 120, 30), (190, 140, 60)]])
+    photos = photos[:, :, None, None].expand(-1, -1, 50, 40)
+    for name, encoder in (("clip_i", ClipEncoder(models / "clip")), ("dino_i", DinoEncoder(models / "dino"))):
+        cosines = torch.nn.functional.cosine_similarity(encoder.embed(frames)[:, None], encoder.embed(photos)[None], dim=-1)
+        assert first["curves"][name] == pytest.approx(cosines.mean(1).tolist(), abs=1e-5)
+    encoder = ClipEncoder(models / "clip")
+    cosines = torch.nn.functional.cosine_similarity(encoder.embed(frames), encoder.embed_text("a dog runs")[None])
+    assert first["curves"]["clip_t"] == pytest.approx(cosines.tolist(), abs=1e-5)
+    differences = [(before.double() - after.double()).abs().mean() for before, after in pairwise(frames)]
+    assert first["curves"]["temporal_flickering"] == pytest.approx([float(1 - part / 255) for part in differences], abs=1e-9)
+
+    assert (first["prompt"], first["prompt_source"]) == ("a dog runs", "file name")
+    assert (second["prompt"], second["prompt_source"]) == ("a cat", "text file")
+    assert first["scores"]["dynamic_degree"] == pytest.approx(16, rel=0.02)
+    assert second["scores"]["dynamic_degree"] == pytest.approx(24, rel=0.02)  # 24 fps: every third frame
+    assert first["dynamic_degree_of_clips"] == pytest.approx(16, rel=0.02)
+    assert first["is_moving"] is True
+    assert first["scores"]["flow_fidelity"] > 0.99
+    assert second["scores"]["flow_fidelity"] < -0.99
+    assert board["references"]["motion"][0]["dynamic_degree"] == pytest.approx(16, rel=0.02)
+    assert board["models"]["raft"]["type"] == "raft_small"
+    assert board["models"]["motion_fidelity"] == "dino"
+
+
+def test_vbench_folder(material, models, tmp_path, stand_in):
+    place = tmp_path / "vbench"
+    arguments = [material / "videos", "--raft", models / "raft.pth", "--out", tmp_path, "--prompt", "a dog runs", "--vbench", place]
+    assert evaluate(*arguments) == 0
+    assert sorted(path.name for path in (place / "videos").iterdir()) == ["a cat-0.mp4", "a dog runs-0.mp4"]
+    assert (place / "videos" / "a cat-0.mp4").read_bytes() == (material / "videos" / "b.mp4").read_bytes()
+    prompts = json.loads((place / "dualreal_full_info.json").read_text())
+    dimensions = ["temporal_flickering", "dynamic_degree"]
+    videos = [str(place / "videos" / name) for name in ("a dog runs-0.mp4", "a cat-0.mp4")]
+    assert prompts == [
+        {"prompt_en": prompt, "dimension": dimensions, "video_list": [video]}
+        for prompt, video in zip(["a dog runs", "a cat"], videos, strict=True)
+    ]
+    results = json.loads((place / "dualreal_eval_results.json").read_text())
+    assert list(results) == dimensions
+    mean, rows = results["temporal_flickering"]
+    assert [row["video_path"] for row in rows] == videos
+    assert mean == pytest.approx(fmean(row["video_results"] for row in rows))
+    assert results["dynamic_degree"] == [1.0, [{"video_path": video, "video_results": True} for video in videos]]
+
+    assert evaluate(*arguments, "--overwrite") == 0
+    assert len(list((place / "videos").iterdir())) == 2
+
+
+def test_vbench_counts_videos_of_one_prompt_and_leaves_other_containers_out(tmp_path, capsys):
+    for name in ("one.mp4", "two.mp4", "three.gif"):
+        write(tmp_path / name, clip(4, 3))
+    shutil.copy(tmp_path / "one.mp4", tmp_path / "four.mov")
+    assert evaluate(tmp_path, "--out", tmp_path / "out", "--prompt", "a cat/dog *", "--vbench", tmp_path / "vbench") == 0
+    names = sorted(path.name for path in (tmp_path / "vbench" / "videos").iterdir())
+    assert names == ["a cat dog-0.mp4", "a cat dog-1.gif", "a cat dog-2.mp4"]
+    assert "left out of it" in capsys.readouterr().out
+    prompts = json.loads((tmp_path / "vbench" / "dualreal_full_info.json").read_text())
+    assert [entry["prompt_en"] for entry in prompts] == ["a cat/dog *"] * 3
+    results = json.loads((tmp_path / "vbench" / "dualreal_eval_results.json").read_text())
+    assert list(results) == ["temporal_flickering"], "without flow there is no dynamic degree"
+
+
+def test_vbench_folder_of_others_is_left_alone(material, tmp_path, capsys):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "mine.mp4").write_bytes(b"mine")
+    assert evaluate(material / "videos", "--out", tmp_path / "out", "--vbench", tmp_path, "--overwrite") == 2
+    assert "holds other files" in capsys.readouterr().err
+    assert (tmp_path / "videos" / "mine.mp4").read_bytes() == b"mine"
+    assert not (tmp_path / "out").exists()
+
+
+def test_vbench_folder_never_replaces_its_own_source(material, tmp_path, capsys):
+    assert evaluate(material / "motion", "--out", tmp_path / "a", "--vbench", tmp_path / "vbench") == 0
+    copies = tmp_path / "vbench" / "videos"
+    assert evaluate(copies, "--out", tmp_path / "b", "--vbench", tmp_path / "vbench", "--overwrite") == 2
+    assert "holds the videos to be measured" in capsys.readouterr().err
+    assert [path.name for path in copies.iterdir()] == ["right-0.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("prompt", "stem"), [("a dog", "a dog"), ('x: "y" <z>?', "x y z"), ("\n", "video"), ("é" * 200, "é" * 115), ("..", "video")]
+)
+def test_file_names_of_prompts(prompt, stem):
+    assert file_stem(prompt) == stem
+
+
+@pytest.mark.parametrize(("stem", "prompt"), [("a dog runs-3", "a dog runs"), ("a dog runs", "a dog runs"), ("a-2-b-10", "a-2-b")])
+def test_prompts_of_file_names(stem, prompt):
+    assert prompt_of_stem(stem) == prompt
+
+
+def test_without_models_the_closed_forms_are_measured_and_the_rest_explained(material, tmp_path, capsys):
+    assert evaluate(material / "videos", "--out", tmp_path) == 0
+    printed = capsys.readouterr().out
+    board = scores(tmp_path)
+    for video in board["videos"]:
+        assert {name for name, value in video["scores"].items() if value is not None} == ALWAYS
+        assert set(video["not_measured"]) == NAMES - ALWAYS
+    for metric in METRICS:
+        assert (f"not measured: {metric.heading} (" in printed) == (metric.name not in ALWAYS)
+    for reason in ("no --clip folder was given", "no --dino folder was given", "no --raft weights were given"):
+        assert reason in printed
+    assert board["models"] == {"clip": None, "dino": None, "raft": None, "motion_fidelity": None}
+
+
+def test_what_is_missing_decides_what_is_not_measured(material, models, tmp_path, capsys):
+    video, common = material / "motion" / "right.mp4", ["--dino", models / "dino", "--out"]
+    assert evaluate(video, "--clip", models / "vision", *common, tmp_path / "a") == 0
+    reasons = scores(tmp_path / "a")["videos"][0]["not_measured"]
+    assert reasons["clip_t"] == "no --clip folder with a text tower was given"
+    assert reasons["clip_i"] == reasons["dino_i"] == "no --identity photos were given"
+    assert reasons["motion_fidelity"] == "no --motion clips were given"
+    assert "temporal_consistency" not in reasons
+    assert evaluate(video, "--clip", models / "clip", "--motion", video, "--out", tmp_path / "b") == 0
+    board = scores(tmp_path / "b")
+    assert board["videos"][0]["not_measured"]["clip_t"] == NEEDS["prompt"].reason
+    assert board["videos"][0]["scores"]["motion_fidelity"] == pytest.approx(1, abs=1e-5)
+    assert board["models"]["motion_fidelity"] == "clip"
+    capsys.readouterr()
+    long = "a dog that runs through a wood of very many trees"
+    assert evaluate(video, "--clip", models / "clip", "--prompt", long, "--out", tmp_path / "c") == 0
+    assert "CLIP sees only the beginning of the prompt of right.mp4" in capsys.readouterr().out
+    assert scores(tmp_path / "c")["videos"][0]["is_prompt_cut"] is True
+
+
+def test_one_frame_shows_no_change(material, models, tmp_path, capsys):
+    write(tmp_path / "single.mp4", clip(0, 1))
+    videos = [tmp_path / "single.mp4", material / "videos"]
+    assert evaluate(*videos, "--clip", models / "clip", "--identity", material / "photos", "--out", tmp_path / "out") == 0
+    board = scores(tmp_path / "out")
+    assert board["videos"][0]["not_measured"]["temporal_flickering"] == "the video has 1 frame and 2 are needed"
+    assert board["videos"][0]["scores"]["clip_i"] is not None
+    assert board["means"]["temporal_flickering"]["num_videos"] == 2
+    assert board["means"]["clip_i"]["num_videos"] == 3
+    assert "not measured on single.mp4: T.Flicker" in capsys.readouterr().out
+
+
+def test_bad_videos_among_good_ones_are_reported_and_skipped(material, tmp_path, capsys):
+    (tmp_path / "broken.mp4").write_bytes(b"no video at all")
+    assert evaluate(tmp_path / "broken.mp4", material / "videos", "--out", tmp_path / "out") == 2
+    board, error = scores(tmp_path / "out"), capsys.readouterr().err
+    assert len(board["videos"]) == 2
+    assert [Path(entry["path"]).name for entry in board["skipped"]] == ["broken.mp4"]
+    assert "1 of 3 videos could not be measured" in error and "broken.mp4" in error
+
+
+@pytest.fixture
+def bad(tmp_path) -> Path:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "broken.mp4").write_bytes(b"no video at all")
+    (tmp_path / "broken.png").write_bytes(b"no photo at all")
+    write(tmp_path / "single.mp4", clip(0, 1))
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("videos", "flags", "words"),
+    [
+        ("{bad}/nowhere", [], "is no file or folder"),
+        ("{bad}/empty", [], "holds no video"),
+        ("{bad}/broken.mp4", [], "No video could be read"),
+        ("{good}/videos", ["--identity", "{bad}/empty"], "holds no photo"),
+        ("{good}/videos", ["--identity", "{bad}/broken.png"], "cannot be read as a PNG"),
+        ("{good}/videos", ["--motion", "{bad}/empty"], "holds no clip"),
+        ("{good}/videos", ["--motion", "{bad}/broken.mp4"], "cannot be read as a video"),
+        ("{good}/videos", ["--motion", "{bad}/single.mp4"], "has one frame, which shows no motion"),
+        ("{good}/videos", ["--clip", "{models}/dino"], "not CLIP"),
+        ("{good}/videos", ["--clip", "{bad}/empty"], "config.json is missing"),
+        ("{good}/videos", ["--raft", "{models}/dino"], "no RAFT weights in torchvision's form"),
+        ("{good}/videos", ["--device", "abacus"], "device 'abacus' cannot be used"),
+    ],
+)
+def test_bad_input_ends_in_one_sentence(bad, material, models, capsys, videos, flags, words):
+    texts = [text.format(bad=bad, good=material, models=models) for text in (videos, *flags)]
+    assert evaluate(*texts, "--out", bad / "out") == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("dualreal evaluate: ") and words in error
+    assert not (bad / "out").exists()
+
+
+def test_scores_are_not_replaced_unasked(material, tmp_path, capsys):
+    assert evaluate(material / "motion", "--out", tmp_path) == 0
+    before = (tmp_path / "scores.json").read_bytes()
+    assert evaluate(material / "videos", "--out", tmp_path) == 2
+    assert "--overwrite" in capsys.readouterr().err
+    assert (tmp_path / "scores.json").read_bytes() == before
+    assert evaluate(material / "videos", "--out", tmp_path, "--overwrite") == 0
+    assert len(scores(tmp_path)["videos"]) == 2
+
+
+def test_definitions_are_explained_in_the_documentation():
+    text = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text(encoding="utf-8")
+    for metric in METRICS:
+        assert f"`{metric.name}`" in text
+        assert set(metric.needs) <= set(NEEDS)
