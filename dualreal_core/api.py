@@ -20,6 +20,8 @@ from .sampling import SamplingSettings, default_sampling, sample
 from .storage import save_pair
 from .training.loop import StepDone
 from .training.run import RunDirectory, run_training
+from .training.scores import Evaluation
+from .training.stopping import best_of
 
 Progress = Callable[[int, int], None]
 
@@ -102,16 +104,36 @@ class Training:
         }
         self.attachment = Attachment(base.transformer, self.pair)
 
-    def steps(self, is_resumed: bool = False, stop_after: int | None = None, save_every: int = 100) -> Iterator[StepDone]:
+    def steps(
+        self,
+        is_resumed: bool = False,
+        stop_after: int | None = None,
+        save_every: int = 100,
+        on_evaluation: Callable[[Evaluation], None] | None = None,
+    ) -> Iterator[StepDone]:
         """Trains, yielding after each step; see `run_training`."""
         views = {name: getattr(self.recipe, name) for name in ("num_views", "view_margin", "shows_photos_as_clips")}
         self.directory.begin({**self.header, "pair": asdict(self.pair.config), "views": views}, is_resumed)
         items = {role: self.data[role].items for role in ROLES}
-        yield from run_training(self.base, self.attachment, items, self.recipe.train, self.directory, is_resumed, stop_after, save_every)
+        yield from run_training(
+            self.base, self.attachment, items, self.recipe.train, self.directory, is_resumed, stop_after, save_every, on_evaluation
+        )
+
+    @property
+    def is_over(self) -> bool:
+        """Whether all steps are done, or training stopped early: `pair` is then the result."""
+        return self.directory.is_over(self.recipe.train)
+
+    @property
+    def result_header(self) -> dict[str, object]:
+        """The header; of a best pair that was kept, it names the step."""
+        if not (self.recipe.train.keeps_best and self.is_over):
+            return self.header
+        return {**self.header, "training": {**self.header["training"], "kept_step": best_of(self.directory.evaluations()).step}}
 
     def save(self, path: Path) -> None:
         """Writes the pair with its header."""
-        save_pair(path, self.pair, self.header)
+        save_pair(path, self.pair, self.result_header)
 
     def close(self) -> None:
         """Takes the pair out of the base."""

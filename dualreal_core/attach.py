@@ -11,6 +11,7 @@ from torch import nn
 from torch.utils.hooks import RemovableHandle
 
 from .blend import Blend, BlendRecord, FixedBlend, LearnedBlend
+from .controller import Stage
 from .errors import InputError
 from .families import FamilyDescription, Site, family_of
 from .folding import FoldedSite, can_fold
@@ -23,7 +24,7 @@ class Attachment:
     Attributes:
         blend: where the weights come from; exchangeable at any time.
         condition: reference embedding (B or 1, E) of the next calls, or None.
-        stage: position of the next calls in denoising, 0 (noise) to 1; None while training.
+        stage: position of the next calls in denoising, 0 (noise) to 1, or (B,) of their rows; None where it is not known.
         strengths: factors on the weights of both sides.
         row_strengths: factors (B,) on the weights of each row of the next calls, or None.
         record: collects the weights that were used, when set.
@@ -39,7 +40,7 @@ class Attachment:
         self.pair = pair
         self.blend = blend or default_blend(pair)
         self.condition: torch.Tensor | None = None
-        self.stage: float | None = None
+        self.stage: Stage | None = None
         self.strengths: dict[Role, float] = dict.fromkeys(ROLES, 1.0)
         self.row_strengths: torch.Tensor | None = None
         self.record: BlendRecord | None = None

@@ -7,20 +7,20 @@ from typing import Protocol
 
 import torch
 
-from .controller import StageBlender
+from .controller import Stage, StageBlender
 from .pair import PairConfig
 
 
 class Blend(Protocol):
     """Gives the weights of one model call."""
 
-    def weights(self, embedding: torch.Tensor, tokens: list[torch.Tensor], stage: float | None = None) -> torch.Tensor:
+    def weights(self, embedding: torch.Tensor, tokens: list[torch.Tensor], stage: Stage | None = None) -> torch.Tensor:
         """Weights (B, G, 2) or broadcastable, identity first.
 
         Args:
             embedding: time embedding (B, E).
             tokens: streams of (B, T, C) entering block 0.
-            stage: position in denoising, 0 (noise) to 1; None while training.
+            stage: position in denoising, 0 (noise) to 1, where it is known; while training one for each sample, (B,).
         """
 
 
@@ -31,7 +31,7 @@ class FixedBlend:
     identity: float
     motion: float
 
-    def weights(self, embedding: torch.Tensor, tokens: list[torch.Tensor], stage: float | None = None) -> torch.Tensor:
+    def weights(self, embedding: torch.Tensor, tokens: list[torch.Tensor], stage: Stage | None = None) -> torch.Tensor:
         """-> (1, 1, 2)"""
         return torch.tensor([[[self.identity, self.motion]]], dtype=torch.float32, device=embedding.device)
 
@@ -42,10 +42,10 @@ class LearnedBlend:
 
     controller: StageBlender
 
-    def weights(self, embedding: torch.Tensor, tokens: list[torch.Tensor], stage: float | None = None) -> torch.Tensor:
+    def weights(self, embedding: torch.Tensor, tokens: list[torch.Tensor], stage: Stage | None = None) -> torch.Tensor:
         """-> (B, G, 2)"""
         dtype = self.controller.out.weight.dtype  # bases keep their time embedding in another precision than their tokens
-        return self.controller(embedding.to(dtype), [stream.to(dtype) for stream in tokens])
+        return self.controller(embedding.to(dtype), [stream.to(dtype) for stream in tokens], stage)
 
 
 @dataclass(frozen=True)

@@ -8,24 +8,36 @@ from torch.nn import functional
 
 from .adapter import zero_init
 
+Stage = float | torch.Tensor
+"""Position in denoising, 0 (noise) to 1: of a whole call, or (B,) of each sample."""
+
 
 class StageBlender(nn.Module):
     """Predicts `w_identity = scale * share` and `w_motion = scale - w_identity` per sample and group of blocks.
 
     The time embedding modulates (shift, scale, gate) the max-pooled tokens. The last layer starts at zero, so both
-    weights start at `scale / 2`.
+    weights start at `scale / 2`, or at `course`, where there is one.
 
     Args:
         time_dim: width E of the time embedding.
         token_dim: width C of the tokens entering block 0.
         num_groups: G, groups of consecutive blocks.
         scale: sum of both weights.
-        floor: least share of either side, 0 as published; a floor keeps one side from being switched off altogether.
+        floor: least share of either side, 0 as published; a floor keeps one side from being switched off altogether. Where
+            there is a course, shares stay within 0.5 - floor of it.
+        course: the identity's shares to start from, at evenly spaced points of denoising; empty as published: even.
         hidden_dim: width of the last hidden layer.
     """
 
     def __init__(
-        self, time_dim: int, token_dim: int, num_groups: int, scale: float = 0.2, floor: float = 0.0, hidden_dim: int = 128
+        self,
+        time_dim: int,
+        token_dim: int,
+        num_groups: int,
+        scale: float = 0.2,
+        floor: float = 0.0,
+        course: tuple[float, ...] = (),
+        hidden_dim: int = 128,
     ) -> None:
         super().__init__()
         self.modulation = nn.Linear(time_dim, 3 * time_dim)
@@ -37,15 +49,32 @@ class StageBlender(nn.Module):
         self.out = nn.Linear(hidden_dim, num_groups)
         self.scale = scale
         self.floor = floor
+        self.course = course
         zero_init(self.out)
 
-    def forward(self, embedding: torch.Tensor, tokens: list[torch.Tensor]) -> torch.Tensor:
-        """embedding: (B, E); tokens: streams of (B, T, C) -> weights (B, G, 2), identity first."""
+    def forward(self, embedding: torch.Tensor, tokens: list[torch.Tensor], stage: Stage | None = None) -> torch.Tensor:
+        """embedding: (B, E); tokens: streams of (B, T, C) -> weights (B, G, 2), identity first.
+
+        Without a stage, the middle of the course counts.
+        """
         pooled = torch.stack([stream.amax(dim=1) for stream in tokens]).amax(dim=0)  # (B, C)
         shift, scale, gate = self.modulation(functional.silu(embedding)).chunk(3, dim=1)
         content = self.tokens_in(pooled)
         fused = self.norm(content) * (1 + scale) + shift
         fused = gate * content + self.contract(functional.gelu(self.expand(fused), approximate="tanh"))
         logits = self.out(functional.relu(self.hidden(functional.relu(fused))))
-        identity = self.scale * (self.floor + (1 - 2 * self.floor) * torch.sigmoid(logits))
+        share = self.floor + (1 - 2 * self.floor) * torch.sigmoid(logits)  # (B, G)
+        if self.course:
+            start = course_share(self.course, 0.5 if stage is None else stage).to(share)  # (B or 1,)
+            share = (share + start[:, None] - 0.5).clamp(0, 1)
+        identity = self.scale * share
         return torch.stack([identity, self.scale - identity], dim=-1)
+
+
+def course_share(course: tuple[float, ...], stage: Stage) -> torch.Tensor:
+    """Values at evenly spaced points, read at a stage, linear in between: (B,), or (1,) for the stage of a whole call."""
+    values = torch.tensor(course, dtype=torch.float32)
+    place = torch.as_tensor(stage, dtype=torch.float32, device="cpu").reshape(-1).clamp(0, 1) * (len(course) - 1)
+    low = place.long().clamp(max=max(len(course) - 2, 0))
+    high = (low + 1).clamp(max=len(course) - 1)
+    return torch.lerp(values[low], values[high], place - low)

@@ -46,7 +46,7 @@ def describe(path: Path) -> Description:
         "file": path.name,
         "kind": "pair" if header["format_version"] else "reference",
         "bytes": path.stat().st_size,
-        "config": {**asdict(pair.config), "target_layers": list(pair.config.target_layers)},
+        "config": {**asdict(pair.config), "target_layers": list(pair.config.target_layers), "course": list(pair.config.course)},
         "parameters": {
             **{role: _count(pair.role_parameters(role)) for role in ROLES},
             "controller": _count(pair.controller_parameters()),

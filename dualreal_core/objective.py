@@ -14,6 +14,9 @@ class Objective(Protocol):
     def draw(self, batch_size: int, generator: torch.Generator) -> torch.Tensor:
         """Timesteps (B,) to train at, on the generator's device."""
 
+    def stage(self, timestep: torch.Tensor) -> torch.Tensor:
+        """Where in denoising a sampler with this schedule meets such timesteps (B,): 0 (noise) to 1, (B,)."""
+
     def add_noise(self, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         """latents, noise: (B, C, f, h, w), timestep: (B,) -> noisy latents (B, C, f, h, w)."""
 
@@ -44,6 +47,10 @@ class VPrediction:
     def draw(self, batch_size: int, generator: torch.Generator) -> torch.Tensor:
         """Integer timesteps (B,), each equally likely."""
         return torch.randint(len(self.alphas_cumprod), (batch_size,), generator=generator, device=generator.device)
+
+    def stage(self, timestep: torch.Tensor) -> torch.Tensor:
+        """(B,) -> (B,); samplers take evenly spaced timesteps."""
+        return 1 - timestep.float() / (len(self.alphas_cumprod) - 1 or 1)
 
     def add_noise(self, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         """latents, noise: (B, C, f, h, w), timestep: (B,) -> sqrt(a) x0 + sqrt(1 - a) eps (B, C, f, h, w)."""
@@ -90,6 +97,11 @@ class FlowMatching:
         normal = torch.randn(batch_size, generator=generator, device=generator.device)
         sigma = (self.mean + self.spread * normal).sigmoid()
         return self.timestep_scale * self.shift * sigma / (1 + (self.shift - 1) * sigma)
+
+    def stage(self, timestep: torch.Tensor) -> torch.Tensor:
+        """(B,) -> (B,); samplers take sigmas that are evenly spaced before the shift."""
+        sigma = timestep.float() / self.timestep_scale
+        return 1 - sigma / (self.shift - (self.shift - 1) * sigma)
 
     def add_noise(self, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         """latents, noise: (B, C, f, h, w), timestep: (B,) -> (1 - sigma) x0 + sigma eps (B, C, f, h, w)."""

@@ -43,7 +43,9 @@ class PairConfig:
     scale: float = 0.2
     """Sum of both weights."""
     floor: float = 0.0
-    """Least share of either side."""
+    """Least share of either side; with a course, shares stay within 0.5 - floor of it."""
+    course: tuple[float, ...] = ()
+    """The identity's shares that the controller starts from, at evenly spaced points of denoising; empty: even."""
 
     def __post_init__(self) -> None:
         for role in ROLES:
@@ -53,6 +55,8 @@ class PairConfig:
             raise ValueError(f"num_groups is {self.num_groups}; it must lie between 1 and the {self.num_blocks} blocks of the base.")
         if not 0 <= self.floor < 0.5:
             raise ValueError(f"floor is {self.floor}; it must be at least 0 and below 0.5.")
+        if not all(0 <= share <= 1 for share in self.course):
+            raise ValueError(f"course is {list(self.course)}; it holds shares from 0 to 1.")
         if min(self.scale, self.bottleneck_dim, self.rank, self.alpha) <= 0:
             raise ValueError("scale, bottleneck_dim, rank and alpha must be positive.")
 
@@ -108,7 +112,7 @@ class AdapterPair(nn.Module):
                 self.sides[role] = nn.ModuleDict({key: Bottleneck(*sizes, keeps_skip=keeps_skip) for key in adapter_keys})
         has_both = all(role in self.sides for role in ROLES)
         self.controller = (
-            StageBlender(config.time_dim, config.dim, config.num_groups, config.scale, config.floor)
+            StageBlender(config.time_dim, config.dim, config.num_groups, config.scale, config.floor, config.course)
             if config.has_controller and has_both
             else None
         )

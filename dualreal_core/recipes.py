@@ -53,7 +53,7 @@ PUBLISHED = Recipe(
 
 DUALREAL = Recipe(
     name="dualreal",
-    train=TrainSettings(resting_drop=0.8),
+    train=TrainSettings(resting_drop=0.8, evaluate_every=200),
     pair={"identity_kind": "bottleneck", "motion_kind": "bottleneck", "scale": 2.0, "floor": 0.42},
     num_views=4,
     view_margin=0.125,
@@ -101,8 +101,7 @@ def read_recipe(path: Path, recipe: Recipe) -> Recipe:
                 raise InputError(f"{path} sets {key!r} in [{table}] to {values[key]!r}: it takes {takes}.")
     pair = dict(tables.get("pair", {}))
     conditions_motion = pair.pop("conditions_motion", recipe.conditions_motion)
-    if "target_layers" in pair:
-        pair["target_layers"] = tuple(pair["target_layers"])
+    pair |= {name: tuple(pair[name]) for name in ("target_layers", "course") if name in pair}
     try:
         train = replace(recipe.train, **tables.get("train", {}))
         changed = replace(recipe, train=train, pair={**recipe.pair, **pair}, conditions_motion=conditions_motion, **tables.get("views", {}))
@@ -120,6 +119,6 @@ def _is_of_type(value: object, kind: object) -> bool:
     if get_origin(kind) is Literal:
         return isinstance(value, str)
     if get_origin(kind) is tuple:
-        return isinstance(value, list) and all(isinstance(one, str) for one in value)
+        return isinstance(value, list) and all(_is_of_type(one, get_args(kind)[0]) for one in value)
     kinds = get_args(kind) or (kind,)
     return isinstance(value, (int, float) if float in kinds else kinds)

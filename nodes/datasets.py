@@ -18,6 +18,7 @@ from ..dualreal_core.dataset.report import Report
 from ..dualreal_core.dataset.sizes import TrainingSize
 from ..dualreal_core.dataset.views import ViewSettings
 from ..dualreal_core.errors import InputError
+from .types import FILE_KEY
 
 MAX_SIDE = 8192
 LARGEST_PAIRED_COMPRESSION = 16
@@ -320,13 +321,13 @@ def _declared_frames(video: InputImpl.VideoFromFile) -> int:
     return count
 
 
-def _encode(vae: comfy.sd.VAE, sample: FrameSample) -> dict[str, torch.Tensor]:
-    """One latent (1, C, f, h, w)."""
+def _encode(vae: comfy.sd.VAE, sample: FrameSample) -> dict[str, torch.Tensor | str]:
+    """One latent (1, C, f, h, w), with the name of the picture or clip, so that its samples can be told from others'."""
     comfy.model_management.throw_exception_if_processing_interrupted()
     latent = vae.encode(sample.frames)
     if not latent.isfinite().all():
         raise InputError(f"The VAE turns {sample.source} into NaN; start ComfyUI with --fp32-vae or load the right VAE.")
-    return {"samples": latent}
+    return {"samples": latent, FILE_KEY: sample.file}
 
 
 def _encode_captions(clip: comfy.sd.CLIP, captions: Sequence[str]) -> list[list]:

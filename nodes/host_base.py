@@ -20,6 +20,7 @@ from ..dualreal_core.families import family_of
 from ..dualreal_core.objective import FlowMatching, VPrediction
 from ..dualreal_core.pair import Role
 from .patching import call_options, reject_nan
+from .types import FILE_KEY
 
 HostText = dict[str, object]
 """The host's conds of one sample, by name."""
@@ -120,17 +121,19 @@ class HostBase:
         Raises:
             InputError: lists do not agree in length, are empty, or hold what is no number.
         """
-        samples = [sample for latent in latents for sample in _samples(latent, role)]
+        named = [(latent.get(FILE_KEY, ""), sample) for latent in latents for sample in _samples(latent, role)]
+        samples = [sample for _, sample in named]
         if not samples:
             raise InputError(f"The {role} dataset is empty: connect latents from a dataset node.")
         for name, values in (("conditioning", conditioning), ("masks", masks), ("references", references)):
             allowed = {len(samples), 1 if name == "conditioning" else 0}
             if len(values) not in allowed:
                 raise InputError(f"The {role} dataset has {len(samples)} latents and {len(values)} {name}: give one of each per sample.")
-        items, digests = [], []
-        for index, sample in enumerate(samples):
+        items, digests, contents = [], [], {}
+        for index, (file, sample) in enumerate(named):
             cond = conditioning[index if len(conditioning) > 1 else 0]
             reject_nan(sample, f"The {role} latents")
+            content = contents.setdefault(file, _digest([sample])) if file else ""
             shown = [reference.image_embeds for reference in references[index : index + 1]]
             digests.append(_digest([sample, cond[0][0], *masks[index : index + 1], *shown]))
             clean = self.patcher.model.process_latent_in(sample[None]).float()[0].cpu()
@@ -143,6 +146,7 @@ class HostBase:
                     caption="",
                     source=f"sample {index + 1}",
                     num_frames=clean.shape[1],
+                    fingerprint=content,
                 )
             )
         report = Report(role, "", tuple(item.source for item in items), len(items))

@@ -69,6 +69,14 @@ class TrainingSettings(io.ComfyNode):
                     tooltip="Steps between checkpoints. An interrupt saves one as well."),
                 io.Int.Input("preview_every", default=50, min=0, max=100000, advanced=True,
                     tooltip="Steps between pictures on the trainer: loss curves, and a sample if it is wired for one. 0 shows none."),
+                io.Int.Input("evaluate_every", default=DUALREAL.train.evaluate_every, min=0, max=100000, optional=True, advanced=True,
+                    tooltip="Steps between evaluations at fixed noise, for the report on what limits the result. 0 makes none."),
+                io.Float.Input("held_out", default=0.0, min=0.0, max=0.9, step=0.01, optional=True, advanced=True,
+                    tooltip="Share of photos and of clips to evaluate on instead of training; 3 of each always remain to train on."),
+                io.Boolean.Input("keep_best", default=False, optional=True, advanced=True,
+                    tooltip="Gives the pair of the evaluation with the lowest loss instead of the last one."),
+                io.Int.Input("patience", default=0, min=0, max=1000, optional=True, advanced=True,
+                    tooltip="Stops after so many evaluations in which neither side improved. 0 does all steps."),
             ],
             outputs=[SettingsType.Output(display_name="settings", tooltip="For the Joint Trainer.")],
         )  # fmt: skip
@@ -77,11 +85,15 @@ class TrainingSettings(io.ComfyNode):
     def execute(
         cls, steps, adapter, width, learning_rate, seed, motion_ratio, identity_batch, motion_batch, accumulation, warmup_steps,
         resting_drop, floor, groups, precision, gradient_checkpointing, save_every, preview_every,
+        evaluate_every=DUALREAL.train.evaluate_every, held_out=0.0, keep_best=False, patience=0,
     ) -> io.NodeOutput:  # fmt: skip
+        if not evaluate_every and (held_out or keep_best or patience):
+            raise InputError("held_out, keep_best and patience rest on evaluations, but evaluate_every is 0: raise it, or reset them.")
         train = replace(
             DUALREAL.train, steps=steps, learning_rate=learning_rate, seed=seed, motion_ratio=motion_ratio, identity_batch=identity_batch,
             motion_batch=motion_batch, accumulation=accumulation, warmup_steps=min(warmup_steps, steps), resting_drop=resting_drop,
-            precision=PRECISIONS[precision], gradient_checkpointing=gradient_checkpointing,
+            precision=PRECISIONS[precision], gradient_checkpointing=gradient_checkpointing, evaluate_every=evaluate_every,
+            held_out=held_out, keeps_best=keep_best, patience=patience,
         )  # fmt: skip
         pair = {
             **DUALREAL.pair, "identity_kind": adapter, "motion_kind": adapter, "rank": width, "alpha": float(width),
@@ -124,6 +136,8 @@ class JointTrainer(io.ComfyNode):
                 PairType.Output(display_name="pair", tooltip="The trained pair, for Apply StageBlender and Save Pair."),
                 LossMapType.Output(display_name="loss_map", tooltip="Loss of every step; the stock Plot Loss Graph draws it."),
                 io.Int.Output(display_name="steps", tooltip="The step that training reached."),
+                io.String.Output(display_name="report",
+                    tooltip="What limits the result, with the numbers it rests on; empty without evaluations."),
             ],
             hidden=[io.Hidden.unique_id],
         )  # fmt: skip
@@ -149,15 +163,15 @@ class JointTrainer(io.ComfyNode):
             training = Training(base, data, recipe, directory)
             try:
                 is_resumed = training.directory.settings_file.exists()
-                for done in training.steps(is_resumed, save_every=wanted.save_every):
+                for done in training.steps(is_resumed, save_every=wanted.save_every, on_evaluation=view.evaluated):
                     view.show(done, training)
                     comfy.model_management.throw_exception_if_processing_interrupted()
                 training.save(directory / "pair.safetensors")
             finally:
                 training.close()
-            losses = [record["loss"] for record in training.directory.losses()]
-        pair = training.pair.cpu().requires_grad_(False)
-        return io.NodeOutput(TrainedPair(pair, training.header), {"loss": losses}, len(losses), ui=ui.PreviewText(view.summary(losses)))
+            losses, report = [record["loss"] for record in training.directory.losses()], "\n".join(training.directory.report())
+        pair = TrainedPair(training.pair.cpu().requires_grad_(False), training.result_header)
+        return io.NodeOutput(pair, {"loss": losses}, len(losses), report, ui=ui.PreviewText(view.summary(losses, report)))
 
 
 def _wired(values: list | None) -> list:

@@ -15,6 +15,7 @@ from ..dualreal_core.pictures.curves import loss_curves
 from ..dualreal_core.pictures.sheet import contact_sheet
 from ..dualreal_core.sampling import SamplingSettings, sample
 from ..dualreal_core.training.loop import StepDone
+from ..dualreal_core.training.scores import Evaluation
 from .host_base import HostBase, HostItem, HostText
 from .patching import load_to_train
 
@@ -32,6 +33,7 @@ class TrainingView:
         self.bar = ProgressBar(total, node_id=node_id)
         self.begun: tuple[float, int] | None = None
         self.last_text = 0.0
+        self.latest = ""
         self.sample_text: HostText | None = None
         self._say(note)
 
@@ -52,12 +54,18 @@ class TrainingView:
         if now - self.last_text > TEXT_INTERVAL and done.step > self.begun[1]:
             self.last_text = now
             left = (now - self.begun[0]) / (done.step - self.begun[1]) * (self.total - done.step)
-            self._say(f"{self.note}\nStep {done.step} of {self.total}, {_duration(left)} left; {done.role} loss {done.loss:.4f}.")
+            position = f"Step {done.step} of {self.total}, {_duration(left)} left; {done.role} loss {done.loss:.4f}."
+            self._say(f"{self.note}\n{position}{self.latest}")
 
-    def summary(self, losses: Sequence[float]) -> str:
-        """One line on the finished run."""
+    def evaluated(self, evaluation: Evaluation) -> None:
+        """Keeps the latest evaluation to be shown with every step."""
+        left = ", ".join(f"{role} {side.remaining:.0%}" for role, side in evaluation.sides.items())
+        self.latest = f"\nOf the base's loss was left at step {evaluation.step}: {left}."
+
+    def summary(self, losses: Sequence[float], report: str) -> str:
+        """One line on the finished run, and what limits it."""
         last = f", last loss {losses[-1]:.4f}" if losses else ""
-        return f"{self.note}\n{len(losses)} steps done{last}."
+        return f"{self.note}\n{len(losses)} steps done{last}.\n\n{report}".rstrip()
 
     def _say(self, text: str) -> None:
         PromptServer.instance.send_progress_text(text, self.node_id)

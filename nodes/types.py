@@ -11,6 +11,8 @@ from ..dualreal_core.pair import AdapterPair
 from ..dualreal_core.recipes import Recipe
 
 CATEGORY = "DualReal"
+FILE_KEY = "dualreal_file"
+"""Of a LATENT: the picture or clip that it was cut from, as our dataset nodes name it."""
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from ..errors import InputError
 from ..pictures import loss_curves, save
 from ..recipes import RECIPES, Recipe, read_recipe, with_train
 from ..sampling import default_sampling, sample
+from ..training.scores import Evaluation
 from ..video import write_mp4
 from .options import add_base_options, add_size_options, open_base
 
@@ -36,6 +37,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--config", type=Path, help="TOML file with [train], [pair] and [views] settings")
     parser.add_argument("--steps", type=int, help="optimizer steps (default: the recipe's)")
     parser.add_argument("--seed", type=int, help="seed of weights, order and noise (default: the recipe's)")
+    parser.add_argument("--evaluate-every", type=int, metavar="N", help="evaluate every N steps, 0 never (default: the recipe's)")
+    parser.add_argument(
+        "--held-out", type=float, metavar="X", help="photos and clips to evaluate on instead of training: a share below 1, or a number"
+    )
+    parser.add_argument("--keep-best", action="store_true", default=None, help="write the pair with the lowest loss, not the last one")
+    parser.add_argument("--patience", type=int, metavar="N", help="stop after N evaluations in which neither side improves")
     parser.add_argument("--resume", action="store_true", help="continue the run of the same output")
     parser.add_argument("--stop-after", type=int, metavar="N", help="stop after N steps; continue later with --resume")
     parser.add_argument("--save-every", type=int, default=100, metavar="N", help="checkpoint every N steps (default: 100)")
@@ -85,14 +92,14 @@ def run(arguments: argparse.Namespace) -> None:
         _train(training, base, arguments)
         if training.directory.metrics():
             save(directory / "loss.png", loss_curves(training.directory.losses(), "Training loss"))
-        if (training.directory.metrics() or [{"step": 0}])[-1]["step"] < recipe.train.steps:
+        if not training.is_over:
             print(f"stopped; continue with --resume (state in {directory})")
             return
         training.save(out)
     finally:
         signal.signal(signal.SIGTERM, before)
         training.close()
-    print(f"wrote {out}")
+    print("\n".join([*training.directory.report(), f"wrote {out}"]))
 
 
 def _train(training: Training, base: Base, arguments: argparse.Namespace) -> None:
@@ -102,7 +109,12 @@ def _train(training: Training, base: Base, arguments: argparse.Namespace) -> Non
         with base.encoders():
             text, negative = base.encode_text(arguments.sample_prompt), base.encode_text("")
     with tqdm(total=steps, desc="training", unit="step") as bar:
-        for done in training.steps(arguments.resume, arguments.stop_after, arguments.save_every):
+
+        def evaluated(evaluation: Evaluation) -> None:
+            left = ", ".join(f"{role} {side.remaining:.0%}" for role, side in evaluation.sides.items())
+            bar.write(f"step {evaluation.step}: of the base's loss is left: {left}")
+
+        for done in training.steps(arguments.resume, arguments.stop_after, arguments.save_every, evaluated):
             bar.update(done.step - bar.n)
             bar.set_postfix_str(f"{done.role} loss {done.loss:.4f}")
             if text is not None and done.step % arguments.sample_every == 0:
@@ -116,7 +128,14 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
     recipe = RECIPES[arguments.recipe]
     if arguments.config is not None:
         recipe = read_recipe(arguments.config, recipe)
-    changes = {"steps": arguments.steps, "seed": arguments.seed}
+    changes = {
+        "steps": arguments.steps,
+        "seed": arguments.seed,
+        "evaluate_every": arguments.evaluate_every,
+        "held_out": arguments.held_out,
+        "keeps_best": arguments.keep_best,
+        "patience": arguments.patience,
+    }
     try:
         return with_train(recipe, **{name: value for name, value in changes.items() if value is not None})
     except ValueError as error:

@@ -34,6 +34,7 @@ class PreparedItem:
         conditions: (K, E) reference embeddings of K frames of the clip; None for photos and without an image encoder.
         mask: (1, f, h, w) share of the subject per latent cell; None where the whole picture counts.
         source: file and window, for people.
+        fingerprint: of the file that it was cut from; empty where that is not known.
     """
 
     latents: torch.Tensor
@@ -43,6 +44,7 @@ class PreparedItem:
     caption: str
     source: str
     num_frames: int
+    fingerprint: str = ""
 
     @property
     def bucket(self) -> object:
@@ -169,4 +171,5 @@ def _prepared(item: Item, tensors: dict[str, torch.Tensor]) -> PreparedItem:
         caption=item.caption,
         source=item.source,
         num_frames=item.num_frames,
+        fingerprint=item.fingerprint,
     )

@@ -30,12 +30,14 @@ class FrameSample:
         frames: (F, H, W, 3).
         mask: (H, W) share of the subject; None where the whole picture counts.
         source: picture or clip and what part of it, for people.
+        file: the picture or clip alone.
     """
 
     frames: torch.Tensor
     mask: torch.Tensor | None
     caption: str
     source: str
+    file: str
 
 
 @dataclass
@@ -213,7 +215,7 @@ class ClipCutter(FrameSet):
             chosen = [places[index] for index in windows.indices(start)]
             is_run = chosen == list(range(chosen[0], chosen[0] + windows.length))
             window = shown[chosen[0] : chosen[-1] + 1] if is_run else shown[chosen]  # a run shares memory with the clip
-            samples.append(FrameSample(window, None, caption, f"{name} frames {start}-{start + windows.length - 1}"))
+            samples.append(FrameSample(window, None, caption, f"{name} frames {start}-{start + windows.length - 1}", name))
         return self.add(name, samples)
 
     def report(self, where: str, cure: str) -> Report:
@@ -259,7 +261,7 @@ def _views(
         top, left = still_place((canvas[0] - height, canvas[1] - width), fingerprint, view)
         rows, columns = slice(top, top + height), slice(left, left + width)
         mask = None if subject is None else subject[rows, columns]
-        samples.append(FrameSample(picture[:, rows, columns], mask, caption, f"{name} view {view + 1}"))
+        samples.append(FrameSample(picture[:, rows, columns], mask, caption, f"{name} view {view + 1}", name))
     return samples
 
 

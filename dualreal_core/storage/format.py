@@ -82,7 +82,8 @@ def load_pair(path: Path) -> tuple[AdapterPair, Header]:
         return pair_from_reference(tensors, path), {"format_version": 0, "source": path.name}
     header = read_header(path)
     try:
-        config = PairConfig(**{**header["config"], "target_layers": tuple(header["config"].get("target_layers", ()))})
+        lists = {name: tuple(header["config"].get(name, ())) for name in ("target_layers", "course")}
+        config = PairConfig(**{**header["config"], **lists})
         if config.family not in CANONICAL:
             raise ValueError(f"its family is {config.family!r}")
         if header.get("digest") not in (None, digest(tensors)):

@@ -108,7 +108,7 @@ def train(
             state.generator.set_state(before[0])
             state.queues = before[1]
         attachment.strengths = dict.fromkeys(ROLES, 1.0)
-        attachment.condition = None
+        attachment.condition = attachment.stage = None
         for parameters in parts.values():
             for parameter in parameters:
                 parameter.requires_grad_(True)
@@ -130,11 +130,12 @@ def _batch_loss(
     attachment.condition = _conditions(batch, settings, state, device) if source == "motion" else None
     latents = torch.stack([item.latents for item in batch])  # (B, C, f, h, w)
     timestep = base.objective.draw(len(batch), state.generator)
+    attachment.stage = base.objective.stage(timestep)
     noise = torch.randn(latents.shape, generator=state.generator)
     latents, noise, timestep = latents.to(device), noise.to(device), timestep.to(device)
     noisy = base.objective.add_noise(latents, noise, timestep)
     text = base.batch_texts([item.text for item in batch])
-    mask = _masks(batch, settings.background_weight, device) if source == "identity" else None
+    mask = loss_masks(batch, settings.background_weight, device) if source == "identity" else None
     with mixed(base, attachment.pair, lowers=settings.precision == "bf16"):
         if source != role:
             with torch.no_grad():
@@ -155,7 +156,7 @@ def _conditions(batch: Sequence[PreparedItem], settings: TrainSettings, state: R
     return torch.stack([item.conditions[pick] for item, pick in zip(batch, picks, strict=True)]).to(device)
 
 
-def _masks(batch: Sequence[PreparedItem], background_weight: float, device: torch.device) -> torch.Tensor | None:
+def loss_masks(batch: Sequence[PreparedItem], background_weight: float, device: torch.device) -> torch.Tensor | None:
     """Loss weights (B, 1, f, h, w) from the photos' subject masks, or None where no photo has one."""
     if all(item.mask is None for item in batch):
         return None

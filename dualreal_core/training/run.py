@@ -1,8 +1,9 @@
 """A run on disk: settings, metrics, checkpoints and a usage log in one folder; killed at any moment, it continues exactly.
 
 run.json         what was asked for; a resumed run must ask for the same
-metrics.jsonl    one line per optimizer step
+metrics.jsonl    one line per optimizer step, and one per evaluation
 checkpoint.pt    the whole state after some step
+report.md, .json what limits the result, once the run is over and was evaluated
 log.jsonl        when the run was started, resumed, stopped and finished, and with which versions
 """
 
@@ -12,7 +13,7 @@ import json
 import os
 import pickle
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -25,9 +26,14 @@ from ..dataset import PreparedItem
 from ..errors import InputError
 from ..pair import Role
 from ..provenance import provenance
+from .evaluation import Evaluator
+from .held_out import split_items
 from .loop import StepDone, train
+from .report import Outcome
+from .scores import Evaluation
 from .settings import TrainSettings
 from .state import RunState
+from .stopping import best_of, evaluate_if_due, is_exhausted, is_over
 
 UNREADABLE = (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, OSError)
 
@@ -41,6 +47,7 @@ class RunDirectory:
         self.metrics_file = self.path / "metrics.jsonl"
         self.checkpoint_file = self.path / "checkpoint.pt"
         self.log_file = self.path / "log.jsonl"
+        self.report_file = self.path / "report.md"
 
     def begin(self, asked_for: Mapping[str, object], is_resumed: bool) -> None:
         """Writes down what was asked for, or checks a resumed run against it.
@@ -90,7 +97,7 @@ class RunDirectory:
             InputError: the checkpoint is damaged.
         """
         if not self.checkpoint_file.exists():
-            self._keep_metrics(0)
+            self._keep_metrics(0, 0)
             return
         try:
             with zipfile.ZipFile(self.checkpoint_file) as archive:  # torch.load does not compare checksums
@@ -100,10 +107,45 @@ class RunDirectory:
             state.load_state_dict(saved, attachment.pair)
         except (*UNREADABLE, AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{self.checkpoint_file} is damaged: start afresh with another output.") from error
-        self._keep_metrics(state.step)
+        self._keep_metrics(state.step, state.evaluations[-1].step if state.evaluations else 0)
 
     def metrics(self) -> list[dict]:
         """Records of all steps so far."""
+        return [record for record in self._records() if "evaluation" not in record]
+
+    def evaluations(self) -> list[Evaluation]:
+        """All evaluations so far."""
+        return [Evaluation.from_record(record) for record in self._records() if "evaluation" in record]
+
+    def is_over(self, settings: TrainSettings) -> bool:
+        """Whether the run has done all its steps, or stopped early."""
+        steps = [record["step"] for record in self.metrics()]
+        return bool(steps) and (steps[-1] >= settings.steps or is_exhausted(self.evaluations(), settings.patience))
+
+    def report(self) -> list[str]:
+        """Lines of the report; none before the run is over, or without evaluations."""
+        return self.report_file.read_text(encoding="utf-8").splitlines() if self.report_file.exists() else []
+
+    def losses(self) -> list[dict]:
+        """Records of the steps whose loss is a side's own objective: all but cross steps."""
+        return [record for record in self.metrics() if record["source"] == record["role"]]
+
+    def add_metrics(self, done: StepDone) -> None:
+        """Appends the record of one step."""
+        self._append(self.metrics_file, asdict(done))
+
+    def add_evaluation(self, evaluation: Evaluation) -> None:
+        """Appends the record of one evaluation."""
+        self._append(self.metrics_file, evaluation.record())
+
+    def write_report(self, outcome: Outcome) -> None:
+        """Writes the report, for people and for programs."""
+        texts = {".md": "\n".join(outcome.lines()), ".json": json.dumps(outcome.as_dict(), indent=1)}
+        for suffix, text in texts.items():
+            with atomic_path(self.report_file.with_suffix(suffix)) as temporary:
+                temporary.write_text(text + "\n", encoding="utf-8")
+
+    def _records(self) -> list[dict]:
         if not self.metrics_file.exists():
             return []
         records = []
@@ -114,16 +156,8 @@ class RunDirectory:
                 break
         return records
 
-    def losses(self) -> list[dict]:
-        """Records of the steps whose loss is a side's own objective: all but cross steps."""
-        return [record for record in self.metrics() if record["source"] == record["role"]]
-
-    def add_metrics(self, done: StepDone) -> None:
-        """Appends the record of one step."""
-        self._append(self.metrics_file, asdict(done))
-
-    def _keep_metrics(self, step: int) -> None:
-        kept = [record for record in self.metrics() if record["step"] <= step]
+    def _keep_metrics(self, step: int, evaluated_step: int) -> None:
+        kept = [record for record in self._records() if record["step"] <= (evaluated_step if "evaluation" in record else step)]
         with atomic_path(self.metrics_file) as temporary:
             temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
 
@@ -145,35 +179,58 @@ def run_training(
     is_resumed: bool = False,
     stop_after: int | None = None,
     save_every: int = 100,
+    on_evaluation: Callable[[Evaluation], None] | None = None,
 ) -> Iterator[StepDone]:
-    """`train` with files: restores the last checkpoint, writes metrics and checkpoints, saves on every way out.
+    """`train` with files: restores the last checkpoint, evaluates, writes metrics and checkpoints, saves on every way out.
+
+    Once the run is over, the pair is the result: the last state, or the best one where that is kept.
 
     Args:
         stop_after: stop once so many steps were done in this call.
+        on_evaluation: called after each evaluation, before its step is yielded.
 
     Raises:
         DivergedError: after the last good state was saved.
         InputError: a file cannot be read or written.
     """
+    splits = {role: split_items(items[role], role, settings.held_out, settings.seed) for role in items}
+    trained = {role: split.trained for role, split in splits.items()}
+    evaluator = Evaluator(base, attachment, splits, settings)
     state = RunState.start(attachment.pair, settings)
     if is_resumed:
         directory.load(state, attachment)
+
+    def evaluate() -> None:
+        evaluation = evaluate_if_due(evaluator, attachment, settings, state)
+        if evaluation is not None:
+            directory.add_evaluation(evaluation)
+            if on_evaluation is not None:
+                on_evaluation(evaluation)
+
     last_step = settings.steps if stop_after is None else min(settings.steps, state.step + stop_after)
-    saved_step = state.step
+    saved = state.step, len(state.evaluations)
     try:
-        if state.step < last_step:
-            for done in train(base, attachment, items, settings, state):
+        evaluate()
+        if state.step < last_step and not is_over(state, settings):
+            for done in train(base, attachment, trained, settings, state):
                 directory.add_metrics(done)
+                evaluate()
                 if state.step % save_every == 0:
                     directory.save(state, attachment)
-                    saved_step = state.step
+                    saved = state.step, len(state.evaluations)
                 yield done
-                if state.step >= last_step:
+                if state.step >= last_step or is_over(state, settings):
                     break
     finally:
-        if state.step > saved_step and not state.is_torn:
+        if (state.step, len(state.evaluations)) > saved and not state.is_torn:
             directory.save(state, attachment)
-    directory.log("finished" if state.step >= settings.steps else "stopped", step=state.step)
+    if is_over(state, settings):
+        if state.best is not None:
+            attachment.pair.load_state_dict(state.best)
+        if state.evaluations:
+            kept = best_of(state.evaluations) if settings.keeps_best else state.evaluations[-1]
+            directory.write_report(Outcome(state.step, settings.steps, kept, state.evaluations, splits))
+    directory.log("finished" if is_over(state, settings) else "stopped", step=state.step)
 
 
 def _short(value: object) -> str:

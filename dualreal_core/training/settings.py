@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
+from ..pair import Role
+
 OptimizerName = Literal["adamw", "adamw8bit", "prodigy"]
 Precision = Literal["fp32", "bf16"]
 
@@ -43,6 +45,14 @@ class TrainSettings:
     gradient_checkpointing: bool = False
     precision: Precision = "fp32"
     """Of the activations; trained weights and optimizer state are always fp32."""
+    evaluate_every: int = 0
+    """Steps between evaluations at fixed noise, with one more after the last step; 0: none. They do not change what is learnt."""
+    held_out: float = 0.0
+    """Photos and clips kept out of training to be evaluated on: a share below 1 of each side's files, or a number of them."""
+    keeps_best: bool = False
+    """The pair of the evaluation with the lowest loss of each side alone is the result, instead of that of the last step."""
+    patience: int = 0
+    """Evaluations in which neither side improves after which training stops; 0: it never stops early."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -60,12 +70,21 @@ class TrainSettings:
             raise ValueError(f"optimizer is {self.optimizer!r}; it must be one of {', '.join(get_args(OptimizerName))}.")
         if self.precision not in get_args(Precision):
             raise ValueError(f"precision is {self.precision!r}; it must be one of {', '.join(get_args(Precision))}.")
-        for name in ("warmup_steps", "weight_decay"):
+        for name in ("warmup_steps", "weight_decay", "evaluate_every", "held_out", "patience"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative.")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1.")
+        if self.held_out > 1 and not float(self.held_out).is_integer():
+            raise ValueError(f"held_out is {self.held_out}; it must be a share below 1 or a whole number of files.")
+        for name in ("held_out", "keeps_best", "patience"):
+            if getattr(self, name) and not self.evaluate_every:
+                raise ValueError(f"{name} is {getattr(self, name)}, but evaluate_every is 0; set how many steps lie between evaluations.")
+
+    def trains(self, role: Role) -> bool:
+        """Whether any step trains this side."""
+        return self.motion_ratio > 0 if role == "motion" else self.motion_ratio < 1
 
     def rate(self, part: str) -> float:
         """Peak learning rate of 'identity', 'motion' or 'controller'."""

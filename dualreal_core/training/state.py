@@ -11,6 +11,7 @@ import torch
 from ..dataset import PreparedItem
 from ..pair import ROLES, AdapterPair, Role
 from .optimizers import make_optimizer
+from .scores import Evaluation
 from .settings import TrainSettings
 
 
@@ -23,6 +24,8 @@ class RunState:
         generator: source of every random number of the run.
         optimizers: one for each part that has parameters: 'identity', 'motion', 'controller'.
         queues: batches still to come in this pass over the data, per role, as item indices.
+        evaluations: all so far; when to stop follows from them.
+        best: weights of the pair at the best of them, where they are kept.
         is_torn: an interrupt came while the optimizers were at work; such a state must not be saved.
     """
 
@@ -30,6 +33,8 @@ class RunState:
     generator: torch.Generator
     optimizers: dict[str, torch.optim.Optimizer]
     queues: dict[Role, list[list[int]]] = field(default_factory=lambda: {role: [] for role in ROLES})
+    evaluations: list[Evaluation] = field(default_factory=list)
+    best: dict[str, torch.Tensor] | None = None
     is_torn: bool = False
 
     @classmethod
@@ -47,6 +52,8 @@ class RunState:
             "queues": self.queues,
             "optimizers": {part: optimizer.state_dict() for part, optimizer in self.optimizers.items()},
             "pair": pair.state_dict(),
+            "evaluations": [evaluation.record() for evaluation in self.evaluations],
+            "best": self.best,
         }
 
     def load_state_dict(self, saved: dict[str, object], pair: AdapterPair) -> None:
@@ -56,6 +63,8 @@ class RunState:
         for part, optimizer in self.optimizers.items():
             optimizer.load_state_dict(saved["optimizers"][part])
         pair.load_state_dict(saved["pair"])
+        self.evaluations = [Evaluation.from_record(record) for record in saved["evaluations"]]
+        self.best = saved["best"]
 
     def next_batch(self, role: Role, items: Sequence[PreparedItem], batch_size: int) -> list[PreparedItem]:
         """The next batch of a role: items of one shape; each item comes once per pass, a short batch is filled up."""

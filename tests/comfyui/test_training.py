@@ -166,6 +166,53 @@ def test_masks_and_references_are_used(server: ComfyServer) -> None:
     assert any("condition" in key for key in weights(trained_file(server, "conditioned")))
 
 
+def test_the_report_says_what_limits_the_result(server: ComfyServer) -> None:
+    """Five of each are there, so one is held out; and the best pair is the result."""
+    graph = training("wan", "reported", evaluate_every=2, held_out=0.2, keep_best=True, patience=5)
+    graph["photos"]["inputs"]["count"] = graph["photo_texts"]["inputs"]["count"] = graph["clips"]["inputs"]["count"] = 5
+    run = server.run(graph | {"report": node("PreviewAny", source=["train", 3])})
+    report = run.text("report")
+    assert "held out: 1 of 5 photos" in report and "held out: 1 of 5 clips" in report
+    assert report in run.text("train")
+    (folder,) = (server.base / "output" / "dualreal" / "runs" / "reported").iterdir()
+    with safetensors.safe_open(folder / "pair.safetensors", "pt") as file:
+        header = json.loads(file.metadata()["dualreal"])
+    written = json.loads((folder / "report.json").read_text())
+    assert header["training"]["kept_step"] == written["best_step"]
+    assert written["limits"] and all(limit["sentence"] in report for limit in written["limits"])
+
+
+def test_evaluations_leave_the_training_as_it_is(server: ComfyServer) -> None:
+    server.run(training("wan", "evaluated", evaluate_every=2))
+    server.run(training("wan", "not evaluated", evaluate_every=0))
+    assert_equal(weights(trained_file(server, "evaluated")), weights(trained_file(server, "not evaluated")))
+
+
+def test_what_rests_on_evaluations_needs_them(server: ComfyServer) -> None:
+    with pytest.raises(RunFailed, match="evaluate_every is 0: raise it") as failed:
+        server.run(training("wan", "blind", evaluate_every=0, patience=2))
+    assert failed.value.node_id == "settings"
+
+
+def test_views_of_one_photo_are_held_out_together(server: ComfyServer) -> None:
+    """Identity Dataset says which photo a view was cut from: 20 views of 5 photos are 5 photos."""
+    settings = {"steps": 1, "warmup_steps": 0, "evaluate_every": 1, "held_out": 0.2, "gradient_checkpointing": False}
+    size = {"width": 32, "height": 32, "vae": ["base", 2], "clip": ["base", 1]}
+    run = server.run({
+        "base": node("DualRealLoadEmbeddedModel"),
+        "example": node("DualRealExampleData", identity="vex", motion="figure-eight", seed=0),
+        "photos": node("DualRealIdentityDataset", images=["example", 0], texts=["example", 1], views=4, view_margin=0.5, **size),
+        "clips": node("DualRealMotionDataset", videos=["example", 2], texts=["example", 3], frames=9, fps=10.0, max_windows=1, **size),
+        "settings": node("DualRealTrainingSettings", **{**SETTINGS, **settings}),
+        "train": node(
+            "DualRealJointTrainer", model=["base", 0], settings=["settings", 0], identity_latents=["photos", 0],
+            identity_conditioning=["photos", 1], motion_latents=["clips", 0], motion_conditioning=["clips", 1], name="together",
+        ),
+        "report": node("PreviewAny", source=["train", 3]),
+    })  # fmt: skip
+    assert "held out: 1 of 5 photos" in run.text("report") and "held out: 1 of 6 clips" in run.text("report")
+
+
 def test_cogvideox_is_trained_on_variance_preserving_noise(server: ComfyServer) -> None:
     """x_t has the spread of the data at every step; the host's own noise scaling would multiply it by thousands."""
     graph = training("cogvideox", "preserved") | {"probe": node("BenchProbe", model=["model", 0])}

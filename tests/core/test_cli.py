@@ -75,7 +75,8 @@ def test_train_generate_inspect(trial, capsys):
     assert train(trial, "--steps", 6, "--sample-every", 3, "--sample-prompt", "a figure * walks a box on sand", "--consent", "mine") == 0
     run = trial / "pair.safetensors.run"
     assert [read_video(run / f"sample-00000{step}.mp4").frames.shape[0] for step in (3, 6)] == [9, 9]
-    assert len((run / "metrics.jsonl").read_text().splitlines()) == 6
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert ["evaluation" in record for record in records] == [False] * 6 + [True]
     assert [json.loads(line)["event"] for line in (run / "log.jsonl").read_text().splitlines()] == ["started", "finished"]
     pair = ["--pair", str(trial / "pair.safetensors"), "--prompt", "a figure * walks a box on sand"]
     photo = ["--reference-image", str(trial / "photos" / "sand.png")]

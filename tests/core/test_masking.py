@@ -168,7 +168,7 @@ class RecordingObjective:
 
     def __init__(self, objective) -> None:
         self.objective, self.losses = objective, []
-        self.draw, self.add_noise = objective.draw, objective.add_noise
+        self.draw, self.stage, self.add_noise = objective.draw, objective.stage, objective.add_noise
 
     def loss_per_sample(self, output, latents, noise, timestep, mask=None) -> torch.Tensor:
         self.losses.append((latents, noise, timestep))

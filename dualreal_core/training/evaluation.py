@@ -1,0 +1,180 @@
+"""Losses at fixed noise and timesteps, so that evaluations of a run can be compared exactly, and probes for leaks.
+
+Nothing of the run's random state is drawn and nothing of the pair is changed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+
+from ..attach import Attachment
+from ..bases import Base
+from ..dataset import PreparedItem
+from ..objective import Objective
+from ..pair import ROLES, Role
+from ..precision import mixed
+from .held_out import Split, files_of
+from .loop import loss_masks
+from .scores import Evaluation, SideScores
+from .settings import TrainSettings
+
+NUM_ROWS = 6
+"""Samples with noise per side and evaluation, each at a timestep of its own."""
+LEAST_NOISE = 0.5
+"""Quantile of the timesteps training draws from which on the rows lie. Subject and motion are decided where there is much noise;
+where there is little, the loss on data held out soon rises with the texture of the few files, while videos still improve."""
+NUM_DRAWS = 4096
+"""Timesteps drawn to find the quantiles of the training distribution."""
+SEED = 20250502
+"""Of noise and timesteps; the same in every run, so that runs with other seeds can be compared."""
+
+
+@dataclass(frozen=True)
+class FixedBatch:
+    """Samples with their noise.
+
+    latents, noise: (B, C, f, h, w); timestep: (B,); mask: (B, 1, f, h, w) or None; condition: (B, E) or None.
+    """
+
+    latents: torch.Tensor
+    noise: torch.Tensor
+    timestep: torch.Tensor
+    texts: Sequence[object]
+    mask: torch.Tensor | None
+    condition: torch.Tensor | None
+
+
+def fixed_batches(
+    objective: Objective, items: Sequence[PreparedItem], role: Role, batch_size: int, background_weight: float
+) -> list[FixedBatch]:
+    """`NUM_ROWS` rows, at evenly spaced quantiles of the timesteps that training draws; each file comes before any comes twice."""
+    generator = torch.Generator().manual_seed(SEED)
+    drawn = objective.draw(NUM_DRAWS, generator).sort().values
+    spread = [items for _, items in sorted(files_of(items).items())]
+    views = [file[view] for view in range(max(map(len, spread))) for file in spread if view < len(file)]
+    buckets: dict[object, list[int]] = {}
+    for row in range(NUM_ROWS):
+        buckets.setdefault(views[row % len(views)].bucket, []).append(row)
+    batches = []
+    for rows in buckets.values():
+        for begin in range(0, len(rows), batch_size):
+            chosen = rows[begin : begin + batch_size]
+            batch = [views[row % len(views)] for row in chosen]
+            latents = torch.stack([item.latents for item in batch])
+            has_condition = role == "motion" and all(item.conditions is not None for item in batch)
+            batches.append(
+                FixedBatch(
+                    latents,
+                    torch.randn(latents.shape, generator=generator),
+                    torch.stack([drawn[int(NUM_DRAWS * quantile(row))] for row in chosen]),
+                    [item.text for item in batch],
+                    loss_masks(batch, background_weight, torch.device("cpu")) if role == "identity" else None,
+                    torch.stack([item.conditions[0] for item in batch]) if has_condition else None,
+                )
+            )
+    return batches
+
+
+def quantile(row: int) -> float:
+    """Where the timestep of a row lies among those that training draws; more is noisier."""
+    return LEAST_NOISE + (1 - LEAST_NOISE) * (row + 0.5) / NUM_ROWS
+
+
+class Evaluator:
+    """Evaluates the trained sides of an attached pair, always on the same rows."""
+
+    def __init__(self, base: Base, attachment: Attachment, splits: Mapping[Role, Split], settings: TrainSettings) -> None:
+        self.base, self.attachment, self.settings = base, attachment, settings
+        self.sides = [role for role in ROLES if settings.trains(role) and attachment.pair.role_parameters(role)]
+        self.splits = splits
+        self._base_outputs: dict[int, list[torch.Tensor]] = {}
+
+    @torch.no_grad()
+    def evaluate(self, step: int) -> Evaluation:
+        """The pair as it is now."""
+        with _left_as_it_was(self.attachment):
+            own: dict[Role, dict[str, float]] = {role: {} for role in self.sides}
+            changes: dict[tuple[Role, Role], float] = {}
+            for source, batches in self._batches.items():
+                outputs = {role: [self._predict(batch, (role,)) for batch in batches] for role in self.sides}
+                plain = self._base_predictions(batches)
+                for role in self.sides:
+                    changes[role, source] = _root_mean_square([a - b for a, b in zip(outputs[role], plain, strict=True)])
+                if source in own:
+                    both = [self._predict(batch, ROLES) for batch in batches] if self._has_both() else outputs[source]
+                    for name, predictions in (("loss", both), ("alone", outputs[source]), ("base", plain)):
+                        own[source][name] = self._loss(batches, predictions)
+            for role in self.sides:
+                seen = self._seen.get(role)
+                own[role]["trained"] = None if seen is None else self._remaining(seen, role)
+                other = next(one for one in ROLES if one != role)
+                own[role]["leak"] = changes[role, other] / changes[role, role] if changes[role, role] else 0.0
+        return Evaluation(step, {role: SideScores(**scores) for role, scores in own.items()})
+
+    @cached_property
+    def _batches(self) -> dict[Role, list[FixedBatch]]:
+        return {role: self._fixed(split.held_out or split.trained, role) for role, split in self.splits.items()}
+
+    @cached_property
+    def _seen(self) -> dict[Role, list[FixedBatch]]:
+        """Of data trained on, where others are held out."""
+        return {role: self._fixed(self.splits[role].trained, role) for role in self.sides if self.splits[role].held_out}
+
+    def _fixed(self, items: Sequence[PreparedItem], role: Role) -> list[FixedBatch]:
+        batch_size = max(self.settings.identity_batch, self.settings.motion_batch)
+        return fixed_batches(self.base.objective, items, role, batch_size, self.settings.background_weight)
+
+    def _has_both(self) -> bool:
+        return all(self.attachment.pair.role_parameters(role) for role in ROLES)
+
+    def _base_predictions(self, batches: list[FixedBatch]) -> list[torch.Tensor]:
+        """Made once for each list of batches."""
+        if id(batches) not in self._base_outputs:
+            self._base_outputs[id(batches)] = [self._predict(batch, ()) for batch in batches]
+        return self._base_outputs[id(batches)]
+
+    def _remaining(self, batches: list[FixedBatch], role: Role) -> float:
+        alone = [self._predict(batch, (role,)) for batch in batches]
+        return self._loss(batches, alone) / self._loss(batches, self._base_predictions(batches))
+
+    def _predict(self, batch: FixedBatch, roles: Sequence[Role]) -> torch.Tensor:
+        """Prediction with these sides on: (B, C, f, h, w) float32 on the CPU."""
+        device = next(self.base.transformer.parameters()).device
+        self.attachment.strengths = {role: float(role in roles) for role in ROLES}
+        self.attachment.condition = None if batch.condition is None else batch.condition.to(device)
+        self.attachment.stage = self.base.objective.stage(batch.timestep)
+        self.attachment.stage = self.base.objective.stage(batch.timestep)
+        noisy = self.base.objective.add_noise(batch.latents, batch.noise, batch.timestep).to(device)
+        with mixed(self.base, self.attachment.pair, lowers=self.settings.precision == "bf16"):
+            output = self.base.predict(noisy, batch.timestep.to(device), self.base.batch_texts(batch.texts))
+        return output.float().cpu()
+
+    def _loss(self, batches: Sequence[FixedBatch], predictions: Sequence[torch.Tensor]) -> float:
+        losses = [
+            self.base.objective.loss_per_sample(prediction, batch.latents, batch.noise, batch.timestep, batch.mask)
+            for batch, prediction in zip(batches, predictions, strict=True)
+        ]
+        return float(torch.cat(losses).mean())
+
+
+@contextmanager
+def _left_as_it_was(attachment: Attachment) -> Iterator[None]:
+    """Inside, the attachment is as in training and records nothing; after, it is as it was."""
+    names = ("condition", "stage", "strengths", "row_strengths", "record")
+    kept = {name: getattr(attachment, name) for name in names}
+    attachment.row_strengths = attachment.record = None
+    try:
+        yield
+    finally:
+        for name, value in kept.items():
+            setattr(attachment, name, value)
+
+
+def _root_mean_square(tensors: Sequence[torch.Tensor]) -> float:
+    return math.sqrt(sum(float(tensor.double().square().sum()) for tensor in tensors) / sum(tensor.numel() for tensor in tensors))

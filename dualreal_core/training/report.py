@@ -1,0 +1,213 @@
+"""What limits a result, in plain sentences: every one rests on a number and a threshold of the table below."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from ..dataset import PreparedItem
+from ..pair import ROLES, Role
+from .held_out import NOUNS, Split, files_of
+from .scores import Evaluation, SideScores
+from .stopping import best_of
+
+ALIKE = 0.2
+"""Photos or clips whose latents differ by less than this share of their size look the same."""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A limit, found where `measure` lies beyond `threshold`.
+
+    Attributes:
+        sentence, advice: templates; they may name {value}, {threshold}, {noun}, {other}, {where} and {step}.
+        roles: sides it is looked for at.
+        is_lower: the measure must lie below the threshold instead of above.
+    """
+
+    name: str
+    measure: str
+    threshold: float
+    sentence: str
+    advice: str
+    roles: tuple[Role, ...] = ROLES
+    is_lower: bool = False
+
+
+RULES = (
+    Rule(
+        "too few", "num_files", 4,
+        "There are only {value:.0f} {noun} (fewer than {threshold:.0f}).",
+        "Add {noun} that differ in everything but what is to be learnt.", is_lower=True,
+    ),
+    Rule(
+        "near-identical", "alike", 0.3,
+        "{value:.0%} of the {noun} look almost like another one (more than {threshold:.0%}).",
+        "Replace them by other views, places and lights.",
+    ),
+    Rule(
+        "not learnt", "unlearnt", 0.95,
+        "The {role} is hardly learnt: this side alone leaves {value:.0%} of the base's loss on the {where} (more than {threshold:.0%}).",
+        "Train more steps, at a higher rate, or with a larger rank; check that the captions name what the {noun} show.",
+    ),
+    Rule(
+        "learnt by heart", "gap", 0.2,
+        "The {role} is learnt by heart: of the base's loss, {value:.0%} more is left on the {where} than on those trained on "
+        "(more than {threshold:.0%}).",
+        "Add more varied {noun}; train fewer steps or with a smaller rank if sampled videos repeat places or movements of the {noun}.",
+    ),
+    Rule(
+        "overfitted", "rise", 0.03,
+        "After step {step} the loss on the {where} rose by {value:.0%} of the base's while that on the others fell "
+        "(more than {threshold:.0%}).",
+        "Compare videos sampled before and after it: if they got worse too, train fewer steps or keep the best pair.",
+    ),
+    Rule(
+        "unfinished", "late_gain", 0.02,
+        "The {role} was still improving: its last evaluation gained {value:.0%} of the base's loss (more than {threshold:.0%}).",
+        "Train more steps.",
+    ),
+    Rule(
+        "acts without its trigger", "leak", 0.9,
+        "The identity side leaks: without its trigger, on the clips, it changes the prediction {value:.2f} times as much as on its own "
+        "photos (more than {threshold:.2f}).",
+        "Name the subject in every photo's caption by the trigger, and all else in plain words; raise resting_drop or cross_ratio.",
+        roles=("identity",),
+    ),
+    Rule(
+        "takes appearance", "leak", 0.9,
+        "The motion side leaks: on the photos, which do not show the motion, it changes the prediction {value:.2f} times as much as on "
+        "its own clips (more than {threshold:.2f}), so it has taken on what the clips look like.",
+        "Use clips of several subjects and places, and name these in the captions; use an image encoder, or raise cross_ratio.",
+        roles=("motion",),
+    ),
+    Rule(
+        "disturbed", "disturbance", 0.15,
+        "The {other} side disturbs the {role}: with both on, the loss on the {where} is higher by {value:.0%} of the base's "
+        "(more than {threshold:.0%}).",
+        "Lower the strength of the {other} side, train it fewer steps, or raise cross_ratio.",
+    ),
+)  # fmt: skip
+"""Thresholds are judgements. For scale: a pair that fuses well on the embedded base has, on its training data, `unlearnt` 0.5,
+`leak` 0.5 to 0.6 and `disturbance` 0.1; an untrained one has `unlearnt` 1, `leak` 0 and `disturbance` 0."""
+
+
+@dataclass(frozen=True)
+class Limit:
+    """One thing found. `measure` and `threshold` are what the sentence rests on."""
+
+    name: str
+    role: Role
+    measure: str
+    value: float
+    threshold: float
+    sentence: str
+    advice: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A run at its end.
+
+    Attributes:
+        step: optimizer steps done, of `steps`.
+        kept: the evaluation of the pair that is the result.
+    """
+
+    step: int
+    steps: int
+    kept: Evaluation
+    evaluations: Sequence[Evaluation]
+    splits: Mapping[Role, Split]
+
+    def measures(self, role: Role) -> dict[str, float | None]:
+        """Numbers that the rules look at, by name; None where one does not exist.
+
+        num_files: photos or clips. alike: share of them that look almost like another. unlearnt: `remaining`, or what is left on
+        the data trained on if that is less. gap: what more is left on data held out than on data trained on. rise: of the
+        loss left since its lowest, where that on training data fell meanwhile. late_gain: of the last evaluation.
+        leak, disturbance: see `SideScores`.
+        """
+        side, split = self.kept.sides[role], self.splits[role]
+        history = [evaluation.sides[role] for evaluation in self.evaluations]
+        seen = side.trained
+        return {
+            "num_files": float(split.num_files),
+            "alike": share_alike([*split.trained, *split.held_out]),
+            "unlearnt": side.remaining if seen is None else min(side.remaining, seen),
+            "gap": None if seen is None else side.remaining - seen,
+            "rise": _rise(history),
+            "late_gain": history[-2].remaining - history[-1].remaining if len(history) > 1 else None,
+            "leak": side.leak,
+            "disturbance": side.disturbance,
+        }
+
+    def limits(self) -> list[Limit]:
+        """What limits the result, in the order of the rules."""
+        measures = {role: self.measures(role) for role in self.kept.sides}
+        found = []
+        for rule in RULES:
+            for role in self.kept.sides:
+                value = measures[role][rule.measure]
+                if role not in rule.roles or value is None or not (value < rule.threshold if rule.is_lower else value > rule.threshold):
+                    continue
+                held_out = "held out" if self.splits[role].held_out else "trained on"
+                lowest = min(self.evaluations, key=lambda evaluation: evaluation.sides[role].remaining)
+                words = {
+                    "value": value, "threshold": rule.threshold, "role": role, "noun": NOUNS[role],
+                    "other": next(one for one in ROLES if one != role), "where": f"{NOUNS[role]} {held_out}", "step": lowest.step,
+                }  # fmt: skip
+                sentence, advice = rule.sentence.format(**words), rule.advice.format(**words)
+                found.append(Limit(rule.name, role, rule.measure, value, rule.threshold, sentence, advice))
+        return found
+
+    def as_dict(self) -> dict[str, object]:
+        """For JSON."""
+        return {
+            "step": self.step,
+            "steps": self.steps,
+            "stopped_early": self.step < self.steps,
+            "kept_step": self.kept.step,
+            "best_step": best_of(self.evaluations).step,
+            "basis": {role: self.splits[role].basis for role in self.kept.sides},
+            "held_out": {role: list(self.splits[role].names) for role in self.kept.sides},
+            "measures": {role: self.measures(role) for role in self.kept.sides},
+            "limits": [vars(limit) for limit in self.limits()],
+            "evaluations": [evaluation.record() for evaluation in self.evaluations],
+        }
+
+    def lines(self) -> list[str]:
+        """For people, as Markdown."""
+        early = ", where no side improved any more" if self.step < self.steps else ""
+        lines = ["# What limits this result", "", f"Trained {self.step} of {self.steps} steps{early}."]
+        if self.kept.step != self.step:
+            lines.append(f"The result is the pair of step {self.kept.step}, whose loss was the lowest.")
+        lines += ["", "| side | judged on | loss left, this side on | both sides on | leak |", "| --- | --- | --- | --- | --- |"]
+        for role, side in self.kept.sides.items():
+            row = (role, self.splits[role].basis, f"{side.remaining:.0%} of the base's", f"{side.loss / side.base:.0%}", f"{side.leak:.2f}")
+            lines.append(f"| {' | '.join(row)} |")
+        limits = self.limits()
+        lines += ["", *(f"- {limit.sentence} {limit.advice}" for limit in limits)]
+        return lines if limits else [*lines, "Nothing was found that limits it: no measure lies beyond its threshold."]
+
+
+def share_alike(items: Sequence[PreparedItem]) -> float:
+    """Share of files whose first sample differs from that of another by less than `ALIKE` of their root mean square."""
+    files = files_of(items)
+    firsts = {name: samples[0].latents for name, samples in files.items()}
+    alike = set()
+    for (name, latents), (other, latents_of_other) in combinations(firsts.items(), 2):
+        if latents.shape == latents_of_other.shape:
+            size = (latents.square().mean() + latents_of_other.square().mean()) / 2
+            if (latents - latents_of_other).square().mean() < ALIKE**2 * size:
+                alike |= {name, other}
+    return len(alike) / len(files)
+
+
+def _rise(history: Sequence[SideScores]) -> float | None:
+    """Rise of the loss left on data held out since its lowest, if that on training data fell; None where nothing is held out."""
+    lowest, last = min(history, key=lambda side: side.remaining), history[-1]
+    if last.trained is None or lowest.trained is None:
+        return None
+    return last.remaining - lowest.remaining if last.trained < lowest.trained else 0.0
