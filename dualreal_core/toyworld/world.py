@@ -40,8 +40,8 @@ _SHAPES = {
     "ring": lambda x, y: 9 <= x * x + y * y <= 34,
 }
 _PATTERNS = {
-    "stripes": lambda row, column: (row // 2) % 2 == 1,
-    "checks": lambda row, column: (row // 3 + column // 3) % 2 == 1,
+    "stripes": lambda row, column: (row // 4) % 2 == 1,
+    "checks": lambda row, column: (row // 6 + column // 6) % 2 == 1,
     "sides": lambda row, column: column >= SPRITE_CELLS // 2,
     "feet": lambda row, column: row >= 7,
 }
