@@ -1,4 +1,4 @@
-"""The command `dualreal`: demo, train, generate, inspect, evaluate. What a user got wrong ends in one sentence and exit code 2."""
+"""The command `dualreal`: demo, train, generate, inspect, evaluate, bench. What a user got wrong ends in one sentence and exit code 2."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"dualreal {chosen.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"dualreal {chosen.command}: interrupted; what was trained is saved, add --resume to continue.", file=sys.stderr)
+        advice = getattr(COMMANDS[chosen.command], "INTERRUPTED", "what was trained is saved, add --resume to continue")
+        print(f"dualreal {chosen.command}: interrupted; {advice}.", file=sys.stderr)
         return 130
     return 0
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from . import demo, evaluate, generate, inspect, train
+from . import bench, demo, evaluate, generate, inspect, train
 
-COMMANDS = {"demo": demo, "train": train, "generate": generate, "inspect": inspect, "evaluate": evaluate}
+COMMANDS = {"demo": demo, "train": train, "generate": generate, "inspect": inspect, "evaluate": evaluate, "bench": bench}

@@ -23,7 +23,7 @@ STEPS = 800
 """Of joint training; each side alone gets its half."""
 SAMPLE_SEED = 1000
 TOY_RECIPE = replace(
-    with_train(DUALREAL, steps=STEPS, learning_rate=2e-3, warmup_steps=20, identity_batch=4, motion_batch=4),
+    with_train(DUALREAL, steps=STEPS, learning_rate=2e-3, warmup_steps=20, identity_batch=4, motion_batch=4, evaluate_every=0),
     pair={**DUALREAL.pair, "identity_kind": "lora", "motion_kind": "lora", "rank": 32, "alpha": 32.0},
     conditions_motion=False,
     view_margin=VIEW_MARGIN,

@@ -55,16 +55,7 @@ def score_identity(frames: torch.Tensor, bank: tuple[torch.Tensor, torch.Tensor]
         frames: (F, 3, 32, 32) in [-1, 1].
         bank: what `templates` returns; `best` and `margin` are taken over all of it.
     """
-    color, covered = bank
-    background = frames.flatten(2).median(dim=2).values[:, :, None, None]  # (F, 3, 1, 1)
-    foreground = frames - background
-    energy = functional.conv2d(foreground.square().sum(1, keepdim=True), torch.ones(1, 1, SPRITE_CELLS, SPRITE_CELLS))
-    # <frame, (color - background) * covered> and |(color - background) * covered| without a template per frame
-    product = functional.conv2d(foreground, color * covered)  # (F, K, 21, 21)
-    product -= functional.conv2d((foreground * background).sum(1, keepdim=True), covered)
-    size = ((color[None] - background[:, None]) * covered[None]).square().sum((2, 3, 4)).sqrt()  # (F, K)
-    cosine = product / (energy.sqrt() * size[:, :, None, None]).clamp(min=1e-3)
-    per_frame = cosine.flatten(2).max(dim=2).values.clamp(min=0)  # (F, K)
+    per_frame = sprite_likeness(frames, bank)
     means = per_frame.mean(0)
     ranked = means.argsort(descending=True)
     rival = next(int(index) for index in ranked if int(index) != target) if len(means) > 1 else target
@@ -76,9 +67,28 @@ def score_identity(frames: torch.Tensor, bank: tuple[torch.Tensor, torch.Tensor]
     )
 
 
+def sprite_likeness(frames: torch.Tensor, bank: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
+    """Cosine (0..1) of each sprite of `bank` at its best place in each frame: frames (F, 3, 32, 32) -> (F, K)."""
+    color, covered = bank
+    background = background_colors(frames)[:, :, None, None]  # (F, 3, 1, 1)
+    foreground = frames - background
+    energy = functional.conv2d(foreground.square().sum(1, keepdim=True), torch.ones(1, 1, SPRITE_CELLS, SPRITE_CELLS))
+    # <frame, (color - background) * covered> and |(color - background) * covered| without a template per frame
+    product = functional.conv2d(foreground, color * covered)  # (F, K, 21, 21)
+    product -= functional.conv2d((foreground * background).sum(1, keepdim=True), covered)
+    size = ((color[None] - background[:, None]) * covered[None]).square().sum((2, 3, 4)).sqrt()  # (F, K)
+    cosine = product / (energy.sqrt() * size[:, :, None, None]).clamp(min=1e-3)
+    return cosine.flatten(2).max(dim=2).values.clamp(min=0)
+
+
+def background_colors(frames: torch.Tensor) -> torch.Tensor:
+    """Median colour of each frame, which is its background's: frames (F, 3, 32, 32) -> (F, 3)."""
+    return frames.flatten(2).median(dim=2).values
+
+
 def track(frames: torch.Tensor) -> torch.Tensor | None:
     """Centre of the sprite in each frame, in cells: (F, 2) as (x, y); None where a frame shows no sprite."""
-    background = frames.flatten(2).median(dim=2).values[:, :, None, None]
+    background = background_colors(frames)[:, :, None, None]
     weight = ((frames - background).abs().amax(1) > SPRITE_THRESHOLD).float()  # (F, 32, 32)
     count = weight.sum((1, 2))
     if count.min() < MIN_SPRITE_CELLS:

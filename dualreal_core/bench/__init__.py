@@ -1,0 +1,1 @@
+"""The fusion benchmark: how much of an identity and of a motion survives, ours against other ways to train and fuse them."""

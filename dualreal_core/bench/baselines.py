@@ -1,0 +1,156 @@
+"""How each competitor is trained: by the dual-aware loop, or by the plain one of `fitting`. `TRAINERS` names them all.
+
+A trainer gets the base, the prepared photos and clips, a recipe whose `steps` are those of the whole competitor, a folder
+for its run, and what was trained before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from ..api import Training
+from ..attach import Attachment
+from ..bases import Base
+from ..dataset import PreparedItem, PreparedSet
+from ..pair import ROLES, AdapterPair, Role, new_pair
+from ..recipes import Recipe, with_train
+from ..toyworld.experiment import train_joint, train_side
+from ..training.settings import TrainSettings
+from .fitting import BatchLoss, debiased_loss, fit, plain_loss
+
+Trained = AdapterPair | dict[str, torch.Tensor]
+"""A pair, or all weights of the DiT."""
+Data = Mapping[Role, PreparedSet]
+
+SPATIAL_SHARE = 0.25
+"""Of the motion's half of the steps, for MotionDirector's spatial path: it learns frames, which takes less than a motion."""
+LORA_SCALE = 2.0
+"""Sum of both weights where a baseline is LoRA at full strength: each side then has weight 1."""
+
+
+def _alone(role: Role, base: Base, data: Data, recipe: Recipe, folder: Path, before: Sequence[Trained]) -> AdapterPair:
+    """One side for half of the steps."""
+    return train_side(base, data, recipe, role, folder)
+
+
+def _joint(base: Base, data: Data, recipe: Recipe, folder: Path, before: Sequence[Trained]) -> AdapterPair:
+    """Both sides by the dual-aware loop."""
+    return train_joint(base, data, recipe, folder)
+
+
+def _second(role: Role, base: Base, data: Data, recipe: Recipe, folder: Path, before: Sequence[Trained]) -> AdapterPair:
+    """Side `role` for half of the steps, with the other side, trained before, frozen and always in the pass."""
+    other: Role = "motion" if role == "identity" else "identity"
+    train = {"steps": recipe.train.steps // 2, "motion_ratio": float(role == "motion"), "resting_drop": 0.0, "cross_ratio": 0.0}
+    own = replace(with_train(recipe, **train), pair={**recipe.pair, "has_controller": False})
+    training = Training(base, data, own, folder)
+    try:
+        training.pair.sides[other].load_state_dict(before[0].sides[other].state_dict())
+        for _ in training.steps(is_resumed=training.directory.settings_file.exists(), save_every=200):
+            pass
+    finally:
+        training.close()
+    return training.pair
+
+
+def _full_finetune(base: Base, data: Data, recipe: Recipe, folder: Path, before: Sequence[Trained]) -> dict[str, torch.Tensor]:
+    """Every weight of the DiT on photos and clips, no adapter. The base's own weights are put back, bit for bit."""
+    transformer = base.transformer
+    kept = {name: tensor.clone() for name, tensor in transformer.state_dict().items()}
+    try:
+        transformer.requires_grad_(True)
+        fit(base, list(transformer.parameters()), _items(data), recipe.train, plain_loss)
+        return {name: tensor.detach().clone() for name, tensor in transformer.state_dict().items()}
+    finally:
+        transformer.load_state_dict(kept)
+        transformer.requires_grad_(False)
+        transformer.zero_grad(set_to_none=True)
+
+
+def _mixed_lora(base: Base, data: Data, recipe: Recipe, folder: Path, before: Sequence[Trained]) -> AdapterPair:
+    """One LoRA on photos and clips, with the parameters of two: twice the rank."""
+    rank = 2 * int(recipe.pair.get("rank", 16))
+    pair = _lora_pair(base, recipe, identity_kind="lora", motion_kind="none", rank=rank, alpha=float(rank))
+    _fit_pair(base, pair, pair.role_parameters("identity"), _items(data), recipe.train, plain_loss)
+    return pair
+
+
+def _unmasked(base: Base, data: Data, recipe: Recipe, folder: Path, before: Sequence[Trained]) -> AdapterPair:
+    """Both sides and the controller learn from every batch, whichever side it belongs to."""
+    pair = new_pair(base.transformer, recipe.train.seed, **recipe.pair)
+    _fit_pair(base, pair, list(pair.parameters()), _items(data), recipe.train, plain_loss)
+    return pair
+
+
+def _motiondirector(base: Base, data: Data, recipe: Recipe, folder: Path, before: Sequence[Trained]) -> AdapterPair:
+    """MotionDirector's two paths (Zhao et al., ECCV 2024), of which the motion path is kept.
+
+    First a spatial LoRA learns the clips' frames as stills; then, with it frozen and on, a motion LoRA learns the clips by
+    the plain plus the appearance-debiased loss. Its layers are the same, as attention here is not split into space and time.
+    """
+    half = recipe.train.steps // 2
+    num_spatial = min(max(1, round(SPATIAL_SHARE * half)), half - 1)
+    clips = data["motion"].items
+    paths = _lora_pair(base, recipe, identity_kind="lora", motion_kind="lora")
+    stills = [_still(item, frame) for item in clips for frame in range(item.latents.shape[1])]
+    phases: list[tuple[Role, int, Role, list[PreparedItem], BatchLoss]] = [
+        ("identity", num_spatial, "identity", stills, plain_loss),
+        ("motion", half - num_spatial, "motion", clips, debiased_loss),
+    ]
+    for side, steps, source, items, loss in phases:
+        settings = replace(recipe.train, steps=steps, motion_ratio=float(source == "motion"))
+        _fit_pair(base, paths, paths.role_parameters(side), {source: items}, settings, loss)
+    kept = _lora_pair(base, recipe, identity_kind="none", motion_kind="lora")
+    kept.sides["motion"].load_state_dict(paths.sides["motion"].state_dict())
+    return kept
+
+
+def _still(item: PreparedItem, frame: int) -> PreparedItem:
+    """One frame of a clip as a still; the toy world's latents keep every frame."""
+    return replace(item, latents=item.latents[:, frame : frame + 1], conditions=None, num_frames=1)
+
+
+def _items(data: Data) -> dict[Role, Sequence[PreparedItem]]:
+    return {role: data[role].items for role in ROLES}
+
+
+def _lora_pair(base: Base, recipe: Recipe, **changes: object) -> AdapterPair:
+    settings = {**recipe.pair, "scale": LORA_SCALE, "floor": 0.0, "has_controller": False, **changes}
+    return new_pair(base.transformer, recipe.train.seed, **settings)
+
+
+def _fit_pair(
+    base: Base,
+    pair: AdapterPair,
+    parameters: list[torch.nn.Parameter],
+    items: Mapping[Role, Sequence[PreparedItem]],
+    settings: TrainSettings,
+    loss: BatchLoss,
+) -> None:
+    """Fits these parameters of an attached pair; the others stay frozen in the pass."""
+    pair.requires_grad_(False)
+    for parameter in parameters:
+        parameter.requires_grad_(True)
+    try:
+        with Attachment(base.transformer, pair):
+            fit(base, parameters, items, settings, loss)
+    finally:
+        pair.requires_grad_(True)
+
+
+TRAINERS: dict[str, Callable[[Base, Data, Recipe, Path, Sequence[Trained]], Trained]] = {
+    "identity": partial(_alone, "identity"),
+    "motion": partial(_alone, "motion"),
+    "joint": _joint,
+    "second-motion": partial(_second, "motion"),
+    "second-identity": partial(_second, "identity"),
+    "full-finetune": _full_finetune,
+    "mixed-lora": _mixed_lora,
+    "unmasked": _unmasked,
+    "motiondirector": _motiondirector,
+}

@@ -1,0 +1,96 @@
+"""The plain training loop of competitors that are not dual-aware: the same batches, noise and schedule, one optimizer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+
+from ..bases import Base
+from ..dataset import PreparedItem
+from ..objective import Objective
+from ..pair import ROLES, Role
+from ..training.loop import DivergedError, loss_masks
+from ..training.optimizers import make_optimizer
+from ..training.settings import TrainSettings
+from ..training.state import RunState
+
+BatchLoss = Callable[
+    [Objective, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Generator], torch.Tensor
+]
+"""(objective, model output, latents, noise, timestep, mask, generator) -> scalar loss."""
+
+
+def fit(
+    base: Base,
+    parameters: list[torch.nn.Parameter],
+    items: Mapping[Role, Sequence[PreparedItem]],
+    settings: TrainSettings,
+    loss: BatchLoss,
+) -> None:
+    """Trains parameters for `settings.steps`. Each step sees a batch of photos or of clips, drawn by `settings.motion_ratio`.
+
+    Raises:
+        DivergedError: a loss or gradient is not finite.
+    """
+    optimizer = make_optimizer(settings, "identity", parameters)  # one rate for all: it is set in every step
+    state = RunState(0, torch.Generator().manual_seed(settings.seed), {})
+    sizes = {"identity": settings.identity_batch, "motion": settings.motion_batch}
+    device = next(base.transformer.parameters()).device
+    for step in range(settings.steps):
+        source = ROLES[int(torch.rand((), generator=state.generator) < settings.motion_ratio)]
+        batch = state.next_batch(source, items[source], sizes[source])
+        latents = torch.stack([item.latents for item in batch]).to(device)  # (B, C, f, h, w)
+        timestep = base.objective.draw(len(batch), state.generator).to(device)
+        noise = torch.randn(latents.shape, generator=state.generator).to(device)
+        mask = loss_masks(batch, settings.background_weight, device) if source == "identity" else None
+        noisy, text = base.objective.add_noise(latents, noise, timestep), base.batch_texts([item.text for item in batch])
+        value = loss(base.objective, base.predict(noisy, timestep, text), latents, noise, timestep, mask, state.generator)
+        optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm))
+        if not (math.isfinite(value.item()) and math.isfinite(norm)):
+            raise DivergedError(f"The loss is {value.item()} (gradient norm {norm}) at step {step + 1}: lower the learning rate.")
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate * settings.schedule(step)
+        optimizer.step()
+    for parameter in parameters:
+        parameter.grad = None
+
+
+def plain_loss(
+    objective: Objective,
+    output: torch.Tensor,
+    latents: torch.Tensor,
+    noise: torch.Tensor,
+    timestep: torch.Tensor,
+    mask: torch.Tensor | None,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """The base's own objective, mean over the batch."""
+    return objective.loss_per_sample(output, latents, noise, timestep, mask).mean()
+
+
+def debiased_loss(
+    objective: Objective,
+    output: torch.Tensor,
+    latents: torch.Tensor,
+    noise: torch.Tensor,
+    timestep: torch.Tensor,
+    mask: torch.Tensor | None,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """The plain loss plus that of frames relative to a random anchor frame (MotionDirector's, Zhao et al., 2024).
+
+    Targets are linear in latents and noise, so those are taken relative to the anchor instead.
+    """
+    anchor = int(torch.randint(latents.shape[2], (), generator=generator))
+    relative = [relative_to_frame(tensor, anchor) for tensor in (output, latents, noise)]
+    plain = objective.loss_per_sample(output, latents, noise, timestep, mask)
+    return (plain + objective.loss_per_sample(*relative, timestep)).mean()
+
+
+def relative_to_frame(frames: torch.Tensor, anchor: int, b: float = 1.0) -> torch.Tensor:
+    """sqrt(b^2 + 1) eps_i - b eps_anchor: what frames share, their look, counts less; frames: (B, C, f, h, w)."""
+    return math.sqrt(b * b + 1) * frames - b * frames[:, :, anchor : anchor + 1]

@@ -1,0 +1,199 @@
+"""The benchmark's report from saved cells: tables, the ranking, a contact sheet per row, and how to run a row again."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from ..atomic import atomic_path
+from ..errors import InputError
+from ..pictures import contact_sheet, save
+from .cells import Cell
+from .intervals import LEVEL, NUM_RESAMPLES, Estimate
+from .measures import MEASURES
+from .plot import Point, ranking_plot
+from .rows import Subject, find_row, shown_settings
+from .run import Folder
+from .summary import Summary, advantages, best, margin, place_of, summarise
+
+COMPARED = ("identity", "motion", "retention_identity", "retention_motion")
+MAX_SHEET_ROWS = 12
+FUSION = {
+    "identity": "identity score",
+    "motion": "motion score",
+    "identity_top1": "identity top-1",
+    "motion_top1": "motion top-1",
+    "retention_identity": "retention of identity",
+    "retention_motion": "retention of motion",
+}
+BESIDES = {
+    "adherence": "background asked for",
+    "known_motion_identity": "identity, known motion",
+    "known_motion_motion": "known motion",
+    "other_subject_look": "other subject",
+    "other_subject_motion": "motion, other subject",
+    "leak_clip_looks": "leak: clips' subjects",
+    "leak_motion": "leak: motion unasked",
+    "leak_figure_excess": "leak: figure unasked",
+    "consistency": "consistency",
+    "dynamic_degree": "cells per frame",
+    "dynamic_ratio": "of the clips'",
+}
+
+
+def write_report(folder: Folder) -> list[Summary]:
+    """Writes report.md, results.json, ranking.png and sheets/ROW.png from the cells that are done.
+
+    Raises:
+        InputError: there are none, or the folder holds no benchmark.
+    """
+    protocol, results = folder.protocol, folder.results.read()
+    if not results:
+        raise InputError(f"{folder.path} holds no results yet: run the benchmark first.")
+    summaries = summarise(results)
+    has_ranking = _write_ranking(folder.path / "ranking.png", summaries)
+    for summary in summaries:
+        _write_sheet(folder, summary, [result for result in results if result["row"] == summary.row])
+    gains = advantages(results, COMPARED)
+    figures = {
+        "protocol": protocol,
+        "rows": {summary.row: summary.as_dict() for summary in summaries},
+        "margin_percent": {measure: margin(summaries, measure) for measure in ("identity", "motion")},
+        "ours_minus_row": {row: {name: asdict(value) for name, value in by_measure.items()} for row, by_measure in gains.items()},
+        "cells": results,
+    }
+    with atomic_path(folder.path / "results.json") as temporary:
+        temporary.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
+    with atomic_path(folder.path / "report.md") as temporary:
+        temporary.write_text("\n".join(_lines(protocol, summaries, results, gains, has_ranking)) + "\n", encoding="utf-8")
+    return summaries
+
+
+def table(rows: Iterable[tuple[str, Mapping[str, Estimate]]], columns: Mapping[str, str]) -> list[str]:
+    """Means and intervals as Markdown, with the number of cells that the fullest column is over.
+
+    Args:
+        rows: title and estimates.
+        columns: heading by measure.
+    """
+    lines = [f"| row | cells | {' | '.join(columns.values())} |", "| --- |" + " ---: |" * (len(columns) + 1)]
+    for title, estimates in rows:
+        chosen = [estimates[measure] for measure in columns]
+        lines.append(f"| {title} | {max(value.count for value in chosen)} | {' | '.join(map(shown, chosen))} |")
+    return lines
+
+
+def shown(value: Estimate) -> str:
+    """'.912 (.873 to .940)'; without interval where there is none, '-' where there is no value."""
+    if value.mean is None:
+        return "-"
+    return _number(value.mean) if value.low is None else f"{_number(value.mean)} ({_number(value.low)} to {_number(value.high)})"
+
+
+def _number(value: float) -> str:
+    text = f"{round(value, 3) + 0.0:.3f}"
+    return text.replace("0.", ".", 1) if text.startswith(("0.", "-0.")) else text
+
+
+def _lines(
+    protocol: dict, summaries: Sequence[Summary], results: Sequence[dict], gains: Mapping[str, Mapping[str, Estimate]], has_ranking: bool
+) -> list[str]:
+    places = sorted({place_of(result) for result in results})
+    identities, motions, seeds = (sorted({place[part] for place in places}) for part in range(3))
+    steps = protocol["recipe"]["train"]["steps"]
+    rows = [(summary.title, summary.estimates) for summary in summaries]
+    lines = [
+        "# Fusion benchmark",
+        "",
+        f"{len(results)} cells: figures {', '.join(identities)}; motions {', '.join(motions)}; seeds {', '.join(map(str, seeds))}. "
+        f"{steps} training steps for every row, {steps // 2} for a side alone.",
+        "",
+        f"Means over cells; in brackets {LEVEL:.0%} intervals from {NUM_RESAMPLES} bootstrap samples over figures, motions and seeds "
+        "(none for a single cell). Retention is (fused - base) / (side alone - base), the mean over cells in which it is defined.",
+        "",
+        "## Fusion",
+        "",
+        *table(rows, FUSION),
+        "",
+        *_headline(summaries),
+        "",
+        "## Prompts, leakage, consistency",
+        "",
+        *table(rows, BESIDES),
+        "",
+    ]
+    if gains:
+        compared = [(find_row(row).title, estimates) for row, estimates in gains.items()]
+        lines += ["## Ours minus each row, cell by cell", "", *table(compared, {name: FUSION[name] for name in COMPARED}), ""]
+    if has_ranking:
+        lines += ["![retention of the motion over that of the identity](ranking.png)", ""]
+    lines += ["## Rows", ""]
+    for summary in summaries:
+        settings = shown_settings(summary.settings)
+        setting = f" ({settings})" if settings else ""
+        lines.append(f"- **{summary.title}** (`{summary.row}`): {summary.what}{setting}. [Videos](sheets/{_file_name(summary.row)})")
+    lines += ["", "## Measures", ""]
+    lines += [f"- `{name}`: {what}." for name, what in MEASURES.items()]
+    scope = f"--identities {' '.join(identities)} --motions {' '.join(motions)} --steps {steps}"
+    scope += f" --seed {max(seeds) + 1} --seed {max(seeds) + 2}"
+    scope += "" if protocol["sampling_steps"] is None else f" --sampling-steps {protocol['sampling_steps']}"
+    lines += [
+        "",
+        "## Again",
+        "",
+        "One row with other seeds; it comes with the rows that retention is held against. A changed recipe needs its `--config` too.",
+        "",
+        "```",
+        *(
+            f"dualreal bench fusion --rows {shlex.quote(summary.row)} {scope} --out again-{number}"
+            for number, summary in enumerate(summaries, 1)
+        ),
+        "```",
+    ]
+    return lines
+
+
+def _headline(summaries: Sequence[Summary]) -> list[str]:
+    """What is best, and what ours gains over the published-style rows."""
+    lines = []
+    for measure in ("retention_identity", "retention_motion"):
+        first = best(summaries, measure)
+        if first is not None:
+            lines.append(f"- highest {FUSION[measure]}: {first.title}, {shown(first.estimates[measure])}")
+    margins = {measure: margin(summaries, measure) for measure in ("identity", "motion")}
+    if all(margins.values()):
+        names = ", ".join(margins["identity"][1])
+        scores = ", ".join(f"{FUSION[measure]} {percent:+.1f} %" for measure, (percent, _) in margins.items())
+        lines.append(f"- ours against the mean of the published-style rows ({names}): {scores}")
+    return lines
+
+
+def _write_ranking(path: Path, summaries: Sequence[Summary]) -> bool:
+    """Whether there was anything to rank."""
+    points = [
+        Point(summary.title, summary.estimates["retention_identity"], summary.estimates["retention_motion"], summary.row == "ours")
+        for summary in summaries
+    ]
+    if all(point.identity.mean is None or point.motion.mean is None for point in points):
+        return False
+    save(path, ranking_plot(points, "What each way to fuse keeps"))
+    return True
+
+
+def _write_sheet(folder: Folder, summary: Summary, results: Sequence[dict]) -> None:
+    """One video per figure and motion, of the lowest seed; the prompt changes from row to row, not chosen by its score."""
+    first = {(result["identity"], result["motion"]): result for result in sorted(results, key=lambda result: -result["seed"])}
+    rows = []
+    for number, result in enumerate(list(dict(sorted(first.items())).values())[:MAX_SHEET_ROWS]):
+        videos = folder.results.videos(Cell(summary.row, Subject(*place_of(result))))
+        scores = result["scores"]
+        scored = f"identity {scores['identity']:.2f} motion {scores['motion']:.2f}"
+        rows.append((f"{result['identity']}, {result['motion']}", scored, videos[number % 5]))
+    save(folder.path / "sheets" / _file_name(summary.row), contact_sheet(rows))
+
+
+def _file_name(row: str) -> str:
+    return row.replace("[", "-").replace("]", "").replace(",", "-") + ".png"

@@ -1,0 +1,342 @@
+"""The benchmark trains every row, trains nothing twice, and leaves the base as it was."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import weights_hash
+
+from dualreal_core.bases import load_base
+from dualreal_core.bench.baselines import TRAINERS
+from dualreal_core.bench.cells import Cell, Protocol, sample_videos
+from dualreal_core.bench.fitting import debiased_loss, relative_to_frame
+from dualreal_core.bench.jobs import Job, run_jobs
+from dualreal_core.bench.measures import MEASURES
+from dualreal_core.bench.pieces import unique
+from dualreal_core.bench.rows import QUICK_ROWS, REFERENCES, ROWS, Subject, find_row
+from dualreal_core.bench.run import Folder, run_cells
+from dualreal_core.bench.steps import COMPARED, Curve, measure_curve, read_point, steps_to_reach
+from dualreal_core.cli import main
+from dualreal_core.errors import InputError
+from dualreal_core.objective import FlowMatching
+from dualreal_core.pair import AdapterPair
+from dualreal_core.recipes import with_train
+from dualreal_core.toyworld.experiment import TOY_RECIPE, load_trial
+from dualreal_core.toyworld.trial import Trial
+
+SUBJECT = Subject("tam", "box", 0)
+RECIPE = with_train(TOY_RECIPE, steps=4, identity_batch=1, motion_batch=1, warmup_steps=0, evaluate_every=0)
+PROTOCOL = Protocol(RECIPE, sampling_steps=1)
+
+
+@pytest.fixture(scope="module")
+def base():
+    return load_base("toyworld")
+
+
+@pytest.fixture(scope="module")
+def references(base, tmp_path_factory):
+    return load_trial(base, Trial("tam", "box"), RECIPE, tmp_path_factory.mktemp("trial"))
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A benchmark of the reference rows and the sum, done."""
+    folder = Folder(tmp_path_factory.mktemp("bench"))
+    folder.begin(PROTOCOL)
+    run_cells(folder, [Cell(row, SUBJECT) for row in (*REFERENCES, "sum")], PROTOCOL, 1)
+    return folder
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_every_row_trains_and_gives_finite_videos(name, base, folder):
+    before = weights_hash(base.transformer)
+    row = find_row(name)
+    pieces = row.plan(SUBJECT, RECIPE)
+    for piece in unique(pieces):
+        folder.runs.train(piece)
+    contestant = row.assemble([folder.runs.load(piece) for piece in pieces], row.settings)
+    (video,) = sample_videos(base, contestant, Trial("tam", "box"), ["a figure * walks a box on mint"], PROTOCOL)
+    assert video.shape == (9, 3, 32, 32)
+    assert video.isfinite().all()
+    assert weights_hash(base.transformer) == before
+    assert (contestant.pair is None) == (name in ("base", "full-finetune"))
+    assert contestant.adapts_negative == (name == "published")
+
+
+def test_a_trained_row_differs_from_the_base(base, folder):
+    row = find_row("full-finetune")
+    pieces = row.plan(SUBJECT, RECIPE)
+    folder.runs.train(pieces[0])
+    contestant = row.assemble([folder.runs.load(piece) for piece in pieces], row.settings)
+    trial, prompts = Trial("tam", "box"), ["a figure * on mint"]
+    tuned = sample_videos(base, contestant, trial, prompts, PROTOCOL)
+    plain = sample_videos(base, find_row("base").assemble([], {}), trial, prompts, PROTOCOL)
+    assert not torch.equal(tuned[0], plain[0])
+
+
+def test_cells_hold_every_measure_as_a_finite_number(folder):
+    results = folder.results.read()
+    assert {result["row"] for result in results} == {*REFERENCES, "sum"}
+    for result in results:
+        assert set(result["scores"]) == set(MEASURES)
+        assert all(math.isfinite(value) for value in result["scores"].values())
+    assert folder.results.videos(Cell("sum", SUBJECT)).shape == (11, 9, 3, 32, 32)
+
+
+def test_what_is_done_is_not_done_again(folder):
+    cells, jobs = [Cell(row, SUBJECT) for row in (*REFERENCES, "sum")], []
+    run_cells(folder, cells, PROTOCOL, 1, lambda name, done, total: jobs.append(name))
+    assert jobs == []
+    folder.results.file(cells[-1]).unlink()
+    run_cells(folder, cells, PROTOCOL, 1, lambda name, done, total: jobs.append(name))
+    assert jobs == ["measure sum on tam-box-0"]
+
+
+def test_a_cell_of_other_settings_is_not_taken_for_done(folder):
+    cell = Cell("sum", SUBJECT)
+    assert folder.results.is_done(cell, PROTOCOL)
+    assert not folder.results.is_done(cell, Protocol(with_train(RECIPE, steps=6), 1))
+    assert not folder.results.is_done(cell, Protocol(RECIPE, 2))
+    with pytest.raises(InputError, match="other settings"):
+        folder.begin(Protocol(with_train(RECIPE, steps=6), 1))
+
+
+def test_sides_are_shared_between_cells():
+    first, second = (find_row("sum").plan(Subject(identity, "box", 0), RECIPE) for identity in ("tam", "zol"))
+    assert first[1].key == second[1].key
+    assert first[0].key != second[0].key
+    assert find_row("sum").plan(Subject("tam", "box", 1), RECIPE)[1].key != first[1].key
+    assert find_row("identity-only").plan(SUBJECT, RECIPE)[0].key == first[0].key
+
+
+def test_all_rows_train_the_same_number_of_steps():
+    for row in ROWS.values():
+        pieces = unique(row.plan(SUBJECT, RECIPE))
+        halves = {"identity", "motion", "second-identity", "second-motion", "motiondirector"}
+        steps = sum(piece.recipe.train.steps // 2 if piece.trainer in halves else piece.recipe.train.steps for piece in pieces)
+        assert steps == {"base": 0, "identity-only": 2, "motion-only": 2}.get(row.name, 4), row.name
+
+
+def test_trainers_do_the_steps_they_are_given(base, references, tmp_path, monkeypatch):
+    done = []
+    monkeypatch.setattr("dualreal_core.bench.baselines.fit", lambda base, parameters, items, settings, loss: done.append(settings.steps))
+    TRAINERS["motiondirector"](base, references, with_train(RECIPE, steps=800), tmp_path, [])
+    assert done == [100, 300]
+    TRAINERS["mixed-lora"](base, references, with_train(RECIPE, steps=800), tmp_path, [])
+    assert done[2:] == [800]
+
+
+def test_groups_differ_between_the_rows():
+    groups = {
+        name: find_row(name).plan(SUBJECT, RECIPE)[0].recipe.pair.get("num_groups", 5) for name in ("one-group", "two-groups", "per-block")
+    }
+    assert groups == {"one-group": 1, "two-groups": 2, "per-block": 5}
+    assert find_row("per-block").plan(SUBJECT, RECIPE)[0].key == find_row("ours").plan(SUBJECT, RECIPE)[0].key
+    assert not find_row("fixed").plan(SUBJECT, RECIPE)[0].recipe.pair["has_controller"]
+
+
+def test_full_fine_tune_gives_other_weights_and_puts_the_base_back_bit_for_bit(base, references, tmp_path):
+    before = {name: tensor.clone() for name, tensor in base.transformer.state_dict().items()}
+    trained = TRAINERS["full-finetune"](base, references, RECIPE, tmp_path, [])
+    assert all(torch.equal(tensor, before[name]) for name, tensor in base.transformer.state_dict().items())
+    assert not any(parameter.requires_grad or parameter.grad is not None for parameter in base.transformer.parameters())
+    changed = [name for name, tensor in trained.items() if not torch.equal(tensor, before[name])]
+    assert len(changed) > 0.9 * len(before)
+
+
+def test_the_second_side_learns_beside_a_frozen_first_one(base, references, tmp_path):
+    first = TRAINERS["identity"](base, references, RECIPE, tmp_path / "first", [])
+    pair = TRAINERS["second-motion"](base, references, RECIPE, tmp_path / "second", [first])
+    kept, before = pair.sides["identity"].state_dict(), first.sides["identity"].state_dict()
+    assert all(torch.equal(tensor, before[name]) for name, tensor in kept.items())
+    assert any(adapter.up.weight.abs().max() > 0 for adapter in pair.sides["motion"].values())
+    assert pair.controller is None
+
+
+def test_without_masking_both_sides_learn_from_photos_alone(base, references, tmp_path):
+    pair = TRAINERS["unmasked"](base, references, with_train(RECIPE, motion_ratio=0.0), tmp_path, [])
+    for side in pair.sides.values():
+        assert any(adapter.up.weight.abs().max() > 0 for adapter in side.values())
+    assert pair.controller.out.weight.abs().max() > 0
+
+
+def test_motion_path_is_kept_without_the_spatial_one(base, references, tmp_path):
+    pair = TRAINERS["motiondirector"](base, references, RECIPE, tmp_path, [])
+    assert isinstance(pair, AdapterPair)
+    assert list(pair.sides) == ["motion"]
+    assert any(adapter.up.weight.abs().max() > 0 for adapter in pair.sides["motion"].values())
+
+
+def test_relative_to_frame_by_hand():
+    frames = torch.tensor([1.0, 2.0, 4.0]).reshape(1, 1, 3, 1, 1)
+    root = math.sqrt(2)
+    expected = torch.tensor([root - 2, 2 * root - 2, 4 * root - 2])
+    assert torch.allclose(relative_to_frame(frames, 1).flatten(), expected)
+    assert torch.allclose(relative_to_frame(frames, 0, b=0.0), frames)
+
+
+def test_debiased_loss_by_hand():
+    generator = torch.Generator().manual_seed(3)
+    output, latents, noise = (torch.randn(2, 2, 3, 1, 2, generator=generator) for _ in range(3))
+    anchor = int(torch.randint(3, (), generator=torch.Generator().manual_seed(7)))
+    target = noise - latents
+    plain = debiased = 0.0
+    for sample in range(2):
+        for frame in range(3):
+            wrong = output[sample, :, frame] - target[sample, :, frame]
+            wrong_anchor = output[sample, :, anchor] - target[sample, :, anchor]
+            plain += float(wrong.square().sum()) / output.numel()
+            debiased += float((math.sqrt(2) * wrong - wrong_anchor).square().sum()) / output.numel()
+    loss = debiased_loss(FlowMatching(3.0), output, latents, noise, torch.tensor([100.0, 900.0]), None, torch.Generator().manual_seed(7))
+    assert float(loss) == pytest.approx(plain + debiased, rel=1e-5)
+
+
+def test_debiased_loss_forgives_what_all_frames_share_less_than_what_they_do_not():
+    latents = torch.zeros(1, 1, 3, 2, 2)
+    shared = torch.ones(1, 1, 3, 2, 2)
+    moving = torch.tensor([0.0, 1.5, 0.0]).reshape(1, 1, 3, 1, 1).expand_as(latents)
+    timestep = torch.tensor([500.0])
+
+    def added(output: torch.Tensor) -> float:
+        objective, generator = FlowMatching(3.0), torch.Generator().manual_seed(0)
+        whole = debiased_loss(objective, output, latents, latents, timestep, None, generator)
+        return float(whole - objective.loss_per_sample(output, latents, latents, timestep).mean()) / float(output.square().mean())
+
+    assert added(shared) < 0.2 < added(moving)
+
+
+def test_jobs_wait_for_one_another_over_processes(tmp_path):
+    jobs = {
+        "inner": Job(partial(Path.mkdir, tmp_path / "a" / "b"), frozenset({"outer"})),
+        "outer": Job(partial(Path.mkdir, tmp_path / "a")),
+    }
+    order = []
+    run_jobs(jobs, 2, lambda name, done, total: order.append((name, done, total)))
+    assert order == [("outer", 1, 2), ("inner", 2, 2)]
+    assert (tmp_path / "a" / "b").is_dir()
+
+
+def test_a_failed_job_stops_only_what_waits_for_it(tmp_path):
+    def fail() -> None:
+        raise InputError("The loss is nan.")
+
+    jobs = {
+        "first": Job(fail),
+        "after it": Job(partial(Path.mkdir, tmp_path / "after"), frozenset({"first"})),
+        "beside it": Job(partial(Path.mkdir, tmp_path / "beside")),
+    }
+    with pytest.raises(InputError, match=r"1 of 3 jobs failed.*first: The loss is nan"):
+        run_jobs(jobs, 1)
+    assert (tmp_path / "beside").is_dir()
+    assert not (tmp_path / "after").exists()
+
+
+def test_variants_change_the_knob_alone():
+    variants = find_row("full-finetune").variants()
+    assert [row.name for row in variants] == ["full-finetune[learning_rate=0.0001]", "full-finetune[learning_rate=0.001]"]
+    assert find_row(variants[0].name).plan(SUBJECT, RECIPE)[0].recipe.train.learning_rate == 1e-4
+    shares = find_row("fixed").variants()
+    assert {row.plan(SUBJECT, RECIPE)[0].key for row in shares} == {find_row("fixed").plan(SUBJECT, RECIPE)[0].key}
+    assert find_row("motiondirector").variants()[0].settings == {"learning_rate": 7e-4, "identity_share": 0.5}
+
+
+def test_a_row_takes_settings_of_its_own():
+    row = find_row("mixed-lora[learning_rate=5e-4]")
+    assert row.name == "mixed-lora[learning_rate=0.0005]"
+    assert row.plan(SUBJECT, RECIPE)[0].recipe.train.learning_rate == 5e-4
+    for name, reason in (
+        ("mixed-lora[rank=4]", "no setting 'rank'"),
+        ("ours[learning_rate=1e-3]", "it has: none"),
+        ("fixed[identity_share]", "cannot be read"),
+        ("fixed[identity_share=much]", "cannot be read"),
+        ("fixed[identity_share=1.2]", "out of range"),
+        ("mixed-lora[learning_rate=-1]", "out of range"),
+    ):
+        with pytest.raises(InputError, match=reason):
+            find_row(name)
+
+
+def test_curve_is_measured_at_each_point_and_not_again(tmp_path):
+    curve = Curve(Cell("ours", SUBJECT), (2, 4))
+    measure_curve(tmp_path, curve, PROTOCOL)
+    files = [tmp_path / "curves" / curve.name / f"{point}.json" for point in (2, 4)]
+    times = [file.stat().st_mtime_ns for file in files]
+    measure_curve(tmp_path, curve, PROTOCOL)
+    assert [file.stat().st_mtime_ns for file in files] == times
+    assert 0 < read_point(tmp_path, curve, 4)["identity"] <= 1
+    files[1].unlink()
+    measure_curve(tmp_path, curve, PROTOCOL)  # as after a kill between the last state and its scores
+    assert files[1].exists()
+    files[0].unlink()
+    with pytest.raises(InputError, match="went 4 steps, beyond 2"):
+        measure_curve(tmp_path, curve, PROTOCOL)
+
+
+def test_steps_to_reach_by_hand():
+    curve = [(100, 0.2), (200, 0.6), (300, 0.5), (400, 0.7), (500, 0.8)]
+    assert steps_to_reach(curve, 0.55) == 400
+    assert steps_to_reach(curve, 0.1) == 100
+    assert steps_to_reach(curve, 0.9) is None
+    assert set(COMPARED) <= set(ROWS)
+
+
+def test_command_writes_the_report(tmp_path, folder, capsys):
+    out = tmp_path / "out"
+    shutil.copytree(folder.path, out)
+    config = tmp_path / "tiny.toml"
+    config.write_text("[train]\nidentity_batch = 1\nmotion_batch = 1\nwarmup_steps = 0\nevaluate_every = 0\n")
+    options = ["--identities", "tam", "--motions", "box", "--seed", "0", "--steps", "4", "--sampling-steps", "1", "--workers", "1"]
+    assert main(["bench", "fusion", "--out", str(out), "--rows", "sum", "--config", str(config), *options]) == 0
+    assert "| separate, summed |" in capsys.readouterr().out
+    assert json.loads((out / "results.json").read_text())["rows"]["sum"]["identity"]["count"] == 1
+
+
+def test_killed_benchmark_is_continued(tmp_path):
+    config = tmp_path / "tiny.toml"
+    config.write_text("[train]\nidentity_batch = 1\nmotion_batch = 1\nevaluate_every = 0\n")
+    options = ["--rows", "base", "--identities", "tam", "--motions", "box", "--seed", "0", "--steps", "4", "--sampling-steps", "1"]
+    command = ["bench", "fusion", "--out", str(tmp_path / "out"), "--config", str(config), *options]
+    process = subprocess.Popen([sys.executable, "-m", "dualreal_core.cli", *command, "--workers", "2"], stderr=subprocess.DEVNULL)
+    while process.poll() is None and not (first := list(tmp_path.glob("out/runs/*/done.json"))):
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    written = first[0].stat().st_mtime_ns
+    time.sleep(2)  # for its workers to notice
+    assert main([*command, "--workers", "1"]) == 0
+    assert first[0].stat().st_mtime_ns == written
+    assert len(list(tmp_path.glob("out/cells/*/*.json"))) == len(REFERENCES)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--rows", "magic"], "There is no row 'magic'"),
+        (["--identities", "bob"], "no figure 'bob'"),
+        (["--seeds", "0"], "at least 1"),
+        (["--steps", "2"], "at least 4"),
+        (["--report-only"], "holds no benchmark"),
+    ],
+)
+def test_command_refuses_what_it_cannot_do(options, reason, tmp_path, capsys):
+    assert main(["bench", "fusion", "--out", str(tmp_path / "out"), *options]) == 2
+    assert reason in capsys.readouterr().err
+
+
+def test_documentation_explains_every_row_and_measure():
+    text = (Path(__file__).parents[2] / "docs" / "benchmark.md").read_text(encoding="utf-8")
+    assert [name for name in (*ROWS, *MEASURES) if f"`{name}`" not in text] == []
+
+
+def test_quick_rows_are_rows_with_their_references():
+    assert set(REFERENCES) <= set(QUICK_ROWS) <= set(ROWS)

@@ -1,0 +1,162 @@
+"""Intervals, retention and the margin against hand-computed numbers; the report from saved cells."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from dualreal_core.bench.cells import Cell, Protocol
+from dualreal_core.bench.intervals import Estimate, estimate
+from dualreal_core.bench.measures import MEASURES
+from dualreal_core.bench.plot import Point, ranking_plot, step_curves
+from dualreal_core.bench.report import shown, write_report
+from dualreal_core.bench.rows import ROWS, Subject, find_row
+from dualreal_core.bench.run import Folder
+from dualreal_core.bench.summary import advantages, best, margin, summarise, with_references
+from dualreal_core.toyworld.experiment import TOY_RECIPE
+
+
+def result(row: str, identity: float, motion: float, place: tuple[str, str, int] = ("vex", "zigzag", 0), leak: float = 0.5) -> dict:
+    scores = {**dict.fromkeys(MEASURES, 0.5), "identity": identity, "motion": motion, "leak_figure": leak}
+    made_from = {"runs": [], "settings": dict(find_row(row).settings), "sampling_steps": None}
+    return {"row": row, "identity": place[0], "motion": place[1], "seed": place[2], "scores": scores, "made_from": made_from}
+
+
+def test_interval_of_two_figures_by_hand():
+    # means of two draws from {0, 1}: 0, 1/2 and 1 with 1/4, 1/2 and 1/4, so both ends lie within 95 %
+    assert estimate({("a", "x", 0): 0.0, ("b", "x", 0): 1.0}) == Estimate(0.5, 0.0, 1.0, 2)
+
+
+def test_interval_of_many_seeds_is_that_of_their_mean():
+    drawn = torch.randn(400, generator=torch.Generator().manual_seed(0))
+    value = estimate({("a", "x", seed): float(one) for seed, one in enumerate(drawn)})
+    half = 1.96 * float(drawn.std()) / 20
+    assert value.mean == pytest.approx(float(drawn.mean()), abs=1e-6)
+    assert value.low == pytest.approx(value.mean - half, abs=0.2 * half)
+    assert value.high == pytest.approx(value.mean + half, abs=0.2 * half)
+
+
+def test_interval_speaks_of_other_figures_not_of_more_seeds():
+    few = {(identity, "x", seed): float(identity == "a") for identity in "ab" for seed in range(2)}
+    many = {(identity, "x", seed): float(identity == "a") for identity in "ab" for seed in range(50)}
+    assert estimate(few).high == estimate(many).high == 1.0
+
+
+def test_undefined_values_are_left_out_and_counted():
+    assert estimate({("a", "x", 0): 0.4, ("a", "x", 1): None}) == Estimate(0.4, None, None, 1)
+    assert estimate({("a", "x", 0): None}) == Estimate(None, None, None, 0)
+    constant = estimate({("a", "x", 0): 0.4, ("a", "y", 0): None, ("b", "y", 0): 0.4})
+    assert (constant.low, constant.high, constant.count) == (pytest.approx(0.4), pytest.approx(0.4), 2)
+
+
+def test_retention_by_hand():
+    completed = with_references(
+        [
+            result("base", 0.5, 0.1, leak=0.3),
+            result("identity-only", 0.9, 0.1),
+            result("motion-only", 0.5, 0.1),
+            result("ours", 0.8, 0.7, leak=0.45),
+            result("ours", 0.8, 0.7, ("vex", "spiral", 0)),
+        ]
+    )
+    ours, alone = completed[3]["scores"], completed[4]["scores"]
+    assert ours["retention_identity"] == pytest.approx(0.75)
+    assert ours["retention_motion"] is None  # the side alone is no better than the base
+    assert ours["leak_figure_excess"] == pytest.approx(0.15)
+    assert alone["retention_identity"] is alone["leak_figure_excess"] is None  # no reference of that motion
+
+
+def test_margin_is_over_the_mean_of_published_style_rows():
+    rows = [result("full-finetune", 0.6, 0.2), result("mixed-lora", 0.7, 0.2), result("sum", 0.9, 0.9), result("ours", 0.91, 0.5)]
+    percent, names = margin(summarise(rows), "identity")
+    assert percent == pytest.approx(40.0)
+    assert names == ["full-finetune", "mixed-lora"]
+    assert margin(summarise(rows[:3]), "identity") is None
+    assert {name for name, row in ROWS.items() if row.is_published_style} == {"full-finetune", "mixed-lora", "motiondirector", "published"}
+
+
+def test_advantage_is_taken_cell_by_cell():
+    places = [(identity, "zigzag", 0) for identity in ("vex", "nim")]
+    cells = [result(row, level + one, 0.5, place) for row, level in (("sum", 0.1), ("ours", 0.2)) for one, place in enumerate(places)]
+    gains = advantages([*cells, result("ours", 0.9, 0.9, ("oru", "zigzag", 0))], ["identity", "motion"])
+    assert list(gains) == ["sum"]
+    value = gains["sum"]["identity"]
+    assert (value.mean, value.low, value.high, value.count) == (pytest.approx(0.1), pytest.approx(0.1), pytest.approx(0.1), 2)
+    assert gains["sum"]["motion"].mean == 0
+    assert advantages(cells[:2], ["identity"]) == {}
+
+
+def test_best_row_is_no_reference():
+    summaries = summarise([result("identity-only", 1.0, 0.0), result("sum", 0.7, 0.2), result("fixed", 0.6, 0.3)])
+    assert best(summaries, "identity").row == "sum"
+    assert best(summaries, "motion").row == "fixed"
+    assert best(summaries, "retention_identity") is None
+
+
+def test_summary_keeps_the_order_of_the_table():
+    rows = [result("ours", 0.9, 0.9), result("full-finetune[learning_rate=0.001]", 0.1, 0.1), result("full-finetune", 0.1, 0.1)]
+    names = [summary.row for summary in summarise([*rows, result("base", 0.1, 0.1)])]
+    assert names == ["base", "full-finetune", "full-finetune[learning_rate=0.001]", "ours"]
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (Estimate(0.9123, 0.8731, 1.0, 4), ".912 (.873 to 1.000)"),
+        (Estimate(-0.05, None, None, 1), "-.050"),
+        (Estimate(10.25, None, None, 1), "10.250"),
+        (Estimate(-0.0001, None, None, 1), ".000"),
+        (Estimate(None, None, None, 0), "-"),
+    ],
+)
+def test_numbers_as_shown(value, text):
+    assert shown(value) == text
+
+
+def test_report_is_written_from_saved_cells(tmp_path):
+    folder = Folder(tmp_path)
+    folder.begin(Protocol(TOY_RECIPE))
+    places = [(identity, motion, seed) for identity in ("vex", "nim") for motion in ("zigzag", "spiral") for seed in (0, 1)]
+    levels = {"base": (0.4, 0.0), "identity-only": (0.9, 0.0), "motion-only": (0.5, 0.8), "mixed-lora": (0.5, 0.4), "ours": (0.9, 0.6)}
+    for row, scores in levels.items():
+        for place in places:
+            cell = Cell(row, Subject(*place))
+            file = folder.results.file(cell)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps(result(row, *scores, place)))
+            save_file({"videos": torch.zeros(11, 9, 3, 32, 32, dtype=torch.uint8)}, file.with_suffix(".safetensors"))
+    write_report(folder)
+    report = (tmp_path / "report.md").read_text()
+    ours = next(line for line in report.splitlines() if line.startswith("| DualReal, ours |"))
+    assert ours.count("1.000 (1.000 to 1.000)") == 1  # retention of the identity; that of the motion is .75
+    assert ".750 (.750 to .750)" in ours
+    assert ours.startswith("| DualReal, ours | 8 | .900 (.900 to .900) | .600 (.600 to .600) |")
+    assert "(learning_rate=0.002). [Videos](sheets/mixed-lora.png)" in report
+    assert "identity score +80.0 %, motion score +50.0 %" in report
+    assert "dualreal bench fusion --rows ours --identities nim vex --motions spiral zigzag --steps 800 --seed 2 --seed 3" in report
+    figures = json.loads((tmp_path / "results.json").read_text())
+    assert figures["rows"]["ours"]["retention_motion"]["count"] == 8
+    assert len(figures["cells"]) == 40
+    for name in ("ranking", *(f"sheets/{row}" for row in levels)):
+        assert Image.open(tmp_path / f"{name}.png").width > 300
+
+
+def test_ranking_sets_points_apart_and_ours_off():
+    point = Point("ours", Estimate(0.9, 0.8, 1.0, 4), Estimate(0.7, None, None, 1), is_emphasised=True)
+    undefined = Point("lost", Estimate(None, None, None, 0), Estimate(0.5, None, None, 1))
+    picture = ranking_plot([point, undefined], "Ranking")
+    colours = {colour for _, colour in picture.getcolors(maxcolors=1 << 20)}
+    assert (0, 114, 178) in colours
+    assert (96, 104, 116) not in colours  # no point of another row
+    with pytest.raises(ValueError, match="at least one row"):
+        ranking_plot([undefined], "Ranking")
+
+
+def test_curves_need_points():
+    assert step_curves({"ours": [(100, 0.5), (200, 0.7)]}, "Steps", "ours").height > 300
+    with pytest.raises(ValueError, match="at least one point"):
+        step_curves({"ours": []}, "Steps", "ours")
