@@ -91,8 +91,13 @@ class PlannedBlend:
         return torch.stack([identity, self.scale - identity], dim=-1)[None]
 
 
+MOVEMENT_FIRST = (0.4, 0.4, 0.4, 0.7, 0.7, 0.7)
+"""Identity shares over denoising that kept most of both sides on the tuning pairs of the fusion benchmark: the course is
+settled early, in noise, and looks late."""
+
 PLANS: dict[str, SharePlan] = {
     "even": SharePlan(),
+    "movement first": SharePlan(stages=MOVEMENT_FIRST),
     "paper trend": SharePlan(stages=(0.35, 0.65), depths=(0.55, 0.55, 0.55, 0.5, 0.4)),
     "identity late": SharePlan(stages=(0.25, 0.75)),
     "identity early": SharePlan(stages=(0.75, 0.25)),

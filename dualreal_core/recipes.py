@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
+from .blend import MOVEMENT_FIRST
 from .dataset import ViewSettings
 from .errors import InputError
 from .pair import PairConfig
@@ -59,7 +60,7 @@ DUALREAL = Recipe(
         "motion_kind": "bottleneck",
         "scale": 2.0,
         "floor": 0.42,
-        "course": (0.4, 0.4, 0.4, 0.7, 0.7, 0.7),
+        "course": MOVEMENT_FIRST,
     },
     num_views=4,
     view_margin=0.125,

@@ -120,9 +120,9 @@ class ScheduleBlend(io.ComfyNode):
             description="Draws the identity's share over denoising and over depth: a preset, or two curves.",
             inputs=[
                 io.Combo.Input(
-                    "preset", options=[*PLANS, CURVES], default="paper trend",
-                    tooltip="'paper trend': the identity grows as denoising proceeds, the motion in the deepest blocks. 'curves' uses both "
-                    "curves below; every other preset leaves them aside.",
+                    "preset", options=[*PLANS, CURVES], default="movement first",
+                    tooltip="'movement first' won on the toy world: the motion leads while its course is settled, then the identity. 'paper "
+                    "trend' follows what the paper reports. 'curves' uses both curves below; every other preset leaves them aside.",
                 ),
                 io.Curve.Input(
                     "stage_curve", default=even, optional=True, socketless=False,

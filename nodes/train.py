@@ -24,6 +24,7 @@ from .train_preview import TrainingView
 from .types import CATEGORY, LossMapType, PairType, SettingsType, TrainedPair, TrainerSettings
 
 KINDS = ("lora", "bottleneck")
+COURSES = {"movement first": DUALREAL.pair["course"], "even": ()}
 PRECISIONS = {"as the model": "fp32", "bf16": "bf16"}
 RUN_NAME = re.compile(r"[\w][\w .-]{0,99}")
 
@@ -56,9 +57,9 @@ class TrainingSettings(io.ComfyNode):
                     tooltip="Batches per optimizer step, all of one side: larger effective batches in the same memory."),
                 io.Int.Input("warmup_steps", default=50, min=0, max=100000, advanced=True, tooltip="Steps over which the rate rises."),
                 io.Float.Input("resting_drop", default=DUALREAL.train.resting_drop, **share, advanced=True,
-                    tooltip="Share of the steps in which the resting side is left out, so that each side also learns to stand alone."),
+                    tooltip="Share of the steps in which the resting side is left out. Where it is in, the trained side learns to undo it: see the benchmark."),
                 io.Float.Input("floor", default=DUALREAL.pair["floor"], min=0.0, max=0.49, step=0.01, advanced=True,
-                    tooltip="Least share of either side in the learned blend: 0 is as published, 0.49 nearly fixed."),
+                    tooltip="Bounds the learned blend: shares stay within 0.5 - floor of the course. 0 is as published, 0.49 nearly fixed."),
                 io.Int.Input("groups", default=7, min=1, max=64, advanced=True,
                     tooltip="Groups of consecutive blocks with a blend of their own; reduced to the model's number of blocks."),
                 io.Combo.Input("precision", options=list(PRECISIONS), default="as the model", advanced=True,
@@ -77,6 +78,8 @@ class TrainingSettings(io.ComfyNode):
                     tooltip="Gives the pair of the evaluation with the lowest loss instead of the last one."),
                 io.Int.Input("patience", default=0, min=0, max=1000, optional=True, advanced=True,
                     tooltip="Stops after so many evaluations in which neither side improved. 0 does all steps."),
+                io.Combo.Input("course", options=list(COURSES), default="movement first", optional=True, advanced=True,
+                    tooltip="What the learned blend starts from over denoising: the motion leads and then the identity, or even as published."),
             ],
             outputs=[SettingsType.Output(display_name="settings", tooltip="For the Joint Trainer.")],
         )  # fmt: skip
@@ -85,7 +88,7 @@ class TrainingSettings(io.ComfyNode):
     def execute(
         cls, steps, adapter, width, learning_rate, seed, motion_ratio, identity_batch, motion_batch, accumulation, warmup_steps,
         resting_drop, floor, groups, precision, gradient_checkpointing, save_every, preview_every,
-        evaluate_every=DUALREAL.train.evaluate_every, held_out=0.0, keep_best=False, patience=0,
+        evaluate_every=DUALREAL.train.evaluate_every, held_out=0.0, keep_best=False, patience=0, course="movement first",
     ) -> io.NodeOutput:  # fmt: skip
         if not evaluate_every and (held_out or keep_best or patience):
             raise InputError("held_out, keep_best and patience rest on evaluations, but evaluate_every is 0: raise it, or reset them.")
@@ -97,7 +100,7 @@ class TrainingSettings(io.ComfyNode):
         )  # fmt: skip
         pair = {
             **DUALREAL.pair, "identity_kind": adapter, "motion_kind": adapter, "rank": width, "alpha": float(width),
-            "bottleneck_dim": width, "floor": floor, "num_groups": groups,
+            "bottleneck_dim": width, "floor": floor, "num_groups": groups, "course": COURSES[course],
         }  # fmt: skip
         recipe = replace(DUALREAL, name="comfyui", train=train, pair=pair)
         return io.NodeOutput(TrainerSettings(recipe, save_every, preview_every))

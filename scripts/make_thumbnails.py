@@ -57,7 +57,7 @@ def quick_start(server: Server, graph: dict) -> Pictures:
     fused = find(graph, "Fused")
     sampler = graph[outputs["fused"]]["inputs"]["samples"][0]
     graph |= {
-        "schedule": {"class_type": "DualRealScheduleBlend", "inputs": {"preset": "paper trend"}},
+        "schedule": {"class_type": "DualRealScheduleBlend", "inputs": {"preset": "movement first"}},
         "apply": with_inputs(graph[fused], blend=["schedule", 0]),
         "sample": with_inputs(graph[sampler], model=["apply", 0]),
         "decode": with_inputs(graph[outputs["fused"]], samples=["sample", 0]),

@@ -91,7 +91,7 @@ LORAS_NOTE = """# Two LoRAs that know nothing of each other
 1. Put a LoRA of a subject and a LoRA of a motion, both for the loaded model, into `models/loras`, and choose them.
 2. Write a prompt with the trigger words of both.
 
-Stacked at full strength, two LoRAs fight. **Schedule Blend** shares out each step instead: *paper trend* lets the motion lead
+Stacked at full strength, two LoRAs fight. **Schedule Blend** shares out each step instead: *movement first* lets the motion lead
 while the picture takes shape and the identity while details are drawn. Choose *curves* to draw the shares yourself: left to
 right over denoising (stage) or over the model's blocks (depth), up means identity. The page shows curves with *Nodes 2.0* on.
 
@@ -201,7 +201,7 @@ def blend_two_loras(sheet: Sheet) -> None:
     identity = sheet.node("DualRealLoadIdentityLora", model=model, lora="identity_lora.safetensors")
     motion = sheet.node("DualRealLoadMotionLora", model=model, lora="motion_lora.safetensors")
     pair = sheet.node("DualRealCombine", identity=identity["pair"], motion=motion["pair"])
-    schedule = sheet.node("DualRealScheduleBlend", preset="paper trend")
+    schedule = sheet.node("DualRealScheduleBlend", preset="movement first")
     sheet.column()
     applied = sheet.node("DualRealApplyStageBlender", model=model, pair=pair["pair"], blend=schedule["blend"])
     _sample_wan(sheet, applied, clip, vae, "sks dog is dancing in a park", "dualreal/two_loras")

@@ -9,11 +9,11 @@ from functools import partial
 
 import torch
 
-from ..blend import Blend, FixedBlend, SharePlan
+from ..blend import PLANS, Blend, FixedBlend
 from ..combine import combine
 from ..errors import InputError
 from ..pair import AdapterPair, PairConfig
-from ..recipes import DUALREAL, PUBLISHED, Recipe, with_train
+from ..recipes import PUBLISHED, Recipe, with_train
 from ..toyworld.model import TRANSFORMER_CONFIG
 from .baselines import Trained
 from .pieces import Piece
@@ -162,7 +162,7 @@ def _sum(trained: Sequence[Trained], settings: Settings) -> Contestant:
 
 def _sum_on_course(trained: Sequence[Trained], settings: Settings) -> Contestant:
     pair = combine(*trained)
-    return Contestant(pair=pair, blend=SharePlan(stages=DUALREAL.pair["course"]).blend(pair.config))
+    return Contestant(pair=pair, blend=PLANS["movement first"].blend(pair.config))
 
 
 def _fixed(trained: Sequence[Trained], settings: Settings) -> Contestant:
