@@ -51,6 +51,7 @@ def test_values_take_effect(read, recipe):
         identity_kind = "lora"
         rank = 4
         target_layers = ["to_q", "to_v"]
+        course = [0, 0.5, 1]
         has_controller = false
         motion_condition_dim = 5
         conditions_motion = false
@@ -65,6 +66,7 @@ def test_values_take_effect(read, recipe):
         recipe.train, steps=12, learning_rate=1, motion_learning_rate=2e-4, optimizer="prodigy", gradient_checkpointing=True
     )
     own = {"identity_kind": "lora", "rank": 4, "target_layers": ("to_q", "to_v"), "has_controller": False, "motion_condition_dim": 5}
+    own["course"] = (0, 0.5, 1)
     assert changed.pair == {**recipe.pair, **own} and not changed.conditions_motion
     views = changed.views(9)
     assert (views.num_views, views.margin, views.num_clip_frames) == (3, 0.2, 9)
@@ -159,6 +161,9 @@ VALUES = {
         "conditions_motion = 'no'",
         "target_layers = 'to_q'",
         "target_layers = [1]",
+        "course = ['late']",
+        "course = 0.5",
+        "course = [0.5, 1.5]",
         "num_groups = 0",
         "alpha = 'x'",
         "motion_condition_dim = 'x'",

@@ -84,7 +84,9 @@ def test_round_trip(base, tmp_path, identity, motion):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"has_controller": False}, {"kind": "lora", "target_layers": ("to_q", "to_k")}, {"num_groups": 1}], ids=str
+    "settings",
+    [{"has_controller": False}, {"kind": "lora", "target_layers": ("to_q", "to_k")}, {"num_groups": 1}, {"course": (0.25, 0.75)}],
+    ids=str,
 )
 def test_round_trip_of_options(base, tmp_path, settings):
     pair = tiny_pair(base, **settings)
@@ -119,7 +121,18 @@ def test_headers_without_later_fields_load(wan, tmp_path):
     """Fields of the configuration that were added later have defaults, and those mean what older files did."""
     path, pair = tmp_path / "pair.safetensors", tiny_pair(wan, bottleneck_dim=64, rank=16)
     save_pair(path, pair)
-    optional = ("target_layers", "rank", "alpha", "floor", "scale", "identity_kind", "motion_kind", "has_controller", "bottleneck_dim")
+    optional = (
+        "target_layers",
+        "course",
+        "rank",
+        "alpha",
+        "floor",
+        "scale",
+        "identity_kind",
+        "motion_kind",
+        "has_controller",
+        "bottleneck_dim",
+    )
     rewrite(path, config=dict.fromkeys((*optional, "identity_condition_dim"), REMOVED), provenance=REMOVED)
     loaded, _ = load_pair(path)
     assert loaded.config == pair.config and is_same(dict(loaded.state_dict()), dict(pair.state_dict()))
@@ -177,6 +190,9 @@ def test_other_safetensors(tmp_path):
         {"family": "cogvideo"},
         {"family": REMOVED},
         {"floor": 0.7},
+        {"course": [0.5, 2]},
+        {"course": "late"},
+        {"course": None},
         {"scale": "large"},
         {"target_layers": None},
         {"invented": 1},

@@ -1,0 +1,102 @@
+"""The StageBlender's course: shares it starts from over denoising, in training and in sampling."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from test_masking import Run, make_settings
+
+from dualreal_core.controller import StageBlender, course_share
+from dualreal_core.objective import FlowMatching, VPrediction
+from dualreal_core.pair import PairConfig
+from dualreal_core.recipes import DUALREAL, PUBLISHED
+
+COURSE = (0.4, 0.4, 0.8)
+
+
+def untrained(floor: float = 0.4, course: tuple[float, ...] = COURSE) -> StageBlender:
+    torch.manual_seed(0)
+    return StageBlender(time_dim=8, token_dim=6, num_groups=3, scale=2.0, floor=floor, course=course)
+
+
+def inputs(rows: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(rows, 8, generator=generator), [torch.randn(rows, 5, 6, generator=generator)]
+
+
+def test_share_is_linear_between_evenly_spaced_points():
+    stages = torch.tensor([-1.0, 0.0, 0.25, 0.5, 0.75, 1.0, 2.0])
+    torch.testing.assert_close(course_share(COURSE, stages), torch.tensor([0.4, 0.4, 0.4, 0.4, 0.6, 0.8, 0.8]))
+    assert course_share((0.3,), 0.9).tolist() == pytest.approx([0.3]) and course_share((0.0, 1.0), 0.25).tolist() == [0.25]
+
+
+def test_an_untrained_controller_follows_its_course():
+    weights = untrained()(*inputs(3), torch.tensor([0.0, 0.75, 1.0]))
+    expected = 2 * torch.tensor([0.4, 0.6, 0.8])[:, None].expand(3, 3)
+    torch.testing.assert_close(weights, torch.stack([expected, 2 - expected], dim=-1))
+
+
+def test_one_stage_counts_for_all_rows_and_the_middle_where_none_is_known():
+    controller = untrained()
+    assert torch.equal(controller(*inputs(2), 1.0), controller(*inputs(2), torch.tensor([1.0, 1.0])))
+    assert torch.equal(controller(*inputs(2)), controller(*inputs(2), 0.5))
+
+
+@pytest.mark.parametrize("push", [-50.0, 50.0])
+def test_learned_shares_stay_within_bounds_of_the_course(push):
+    controller = untrained(floor=0.4)
+    with torch.no_grad():
+        controller.out.bias.fill_(push)
+    share = controller(*inputs(2), torch.tensor([0.0, 1.0]))[..., 0] / 2
+    torch.testing.assert_close(share, torch.tensor([0.4, 0.8])[:, None].expand(2, 3) + (0.1 if push > 0 else -0.1))
+    free = untrained(floor=0.0)
+    with torch.no_grad():
+        free.out.bias.fill_(push)
+    assert free(*inputs(1), 1.0)[..., 0].max() <= 2 and free(*inputs(1), 0.0)[..., 0].min() >= 0
+
+
+def test_without_a_course_the_stage_does_not_matter():
+    controller = untrained(course=())
+    torch.nn.init.normal_(controller.out.weight)
+    assert torch.equal(controller(*inputs(2), 0.0), controller(*inputs(2), 1.0))
+    assert PUBLISHED.pair.get("course", ()) == () and DUALREAL.pair["course"][0] < 0.5 < DUALREAL.pair["course"][-1]
+
+
+@pytest.mark.parametrize("shift", [1.0, 3.0, 8.0])
+def test_stage_of_a_timestep_is_its_place_among_the_samplers_steps(shift):
+    place = torch.linspace(0, 1, 9)
+    sigmas = shift * (1 - place) / (1 + (shift - 1) * (1 - place))
+    torch.testing.assert_close(FlowMatching(shift).stage(1000 * sigmas), place)
+    objective = VPrediction(tuple(torch.linspace(0.99, 0, 1000).tolist()))
+    torch.testing.assert_close(objective.stage(torch.tensor([999, 0])), torch.tensor([0.0, 1.0]))
+
+
+def test_training_weighs_each_sample_by_its_own_stage():
+    run = Run(settings=make_settings(steps=4, motion_batch=3, motion_ratio=1.0), is_filled=False, course=COURSE, scale=2.0, floor=0.49)
+    timesteps, seen = [], []
+    add_noise, weights = run.base.objective.add_noise, run.attachment.blend.weights
+
+    def noted(latents, noise, timestep):
+        timesteps.append(timestep)
+        return add_noise(latents, noise, timestep)
+
+    class Watched:
+        def weights(self, embedding, tokens, stage=None):
+            seen.append(weights(embedding, tokens, stage))
+            return seen[-1]
+
+    object.__setattr__(run.base.objective, "add_noise", noted)
+    run.attachment.blend = Watched()
+    for _ in run.steps:
+        pass
+    for timestep, used in zip(timesteps, seen, strict=True):
+        share = course_share(COURSE, run.base.objective.stage(timestep))
+        assert ((used[:, :, 0] / 2 - share[:, None]).abs() <= 0.01 + 1e-6).all()
+    assert len({round(used[0, 0, 0].item(), 3) for used in seen}) > 1
+    assert run.attachment.stage is None
+
+
+@pytest.mark.parametrize("course", [(1.2,), (0.5, -0.1)])
+def test_shares_outside_their_range_are_refused(course):
+    with pytest.raises(ValueError, match="course"):
+        PairConfig(family="wan", dim=1, num_blocks=7, time_dim=1, course=course)
