@@ -121,8 +121,8 @@ class ScheduleBlend(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "preset", options=[*PLANS, CURVES], default="movement first",
-                    tooltip="'movement first' won on the toy world: the motion leads while its course is settled, then the identity. 'paper "
-                    "trend' follows what the paper reports. 'curves' uses both curves below; every other preset leaves them aside.",
+                    tooltip="'movement first': the motion leads early, the identity late; chosen in the toy world. 'paper trend' "
+                    "follows the paper's report. 'curves' uses both curves below; every other preset leaves them aside.",
                 ),
                 io.Curve.Input(
                     "stage_curve", default=even, optional=True, socketless=False,
