@@ -115,7 +115,8 @@ def _pair_rows(description: Description) -> list[tuple[str, str]]:
         spread = f"norm of up {norms['total']:.4g} (blocks {min(norms['blocks']):.4g} to {max(norms['blocks']):.4g})"
         state = spread if norms["total"] else "untrained (up is zero)"
         rows.append((role, f"{_adapter(config, role)}; {parameters[role]:,} parameters; {state}"))
-    groups = f"{config['num_groups']} groups, scale {config['scale']:g}, floor {config['floor']:g}"
+    course = f", course {' '.join(f'{share:g}' for share in config['course'])}" if config["course"] else ""
+    groups = f"{config['num_groups']} groups, scale {config['scale']:g}, floor {config['floor']:g}{course}"
     rows.append(("controller", f"{groups}; {parameters['controller']:,} parameters" if parameters["controller"] else "none"))
     for name in HEADER_FIELDS:
         rows += _field_rows(name, description[name])
