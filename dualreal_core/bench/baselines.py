@@ -137,8 +137,8 @@ def _fit_pair(
     for parameter in parameters:
         parameter.requires_grad_(True)
     try:
-        with Attachment(base.transformer, pair):
-            fit(base, parameters, items, settings, loss)
+        with Attachment(base.transformer, pair) as attachment:
+            fit(base, parameters, items, settings, loss, attachment)
     finally:
         pair.requires_grad_(True)
 

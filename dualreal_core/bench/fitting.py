@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
+from ..attach import Attachment
 from ..bases import Base
 from ..dataset import PreparedItem
 from ..objective import Objective
@@ -28,8 +29,12 @@ def fit(
     items: Mapping[Role, Sequence[PreparedItem]],
     settings: TrainSettings,
     loss: BatchLoss,
+    attachment: Attachment | None = None,
 ) -> None:
     """Trains parameters for `settings.steps`. Each step sees a batch of photos or of clips, drawn by `settings.motion_ratio`.
+
+    Args:
+        attachment: the pair that the parameters are of, which is told the stage of each sample.
 
     Raises:
         DivergedError: a loss or gradient is not finite.
@@ -43,6 +48,8 @@ def fit(
         batch = state.next_batch(source, items[source], sizes[source])
         latents = torch.stack([item.latents for item in batch]).to(device)  # (B, C, f, h, w)
         timestep = base.objective.draw(len(batch), state.generator).to(device)
+        if attachment is not None:
+            attachment.stage = base.objective.stage(timestep)
         noise = torch.randn(latents.shape, generator=state.generator).to(device)
         mask = loss_masks(batch, settings.background_weight, device) if source == "identity" else None
         noisy, text = base.objective.add_noise(latents, noise, timestep), base.batch_texts([item.text for item in batch])

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -15,10 +16,11 @@ import pytest
 import torch
 from tiny import weights_hash
 
+from dualreal_core.attach import Attachment
 from dualreal_core.bases import load_base
 from dualreal_core.bench.baselines import TRAINERS
 from dualreal_core.bench.cells import Cell, Protocol, sample_videos
-from dualreal_core.bench.fitting import debiased_loss, relative_to_frame
+from dualreal_core.bench.fitting import debiased_loss, fit, plain_loss, relative_to_frame
 from dualreal_core.bench.jobs import Job, run_jobs
 from dualreal_core.bench.measures import MEASURES
 from dualreal_core.bench.pieces import unique
@@ -28,7 +30,7 @@ from dualreal_core.bench.steps import COMPARED, Curve, measure_curve, read_point
 from dualreal_core.cli import main
 from dualreal_core.errors import InputError
 from dualreal_core.objective import FlowMatching
-from dualreal_core.pair import AdapterPair
+from dualreal_core.pair import AdapterPair, new_pair
 from dualreal_core.recipes import with_train
 from dualreal_core.toyworld.experiment import TOY_RECIPE, load_trial
 from dualreal_core.toyworld.trial import Trial
@@ -129,11 +131,27 @@ def test_all_rows_train_the_same_number_of_steps():
 
 def test_trainers_do_the_steps_they_are_given(base, references, tmp_path, monkeypatch):
     done = []
-    monkeypatch.setattr("dualreal_core.bench.baselines.fit", lambda base, parameters, items, settings, loss: done.append(settings.steps))
+    monkeypatch.setattr("dualreal_core.bench.baselines.fit", lambda base, parameters, items, settings, *rest: done.append(settings.steps))
     TRAINERS["motiondirector"](base, references, with_train(RECIPE, steps=800), tmp_path, [])
     assert done == [100, 300]
     TRAINERS["mixed-lora"](base, references, with_train(RECIPE, steps=800), tmp_path, [])
     assert done[2:] == [800]
+
+
+def test_the_plain_loop_tells_the_pair_each_samples_stage(base, references):
+    """Or a controller with a course would learn in the middle of it and be used along it."""
+    stages = []
+
+    class Watched:
+        def weights(self, embedding, tokens, stage=None):
+            stages.append(stage)
+            return torch.zeros(1, 1, 2)
+
+    pair = new_pair(base.transformer, **RECIPE.pair)
+    with Attachment(base.transformer, pair, Watched()) as attachment:
+        settings = replace(RECIPE.train, steps=2, motion_ratio=1.0, motion_batch=2)
+        fit(base, pair.role_parameters("motion"), {"motion": references["motion"].items}, settings, plain_loss, attachment)
+    assert [stage.shape for stage in stages] == [(2,), (2,)] and len(torch.cat(stages).unique()) == 4
 
 
 def test_groups_differ_between_the_rows():
