@@ -7,7 +7,7 @@ from typing import Protocol
 
 import torch
 
-from .controller import Stage, StageBlender
+from .controller import Stage, StageBlender, course_share
 from .pair import PairConfig
 
 
@@ -67,7 +67,7 @@ class SharePlan:
 
     def share(self, stage: float, depth: float) -> float:
         """Identity share at a position in denoising and in depth, both 0 to 1."""
-        share = _interpolate(self.stages, stage) + _interpolate(self.depths, depth) - 0.5
+        share = float(course_share(self.stages, stage) + course_share(self.depths, depth)) - 0.5
         return min(1.0, max(0.0, share))
 
     def blend(self, config: PairConfig) -> PlannedBlend:
@@ -105,13 +105,6 @@ PLANS: dict[str, SharePlan] = {
 }
 """Plans by name. 'paper trend' is the one that the paper reports its controller to have learnt: the identity's weight
 grows as denoising proceeds, the motion's in the deepest blocks."""
-
-
-def _interpolate(values: tuple[float, ...], position: float) -> float:
-    place = min(1.0, max(0.0, position)) * (len(values) - 1)
-    low = min(int(place), max(len(values) - 2, 0))
-    high = min(low + 1, len(values) - 1)
-    return values[low] + (values[high] - values[low]) * (place - low)
 
 
 @dataclass
