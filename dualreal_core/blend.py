@@ -92,8 +92,8 @@ class PlannedBlend:
 
 
 MOVEMENT_FIRST = (0.4, 0.4, 0.4, 0.7, 0.7, 0.7)
-"""Identity shares over denoising that kept most of both sides on the tuning pairs of the fusion benchmark: the course is
-settled early, in noise, and looks late."""
+"""Identity shares over denoising that kept most of two sides trained apart on the tuning pairs of the fusion benchmark: the
+course is settled early, in noise, and looks late. Such sides bear no more than this, as they were trained at even weights."""
 
 PLANS: dict[str, SharePlan] = {
     "even": SharePlan(),

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
-from .blend import MOVEMENT_FIRST
 from .dataset import ViewSettings
 from .errors import InputError
 from .pair import PairConfig
@@ -52,22 +51,26 @@ PUBLISHED = Recipe(
 )
 """The paper's recipe: adapters with the inner skip, photos as one-frame videos, both sides always on."""
 
+COURSE = (0.4, 0.4, 0.7, 0.8, 0.9, 0.9)
+"""Identity shares over denoising: a movement is settled in noise, looks late, where the motion side has nothing left to add."""
+
 DUALREAL = Recipe(
     name="dualreal",
-    train=TrainSettings(resting_drop=1.0, evaluate_every=200),
+    train=TrainSettings(resting_drop=1.0, identity_cross_ratio=0.25, course_focus=2.0, evaluate_every=200),
     pair={
         "identity_kind": "bottleneck",
         "motion_kind": "bottleneck",
         "scale": 2.0,
-        "floor": 0.42,
-        "course": MOVEMENT_FIRST,
+        "floor": 0.49,
+        "course": COURSE,
     },
     num_views=4,
     view_margin=0.125,
 )
-"""Ours: each side learns at the weights it will be used at, but with the other one out of the pass, because on its own
-data it only learns to undo it. The StageBlender starts from a course, movement first and then looks, and moves the weights
-about it within bounds, because it can tell photos from clips by their shape."""
+"""Ours: each side learns at the weights it will be used at, mostly where in denoising these are large, and with the other one
+out of the pass, because on its own data it only learns to undo it. They meet in the identity's cross steps: on the clips it
+learns to leave the motion's prediction as it is, which photos alone cannot teach it. The StageBlender keeps to a course,
+movement first and then looks: a side alone always asks for more of itself, and photos are told from clips by their shape."""
 
 RECIPES = {recipe.name: recipe for recipe in (DUALREAL, PUBLISHED)}
 

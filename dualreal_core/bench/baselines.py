@@ -18,8 +18,8 @@ from ..attach import Attachment
 from ..bases import Base
 from ..dataset import PreparedItem, PreparedSet
 from ..pair import ROLES, AdapterPair, Role, new_pair
-from ..recipes import Recipe, with_train
-from ..toyworld.experiment import train_joint, train_side
+from ..recipes import Recipe
+from ..toyworld.experiment import one_role, train_joint, train_side
 from ..training.settings import TrainSettings
 from .fitting import BatchLoss, debiased_loss, fit, plain_loss
 
@@ -46,8 +46,7 @@ def _joint(base: Base, data: Data, recipe: Recipe, folder: Path, before: Sequenc
 def _second(role: Role, base: Base, data: Data, recipe: Recipe, folder: Path, before: Sequence[Trained]) -> AdapterPair:
     """Side `role` for half of the steps, with the other side, trained before, frozen and always in the pass."""
     other: Role = "motion" if role == "identity" else "identity"
-    train = {"steps": recipe.train.steps // 2, "motion_ratio": float(role == "motion"), "resting_drop": 0.0, "cross_ratio": 0.0}
-    own = replace(with_train(recipe, **train), pair={**recipe.pair, "has_controller": False})
+    own = replace(one_role(recipe, role), pair={**recipe.pair, "has_controller": False})
     training = Training(base, data, own, folder)
     try:
         training.pair.sides[other].load_state_dict(before[0].sides[other].state_dict())

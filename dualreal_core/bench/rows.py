@@ -15,11 +15,14 @@ from ..errors import InputError
 from ..pair import AdapterPair, PairConfig
 from ..recipes import PUBLISHED, Recipe, with_train
 from ..toyworld.model import TRANSFORMER_CONFIG
+from ..training.settings import TrainSettings
 from .baselines import Trained
 from .pieces import Piece
 
 Settings = Mapping[str, float]
 NUM_BLOCKS = TRANSFORMER_CONFIG["num_layers"]
+JOINT_SETTINGS = ("resting_drop", "identity_cross_ratio", "motion_cross_ratio", "course_focus", "controller_learning_rate")
+CONTROLLER_SETTINGS = ("floor", "course", "num_groups")
 
 
 @dataclass(frozen=True)
@@ -96,11 +99,11 @@ def _no_pieces(subject: Subject, ours: Recipe, own: Recipe) -> tuple[Piece, ...]
 
 
 def _identity(subject: Subject, ours: Recipe, own: Recipe) -> tuple[Piece, ...]:
-    return (Piece("identity", ours, identity=subject.identity),)
+    return (Piece("identity", _plain(ours), identity=subject.identity),)
 
 
 def _motion(subject: Subject, ours: Recipe, own: Recipe) -> tuple[Piece, ...]:
-    return (Piece("motion", ours, motion=subject.motion),)
+    return (Piece("motion", _plain(ours), motion=subject.motion),)
 
 
 def _both_alone(subject: Subject, ours: Recipe, own: Recipe) -> tuple[Piece, ...]:
@@ -112,20 +115,39 @@ def _whole(trainer: str, change: Callable[[Recipe], Recipe], subject: Subject, o
 
 
 def _motion_path(subject: Subject, ours: Recipe, own: Recipe) -> tuple[Piece, ...]:
-    return (*_identity(subject, ours, own), Piece("motiondirector", own, motion=subject.motion))
+    return (*_identity(subject, ours, own), Piece("motiondirector", _plain(own), motion=subject.motion))
 
 
 def _one_after_the_other(first: str, second: str, subject: Subject, ours: Recipe, own: Recipe) -> tuple[Piece, ...]:
     before = {"identity": _identity, "motion": _motion}[first](subject, ours, own)
-    return (Piece(f"second-{second}", own, subject.identity, subject.motion, before),)
+    return (Piece(f"second-{second}", _plain(own), subject.identity, subject.motion, before),)
 
 
 def _as_it_is(recipe: Recipe) -> Recipe:
     return recipe
 
 
+def _plain(recipe: Recipe) -> Recipe:
+    """Without what only the dual-aware loop and the controller read, so that a change there leaves the other rows' runs valid."""
+    defaults = TrainSettings()
+    pair = {name: value for name, value in recipe.pair.items() if name not in CONTROLLER_SETTINGS}
+    return replace(with_train(recipe, **{name: getattr(defaults, name) for name in JOINT_SETTINGS}), pair=pair)
+
+
 def _without_controller(recipe: Recipe) -> Recipe:
     return replace(recipe, pair={**recipe.pair, "has_controller": False})
+
+
+def _without_crossing(recipe: Recipe) -> Recipe:
+    return with_train(recipe, identity_cross_ratio=0.0, motion_cross_ratio=0.0)
+
+
+def _without_focus(recipe: Recipe) -> Recipe:
+    return with_train(recipe, course_focus=0.0)
+
+
+def _without_course(recipe: Recipe) -> Recipe:
+    return replace(recipe, pair={**recipe.pair, "course": ()})
 
 
 def _with_groups(num_groups: int, recipe: Recipe) -> Recipe:
@@ -196,7 +218,7 @@ _TABLE = (
         "full-finetune",
         "full fine-tune",
         "all weights of the DiT on photos and clips, no adapter",
-        partial(_whole, "full-finetune", _as_it_is),
+        partial(_whole, "full-finetune", _plain),
         _weights,
         settings={"learning_rate": 3e-4},
         candidates=_rates(1e-4, 1e-3),
@@ -206,7 +228,7 @@ _TABLE = (
         "mixed-lora",
         "one LoRA",
         "one LoRA of twice the rank on photos and clips",
-        partial(_whole, "mixed-lora", _as_it_is),
+        partial(_whole, "mixed-lora", _plain),
         _pair,
         settings={"learning_rate": 2e-3},
         candidates=_rates(7e-4, 4e-3),
@@ -223,8 +245,8 @@ _TABLE = (
     ),
     Row(
         "sum-course",
-        "separate, on our course",
-        "the same two sides, weighed along the course that our controller starts from",
+        "separate, on a plan",
+        "the same two sides, weighed along the plan 'movement first' that the nodes offer for any two LoRAs",
         _both_alone,
         _sum_on_course,
     ),
@@ -271,6 +293,15 @@ _TABLE = (
         settings=_EVEN,
         candidates=_SHARES,
     ),
+    Row(
+        "no-crossing",
+        "joint, no cross steps",
+        "ours, the identity never sees the clips",
+        partial(_whole, "joint", _without_crossing),
+        _pair,
+    ),
+    Row("no-focus", "joint, no focus", "ours, both sides draw their timesteps alike", partial(_whole, "joint", _without_focus), _pair),
+    Row("no-course", "joint, no course", "ours from even weights, so without a focus", partial(_whole, "joint", _without_course), _pair),
     Row(
         "one-group",
         "joint, 1 group",

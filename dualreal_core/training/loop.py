@@ -21,6 +21,7 @@ from ..precision import mixed
 from .checkpointing import checkpointed, safe_saving
 from .settings import TrainSettings
 from .state import RunState
+from .timesteps import draw_timesteps
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ def train(
             role: Role = "motion" if torch.rand((), generator=state.generator) < settings.motion_ratio else "identity"
             resting: Role = "identity" if role == "motion" else "motion"
             is_dropped = bool(torch.rand((), generator=state.generator) < settings.resting_drop)
-            is_crossed = bool(torch.rand((), generator=state.generator) < settings.cross_ratio)
+            is_crossed = bool(torch.rand((), generator=state.generator) < settings.cross_ratio(role))
             source = resting if is_crossed else role
             trained_parts = (role,) if is_crossed else (role, "controller")
             attachment.strengths = {role: 1.0, resting: 0.0 if is_dropped and not is_crossed else 1.0}
@@ -129,7 +130,9 @@ def _batch_loss(
     batch = state.next_batch(source, items, settings.motion_batch if source == "motion" else settings.identity_batch)
     attachment.condition = _conditions(batch, settings, state, device) if source == "motion" else None
     latents = torch.stack([item.latents for item in batch])  # (B, C, f, h, w)
-    timestep = base.objective.draw(len(batch), state.generator)
+    controller = attachment.pair.controller
+    course = controller.course if controller is not None and source == role else ()
+    timestep = draw_timesteps(base.objective, len(batch), state.generator, role, course, settings.course_focus)
     attachment.stage = base.objective.stage(timestep)
     noise = torch.randn(latents.shape, generator=state.generator)
     latents, noise, timestep = latents.to(device), noise.to(device), timestep.to(device)

@@ -38,8 +38,13 @@ class TrainSettings:
     """Share of motion batches that see no reference embedding."""
     resting_drop: float = 0.0
     """Share of steps in which the resting side is left out, so that each side also learns to stand alone."""
-    cross_ratio: float = 0.0
-    """Share of steps in which a side sees the other side's data and learns to leave that side's prediction as it is."""
+    identity_cross_ratio: float = 0.0
+    """Share of the identity's steps in which it sees clips and learns to leave the motion side's prediction as it is."""
+    motion_cross_ratio: float = 0.0
+    """Share of the motion's steps in which it sees photos and learns to leave the identity side's prediction as it is."""
+    course_focus: float = 0.0
+    """How far the steps of each side gather where in denoising the course favours it: its timesteps are drawn in proportion to
+    its share to this power. 0: as the base draws them."""
     background_weight: float = 0.1
     """Loss weight outside the subject mask, where a photo has one; inside it is 1."""
     gradient_checkpointing: bool = False
@@ -59,7 +64,7 @@ class TrainSettings:
         for name in ("steps", "identity_batch", "motion_batch", "accumulation"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        for name in ("motion_ratio", "condition_drop", "resting_drop", "cross_ratio", "background_weight"):
+        for name in ("motion_ratio", "condition_drop", "resting_drop", "identity_cross_ratio", "motion_cross_ratio", "background_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1.")
         for name in ("learning_rate", "identity_learning_rate", "motion_learning_rate", "controller_learning_rate", "eps", "clip_norm"):
@@ -70,7 +75,7 @@ class TrainSettings:
             raise ValueError(f"optimizer is {self.optimizer!r}; it must be one of {', '.join(get_args(OptimizerName))}.")
         if self.precision not in get_args(Precision):
             raise ValueError(f"precision is {self.precision!r}; it must be one of {', '.join(get_args(Precision))}.")
-        for name in ("warmup_steps", "weight_decay", "evaluate_every", "held_out", "patience"):
+        for name in ("warmup_steps", "weight_decay", "course_focus", "evaluate_every", "held_out", "patience"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative.")
         for name in ("beta1", "beta2"):
@@ -85,6 +90,10 @@ class TrainSettings:
     def trains(self, role: Role) -> bool:
         """Whether any step trains this side."""
         return self.motion_ratio > 0 if role == "motion" else self.motion_ratio < 1
+
+    def cross_ratio(self, role: Role) -> float:
+        """Share of a role's steps that are cross steps."""
+        return self.identity_cross_ratio if role == "identity" else self.motion_cross_ratio
 
     def rate(self, part: str) -> float:
         """Peak learning rate of 'identity', 'motion' or 'controller'."""

@@ -24,14 +24,14 @@ from dualreal_core.bench.fitting import debiased_loss, fit, plain_loss, relative
 from dualreal_core.bench.jobs import Job, run_jobs
 from dualreal_core.bench.measures import MEASURES
 from dualreal_core.bench.pieces import unique
-from dualreal_core.bench.rows import QUICK_ROWS, REFERENCES, ROWS, Subject, find_row
+from dualreal_core.bench.rows import QUICK_ROWS, REFERENCES, ROWS, Row, Subject, find_row
 from dualreal_core.bench.run import Folder, run_cells
 from dualreal_core.bench.steps import COMPARED, Curve, measure_curve, read_point, steps_to_reach
 from dualreal_core.cli import main
 from dualreal_core.errors import InputError
 from dualreal_core.objective import FlowMatching
 from dualreal_core.pair import AdapterPair, new_pair
-from dualreal_core.recipes import with_train
+from dualreal_core.recipes import Recipe, with_train
 from dualreal_core.toyworld.experiment import TOY_RECIPE, load_trial
 from dualreal_core.toyworld.trial import Trial
 
@@ -161,6 +161,18 @@ def test_groups_differ_between_the_rows():
     assert groups == {"one-group": 1, "two-groups": 2, "per-block": 5}
     assert find_row("per-block").plan(SUBJECT, RECIPE)[0].key == find_row("ours").plan(SUBJECT, RECIPE)[0].key
     assert not find_row("fixed").plan(SUBJECT, RECIPE)[0].recipe.pair["has_controller"]
+
+
+def test_settings_of_the_joint_run_alone_leave_the_other_rows_runs_valid():
+    joint = with_train(RECIPE, resting_drop=0.25, identity_cross_ratio=0.125, course_focus=0.5)
+    changed = replace(joint, pair={**RECIPE.pair, "course": (0.25, 0.75), "floor": 0.1})
+
+    def keys(row: Row, recipe: Recipe) -> list[str]:
+        return [piece.key for piece in row.plan(SUBJECT, recipe)]
+
+    kept = {name for name, row in ROWS.items() if keys(row, RECIPE) == keys(row, changed)}
+    assert kept == set(ROWS) - {"ours", "fixed", "no-crossing", "no-focus", "no-course", "unmasked", "one-group", "two-groups", "per-block"}
+    assert keys(find_row("sum"), RECIPE) != keys(find_row("sum"), with_train(RECIPE, learning_rate=1e-5))
 
 
 def test_full_fine_tune_gives_other_weights_and_puts_the_base_back_bit_for_bit(base, references, tmp_path):

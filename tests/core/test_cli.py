@@ -115,7 +115,8 @@ def test_stop_and_resume(trial):
 @pytest.mark.parametrize("kind", ["bottleneck-skip", "lora"])
 def test_other_adapters_and_recipe(trial, kind):
     pair_table = f'[pair]\nidentity_kind = "{kind}"\nmotion_kind = "lora"\n'
-    (trial / "run.toml").write_text(pair_table + '[train]\nprecision = "bf16"\naccumulation = 2\ncross_ratio = 0.5\n')
+    train_table = '[train]\nprecision = "bf16"\naccumulation = 2\nidentity_cross_ratio = 0.5\nmotion_cross_ratio = 0.5\n'
+    (trial / "run.toml").write_text(pair_table + train_table)
     assert train(trial, "--steps", 3, "--recipe", "published", "--config", trial / "run.toml") == 0
     pair, _ = load_pair(trial / "pair.safetensors")
     assert (pair.config.identity_kind, pair.config.motion_kind) == (kind, "lora")

@@ -14,6 +14,8 @@ from dualreal_core.training.loop import StepDone, train
 from dualreal_core.training.settings import TrainSettings
 from dualreal_core.training.state import RunState
 
+ALWAYS = {"identity_cross_ratio": 1.0, "motion_cross_ratio": 1.0}
+
 
 def run(pair, base: TinyBase, **changes: object) -> list[tuple[StepDone, dict, dict]]:
     """Steps with the state before and after each."""
@@ -35,7 +37,7 @@ def resting(role: Role) -> Role:
 @pytest.mark.parametrize("kind", ["bottleneck", "lora"])
 def test_only_the_trained_side_moves(kind):
     base = TinyBase("wan", 2)
-    seen = run(fill(make_pair(base, kind, num_groups=2)), base, cross_ratio=1.0)
+    seen = run(fill(make_pair(base, kind, num_groups=2)), base, **ALWAYS)
     assert {done.role for done, _, _ in seen} == {"identity", "motion"}
     for done, before, after in seen:
         assert done.source == resting(done.role)
@@ -48,7 +50,7 @@ def test_only_the_trained_side_moves(kind):
 
 def test_harm_falls():
     base = TinyBase("wan", 2)
-    seen = run(fill(make_pair(base, num_groups=2)), base, cross_ratio=1.0, steps=80)
+    seen = run(fill(make_pair(base, num_groups=2)), base, **ALWAYS, steps=80)
     for role in ("identity", "motion"):
         losses = [done.loss for done, _, _ in seen if done.role == role]
         assert sum(losses[-10:]) < 0.5 * sum(losses[:10])
@@ -56,7 +58,7 @@ def test_harm_falls():
 
 def test_neutral_side_does_no_harm():
     base = TinyBase("cogvideox", 2)
-    seen = run(make_pair(base, num_groups=2), base, cross_ratio=1.0, steps=1)
+    seen = run(make_pair(base, num_groups=2), base, **ALWAYS, steps=1)
     assert [done.loss for done, _, _ in seen] == [0.0]
 
 

@@ -1,0 +1,78 @@
+"""Which timesteps a side trains at: the base's own, or gathered where the course favours it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny import TinyBase, all_items, make_pair
+
+from dualreal_core.attach import Attachment
+from dualreal_core.objective import FlowMatching, VPrediction
+from dualreal_core.training.loop import train
+from dualreal_core.training.settings import TrainSettings
+from dualreal_core.training.state import RunState
+from dualreal_core.training.timesteps import draw_timesteps
+
+COURSE = (0.4, 0.4, 0.7, 0.9)
+OBJECTIVES = [FlowMatching(shift=3.0), VPrediction(tuple(torch.linspace(0.999, 0.01, 1000).tolist()))]
+
+
+def stages(objective, role, focus, course=COURSE, count=20_000) -> torch.Tensor:
+    return objective.stage(draw_timesteps(objective, count, torch.Generator().manual_seed(0), role, course, focus))
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_without_focus_or_course_they_are_the_objectives_own_bit_for_bit(objective):
+    own = objective.draw(64, torch.Generator().manual_seed(3))
+    for course, focus in ((COURSE, 0.0), ((), 2.0)):
+        drawn = draw_timesteps(objective, 64, torch.Generator().manual_seed(3), "motion", course, focus)
+        assert torch.equal(drawn, own) and drawn.dtype == own.dtype
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_motion_gathers_early_and_identity_late(objective):
+    even = stages(objective, "motion", 0.0).mean()
+    for focus in (1.0, 2.0):
+        assert stages(objective, "motion", focus).mean() < even - 0.03
+        assert stages(objective, "identity", focus).mean() > even + 0.03
+    assert stages(objective, "motion", 2.0).mean() < stages(objective, "motion", 1.0).mean()
+
+
+def test_density_follows_the_share():
+    """Over two stages of equal density under the objective, counts relate as the shares do, up to what eight candidates can offer."""
+    objective = VPrediction((0.5,) * 2)
+    for role, ratio in (("identity", 0.75 / 0.25), ("motion", 0.25 / 0.75)):
+        drawn = stages(objective, role, 1.0, course=(0.25, 0.75))
+        assert (drawn == 1).sum() / (drawn == 0).sum() == pytest.approx(ratio, rel=0.15)
+
+
+def test_a_share_of_nothing_everywhere_still_draws():
+    drawn = draw_timesteps(OBJECTIVES[0], 16, torch.Generator().manual_seed(0), "identity", (0.0, 0.0), 2.0)
+    assert drawn.shape == (16,) and drawn.isfinite().all()
+
+
+def test_training_draws_by_the_course_of_the_pair():
+    base, seen = TinyBase("wan", 2), {"identity": [], "motion": []}
+    pair = make_pair(base, num_groups=2, course=(0.0, 1.0), scale=2.0)
+    settings = TrainSettings(steps=40, warmup_steps=0, motion_batch=2, identity_batch=2, learning_rate=1e-4, course_focus=3.0)
+    with Attachment(base.transformer, pair) as attachment:
+        attachment.blend = blend = _Watched(attachment.blend)
+        for done in train(base, attachment, all_items(), settings, RunState.start(pair, settings)):
+            seen[done.role] += blend.take()
+    means = {role: torch.cat(values).mean() for role, values in seen.items()}
+    assert means["identity"] > means["motion"] + 0.2
+
+
+class _Watched:
+    """A blend that keeps the stages it was asked for."""
+
+    def __init__(self, blend) -> None:
+        self.blend, self.stages = blend, []
+
+    def weights(self, embedding, tokens, stage=None) -> torch.Tensor:
+        self.stages.append(stage)
+        return self.blend.weights(embedding, tokens, stage)
+
+    def take(self) -> list[torch.Tensor]:
+        taken, self.stages = self.stages, []
+        return taken
