@@ -80,6 +80,11 @@ class TrainingSettings(io.ComfyNode):
                     tooltip="Stops after so many evaluations in which neither side improved. 0 does all steps."),
                 io.Combo.Input("course", options=list(COURSES), default="movement first", optional=True, advanced=True,
                     tooltip="What the learned blend starts from: the motion leads early and the identity late, or even as published."),
+                io.Float.Input("identity_cross_ratio", default=DUALREAL.train.identity_cross_ratio, **share, optional=True, advanced=True,
+                    tooltip="Share of the identity's steps on clips, where it learns to leave the motion alone. 0 is as published."),
+                io.Float.Input("course_focus", default=DUALREAL.train.course_focus, min=0.0, max=8.0, step=0.1, optional=True,
+                    advanced=True,
+                    tooltip="How far each side's steps gather where in denoising the course favours it. 0 is as published."),
             ],
             outputs=[SettingsType.Output(display_name="settings", tooltip="For the Joint Trainer.")],
         )  # fmt: skip
@@ -89,6 +94,7 @@ class TrainingSettings(io.ComfyNode):
         cls, steps, adapter, width, learning_rate, seed, motion_ratio, identity_batch, motion_batch, accumulation, warmup_steps,
         resting_drop, floor, groups, precision, gradient_checkpointing, save_every, preview_every,
         evaluate_every=DUALREAL.train.evaluate_every, held_out=0.0, keep_best=False, patience=0, course="movement first",
+        identity_cross_ratio=DUALREAL.train.identity_cross_ratio, course_focus=DUALREAL.train.course_focus,
     ) -> io.NodeOutput:  # fmt: skip
         if not evaluate_every and (held_out or keep_best or patience):
             raise InputError("held_out, keep_best and patience rest on evaluations, but evaluate_every is 0: raise it, or reset them.")
@@ -96,7 +102,8 @@ class TrainingSettings(io.ComfyNode):
             DUALREAL.train, steps=steps, learning_rate=learning_rate, seed=seed, motion_ratio=motion_ratio, identity_batch=identity_batch,
             motion_batch=motion_batch, accumulation=accumulation, warmup_steps=min(warmup_steps, steps), resting_drop=resting_drop,
             precision=PRECISIONS[precision], gradient_checkpointing=gradient_checkpointing, evaluate_every=evaluate_every,
-            held_out=held_out, keeps_best=keep_best, patience=patience,
+            held_out=held_out, keeps_best=keep_best, patience=patience, identity_cross_ratio=identity_cross_ratio,
+            course_focus=course_focus,
         )  # fmt: skip
         pair = {
             **DUALREAL.pair, "identity_kind": adapter, "motion_kind": adapter, "rank": width, "alpha": float(width),

@@ -72,21 +72,21 @@ RULES = (
         "acts without its trigger", "leak", 0.9,
         "The identity side leaks: without its trigger, on the clips, it changes the prediction {value:.2f} times as much as on its own "
         "photos (more than {threshold:.2f}).",
-        "Name the subject in every photo's caption by the trigger, and all else in plain words; raise resting_drop or cross_ratio.",
+        "Name the subject in every photo's caption by the trigger, and all else in plain words; raise identity_cross_ratio.",
         roles=("identity",),
     ),
     Rule(
         "takes appearance", "leak", 0.9,
         "The motion side leaks: on the photos, which do not show the motion, it changes the prediction {value:.2f} times as much as on "
         "its own clips (more than {threshold:.2f}), so it has taken on what the clips look like.",
-        "Use clips of several subjects and places, and name these in the captions; use an image encoder, or raise cross_ratio.",
+        "Use clips of several subjects and places, and name these in the captions; use an image encoder.",
         roles=("motion",),
     ),
     Rule(
         "disturbed", "disturbance", 0.15,
         "The {other} side disturbs the {role}: with both on, the loss on the {where} is higher by {value:.0%} of the base's "
         "(more than {threshold:.0%}).",
-        "Lower the strength of the {other} side, train it fewer steps, or raise cross_ratio.",
+        "Lower the strength of the {other} side, train it fewer steps; where it is the identity, raise identity_cross_ratio.",
     ),
 )  # fmt: skip
 """Thresholds are judgements. For scale: a pair that fuses well on the embedded base has, on its training data, `unlearnt` 0.5,
