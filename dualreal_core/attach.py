@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
-from .blend import Blend, BlendRecord, FixedBlend, LearnedBlend
+from .blend import Blend, BlendRecord, FixedBlend, LearnedBlend, SharePlan
 from .controller import Stage
 from .errors import InputError
 from .families import FamilyDescription, Site, family_of
@@ -31,7 +31,7 @@ class Attachment:
     """
 
     def __init__(self, transformer: nn.Module, pair: AdapterPair, blend: Blend | None = None) -> None:
-        """Attaches `pair`; without `blend`, by its controller, or each side at half its scale.
+        """Attaches `pair`; without `blend`, by its controller, or on its course, or each side at half its scale.
 
         Raises:
             InputError: the pair was made for another architecture or width.
@@ -87,9 +87,11 @@ class Attachment:
 
 
 def default_blend(pair: AdapterPair) -> Blend:
-    """The pair's own controller, or half its scale for each side."""
+    """The pair's own controller, or the course alone that its sides were trained on, or half its scale for each side."""
     if pair.controller is not None:
         return LearnedBlend(pair.controller)
+    if pair.config.course:
+        return SharePlan(stages=pair.config.course).blend(pair.config)
     return FixedBlend(pair.config.scale / 2, pair.config.scale / 2)
 
 

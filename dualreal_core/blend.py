@@ -67,8 +67,11 @@ class SharePlan:
 
     def share(self, stage: float, depth: float) -> float:
         """Identity share at a position in denoising and in depth, both 0 to 1."""
-        share = float(course_share(self.stages, stage) + course_share(self.depths, depth)) - 0.5
-        return min(1.0, max(0.0, share))
+        return float(self.shares(stage, torch.tensor([depth])))
+
+    def shares(self, stage: Stage, depths: torch.Tensor) -> torch.Tensor:
+        """Identity shares at a stage, or at the stages (B,) of samples, and at depths (G,): (1 or B, G)."""
+        return (course_share(self.stages, stage)[:, None] + course_share(self.depths, depths) - 0.5).clamp(0, 1)
 
     def blend(self, config: PairConfig) -> PlannedBlend:
         """The plan at the scale and with the groups of a pair."""
@@ -83,12 +86,11 @@ class PlannedBlend:
     scale: float
     num_groups: int
 
-    def weights(self, embedding: torch.Tensor, tokens: list[torch.Tensor], stage: float | None = None) -> torch.Tensor:
-        """-> (1, G, 2)"""
-        last = max(self.num_groups - 1, 1)
-        shares = [self.plan.share(0.5 if stage is None else stage, group / last) for group in range(self.num_groups)]
-        identity = self.scale * torch.tensor(shares, dtype=torch.float32, device=embedding.device)
-        return torch.stack([identity, self.scale - identity], dim=-1)[None]
+    def weights(self, embedding: torch.Tensor, tokens: list[torch.Tensor], stage: Stage | None = None) -> torch.Tensor:
+        """-> (1 or B, G, 2)"""
+        depths = torch.arange(self.num_groups) / max(self.num_groups - 1, 1)
+        identity = self.scale * self.plan.shares(0.5 if stage is None else stage, depths).to(embedding.device)
+        return torch.stack([identity, self.scale - identity], dim=-1)
 
 
 MOVEMENT_FIRST = (0.4, 0.4, 0.4, 0.7, 0.7, 0.7)

@@ -12,8 +12,9 @@ from .pair import ROLES, AdapterPair, Role
 
 
 def combine(identity: AdapterPair, motion: AdapterPair) -> AdapterPair:
-    """A pair without controller: each side works at the weight it was trained with, which is half its pair's scale.
+    """A pair without controller: each side works at the weight it was trained with.
 
+    That is along the course that both were trained on, or where they were not trained on the same one, half its pair's scale.
     Differing scales and LoRA factors are folded into the weights, which become float32 on the CPU.
 
     Raises:
@@ -42,6 +43,7 @@ def combine(identity: AdapterPair, motion: AdapterPair) -> AdapterPair:
         target_layers=_target_layers([sources[role] for role in loras]),
         scale=scale,
         has_controller=False,
+        course=identity.config.course if identity.config.course == motion.config.course else (),
     )
     with torch.device("meta"):
         pair = AdapterPair(config, _shared_sites(bottlenecks), {role: _lora_shapes(sources[role], role) for role in loras})

@@ -135,7 +135,7 @@ def _plain(recipe: Recipe) -> Recipe:
 
 
 def _without_controller(recipe: Recipe) -> Recipe:
-    return replace(recipe, pair={**recipe.pair, "has_controller": False})
+    return replace(recipe, pair={**recipe.pair, "has_controller": False, "course": ()})
 
 
 def _without_crossing(recipe: Recipe) -> Recipe:

@@ -69,9 +69,9 @@ def one_role(recipe: Recipe, role: Role) -> Recipe:
 def train_side(
     base: Base, data: dict[Role, PreparedSet], recipe: Recipe, role: Role, folder: Path, on_step: OnStep | None = None
 ) -> AdapterPair:
-    """One side alone, for half of the recipe's steps: a pair whose other side is absent."""
+    """One side alone, for half of the recipe's steps: a pair whose other side is absent, at even weights."""
     other = "motion" if role == "identity" else "identity"
-    alone = replace(one_role(recipe, role), pair={**recipe.pair, f"{other}_kind": "none", "has_controller": False})
+    alone = replace(one_role(recipe, role), pair={**recipe.pair, f"{other}_kind": "none", "has_controller": False, "course": ()})
     return _finish(Training(base, data, alone, folder), on_step)
 
 

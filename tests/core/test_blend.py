@@ -51,6 +51,15 @@ def test_planned_weights_reach_every_group(name):
     torch.testing.assert_close(table.sum(-1), torch.full((3, 3), 2.0))
 
 
+def test_each_sample_is_weighed_by_its_own_stage():
+    plan = SharePlan((0.2, 0.8), (0.5, 0.4)).blend(make_pair(TinyBase("wan", 4), num_groups=3, scale=2.0).config)
+    stages = torch.tensor([0.0, 0.25, 1.0])
+    together = plan.weights(torch.zeros(3, 8), [], stages)
+    assert together.shape == (3, 3, 2)
+    for row, stage in enumerate(stages.tolist()):
+        torch.testing.assert_close(together[row], plan.weights(torch.zeros(1, 8), [], stage)[0])
+
+
 def test_the_papers_trend():
     """Identity grows as denoising proceeds; in the deepest blocks the motion grows (paper, section 4.4)."""
     plan = PLANS["paper trend"]

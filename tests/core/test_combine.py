@@ -7,10 +7,10 @@ import json
 
 import pytest
 import torch
-from tiny import FAMILY_NAMES, KINDS, TinyBase, fill, is_same, make_pair, predict
+from tiny import FAMILY_NAMES, KINDS, TinyBase, fill, is_same, make_pair, model_inputs, predict
 
 from dualreal_core.attach import Attachment
-from dualreal_core.blend import SharePlan
+from dualreal_core.blend import FixedBlend, SharePlan
 from dualreal_core.combine import combine, combine_headers
 from dualreal_core.errors import InputError
 from dualreal_core.lora_side import LinearUpdate, one_sided_pair
@@ -131,6 +131,29 @@ def test_it_is_one_of_whole_pairs_and_takes_no_controller() -> None:
         for parameter in pair.parameters():
             parameter.zero_()
     assert is_same(before, dict(first.state_dict()))
+
+
+@pytest.mark.parametrize("stage", [0.0, 0.6, 1.0])
+def test_sides_trained_on_one_course_stay_on_it(stage: float) -> None:
+    base = TinyBase("wan", num_blocks=2)
+    course = (0.4, 0.9)
+    identity = sided(base, "identity", "lora", 1, num_groups=2, scale=2.0, course=course)
+    whole = fill(make_pair(base, "lora", num_groups=2, scale=2.0, course=course), 2)
+    pair = combine(identity, whole)
+    assert pair.config.course == course
+    with Attachment(base.transformer, pair) as attachment, torch.no_grad():
+        attachment.stage = stage
+        on_course = base.predict(*model_inputs())
+        attachment.blend = FixedBlend(2 * (0.4 + 0.5 * stage), 2 * (0.6 - 0.5 * stage))
+        torch.testing.assert_close(on_course, base.predict(*model_inputs()))
+        attachment.blend = FixedBlend(1.0, 1.0)
+        assert not torch.allclose(on_course, base.predict(*model_inputs()), atol=1e-4)
+
+
+def test_sides_of_different_courses_work_at_even_weights() -> None:
+    base = TinyBase("wan", num_blocks=2)
+    identity = sided(base, "identity", "lora", 1, num_groups=2, scale=2.0, course=(0.4, 0.9))
+    assert combine(identity, lora_file_pair(base, "motion")).config.course == ()
 
 
 def test_it_draws_no_random_numbers_and_gives_float32() -> None:
