@@ -99,10 +99,16 @@ class Training:
         self.header = {
             "base": {"name": base.name, "encoders": base.fingerprint},
             "training": {"recipe": recipe.name, **asdict(recipe.train)},
-            "datasets": {role: list(data[role].fingerprints) for role in ROLES if self.pair.config.kind(role) != "none"},
+            "datasets": {role: list(data[role].fingerprints) for role in ROLES if self._sees(role)},
             **(header or {}),
         }
         self.attachment = Attachment(base.transformer, self.pair)
+
+    def _sees(self, role: Role) -> bool:
+        """Whether data of a role is trained on, by its own side or in the other's cross steps."""
+        other: Role = "motion" if role == "identity" else "identity"
+        settings, kind = self.recipe.train, self.pair.config.kind
+        return kind(role) != "none" or (kind(other) != "none" and settings.cross_ratio(other) > 0)
 
     def steps(
         self,

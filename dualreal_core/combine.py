@@ -12,9 +12,9 @@ from .pair import ROLES, AdapterPair, Role
 
 
 def combine(identity: AdapterPair, motion: AdapterPair) -> AdapterPair:
-    """A pair without controller: each side works at the weight it was trained with.
+    """A pair without controller: both sides keep to the course they were trained on, or have half of their pair's scale.
 
-    That is along the course that both were trained on, or where they were not trained on the same one, half its pair's scale.
+    The latter is the weight that sides trained without a course know, and is also taken where two courses differ.
     Differing scales and LoRA factors are folded into the weights, which become float32 on the CPU.
 
     Raises:

@@ -117,7 +117,7 @@ def _pair_rows(description: Description) -> list[tuple[str, str]]:
         rows.append((role, f"{_adapter(config, role)}; {parameters[role]:,} parameters; {state}"))
     course = f", course {' '.join(f'{share:g}' for share in config['course'])}" if config["course"] else ""
     groups = f"{config['num_groups']} groups, scale {config['scale']:g}, floor {config['floor']:g}{course}"
-    rows.append(("controller", f"{groups}; {parameters['controller']:,} parameters" if parameters["controller"] else "none"))
+    rows.append(("controller", f"{groups}; {parameters['controller']:,} parameters" if parameters["controller"] else f"none{course}"))
     for name in HEADER_FIELDS:
         rows += _field_rows(name, description[name])
     return rows

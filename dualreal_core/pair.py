@@ -45,7 +45,8 @@ class PairConfig:
     floor: float = 0.0
     """Least share of either side; with a course, shares stay within 0.5 - floor of it."""
     course: tuple[float, ...] = ()
-    """The identity's shares that the controller starts from, at evenly spaced points of denoising; empty: even."""
+    """The identity's shares that the controller starts from, at evenly spaced points of denoising; empty: even. A pair without
+    controller keeps to them."""
 
     def __post_init__(self) -> None:
         for role in ROLES:

@@ -140,7 +140,7 @@ class Combine(io.ComfyNode):
             outputs=[
                 PairType.Output(
                     display_name="pair",
-                    tooltip="Both sides, each as strong as it was, without a learned blend: weigh them with Fixed Blend or Schedule Blend.",
+                    tooltip="Both sides, without a learned blend: on their common course, or to be weighed by Fixed or Schedule Blend.",
                 )
             ],
         )

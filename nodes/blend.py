@@ -60,7 +60,7 @@ class ApplyStageBlender(io.ComfyNode):
                 ),
                 BlendType.Input(
                     "blend", optional=True,
-                    tooltip="Fixed Blend or Schedule Blend. Without one, the pair's own learned StageBlender decides (or an even blend).",
+                    tooltip="Fixed Blend or Schedule Blend. Without one, the pair's own StageBlender or course decides (or an even blend).",
                 ),
                 io.ClipVisionOutput.Input(
                     "reference", optional=True,
@@ -96,7 +96,7 @@ class FixedBlend(io.ComfyNode):
             inputs=[
                 io.Float.Input(
                     "identity_share", default=0.5, min=0.0, max=1.0, step=0.01, display_mode=io.NumberDisplay.slider,
-                    tooltip="Share of the identity, 0 to 1; the rest is the motion's. 0.5 gives both the weight they were trained with.",
+                    tooltip="Share of the identity, 0 to 1; the rest is the motion's. 0.5 is even.",
                 )
             ],
             outputs=[BlendType.Output(display_name="blend", tooltip="For Apply StageBlender.")],

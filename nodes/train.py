@@ -24,7 +24,7 @@ from .train_preview import TrainingView
 from .types import CATEGORY, LossMapType, PairType, SettingsType, TrainedPair, TrainerSettings
 
 KINDS = ("lora", "bottleneck")
-COURSES = {"movement first": DUALREAL.pair["course"], "even": ()}
+COURSES = {"motion fades": DUALREAL.pair["course"], "even": ()}
 PRECISIONS = {"as the model": "fp32", "bf16": "bf16"}
 RUN_NAME = re.compile(r"[\w][\w .-]{0,99}")
 
@@ -78,7 +78,7 @@ class TrainingSettings(io.ComfyNode):
                     tooltip="Gives the pair of the evaluation with the lowest loss instead of the last one."),
                 io.Int.Input("patience", default=0, min=0, max=1000, optional=True, advanced=True,
                     tooltip="Stops after so many evaluations in which neither side improved. 0 does all steps."),
-                io.Combo.Input("course", options=list(COURSES), default="movement first", optional=True, advanced=True,
+                io.Combo.Input("course", options=list(COURSES), default="motion fades", optional=True, advanced=True,
                     tooltip="What the learned blend starts from: the motion leads early and the identity late, or even as published."),
                 io.Float.Input("identity_cross_ratio", default=DUALREAL.train.identity_cross_ratio, **share, optional=True, advanced=True,
                     tooltip="Share of the identity's steps on clips, where it learns to leave the motion alone. 0 is as published."),
@@ -93,7 +93,7 @@ class TrainingSettings(io.ComfyNode):
     def execute(
         cls, steps, adapter, width, learning_rate, seed, motion_ratio, identity_batch, motion_batch, accumulation, warmup_steps,
         resting_drop, floor, groups, precision, gradient_checkpointing, save_every, preview_every,
-        evaluate_every=DUALREAL.train.evaluate_every, held_out=0.0, keep_best=False, patience=0, course="movement first",
+        evaluate_every=DUALREAL.train.evaluate_every, held_out=0.0, keep_best=False, patience=0, course="motion fades",
         identity_cross_ratio=DUALREAL.train.identity_cross_ratio, course_focus=DUALREAL.train.course_focus,
     ) -> io.NodeOutput:  # fmt: skip
         if not evaluate_every and (held_out or keep_best or patience):
@@ -144,7 +144,7 @@ class JointTrainer(io.ComfyNode):
             ],
             outputs=[
                 PairType.Output(display_name="pair", tooltip="The trained pair, for Apply StageBlender and Save Pair."),
-                LossMapType.Output(display_name="loss_map", tooltip="Loss of every step; the stock Plot Loss Graph draws it."),
+                LossMapType.Output(display_name="loss_map", tooltip="Loss of all but cross steps; the stock Plot Loss Graph draws it."),
                 io.Int.Output(display_name="steps", tooltip="The step that training reached."),
                 io.String.Output(display_name="report",
                     tooltip="What limits the result, with the numbers it rests on; empty without evaluations."),
@@ -179,9 +179,10 @@ class JointTrainer(io.ComfyNode):
                 training.save(directory / "pair.safetensors")
             finally:
                 training.close()
-            losses, report = [record["loss"] for record in training.directory.losses()], "\n".join(training.directory.report())
+            step, report = len(training.directory.metrics()), "\n".join(training.directory.report())
+            losses = [record["loss"] for record in training.directory.losses()]
         pair = TrainedPair(training.pair.cpu().requires_grad_(False), training.result_header)
-        return io.NodeOutput(pair, {"loss": losses}, len(losses), report, ui=ui.PreviewText(view.summary(losses, report)))
+        return io.NodeOutput(pair, {"loss": losses}, step, report, ui=ui.PreviewText(view.summary(step, losses, report)))
 
 
 def _wired(values: list | None) -> list:

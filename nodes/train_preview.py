@@ -62,10 +62,10 @@ class TrainingView:
         left = ", ".join(f"{role} {side.remaining:.0%}" for role, side in evaluation.sides.items())
         self.latest = f"\nOf the base's loss was left at step {evaluation.step}: {left}."
 
-    def summary(self, losses: Sequence[float], report: str) -> str:
+    def summary(self, step: int, losses: Sequence[float], report: str) -> str:
         """One line on the finished run, and what limits it."""
         last = f", last loss {losses[-1]:.4f}" if losses else ""
-        return f"{self.note}\n{len(losses)} steps done{last}.\n\n{report}".rstrip()
+        return f"{self.note}\n{step} steps done{last}.\n\n{report}".rstrip()
 
     def _say(self, text: str) -> None:
         PromptServer.instance.send_progress_text(text, self.node_id)

@@ -12,7 +12,7 @@ import torch
 from ..blend import PLANS, Blend, FixedBlend
 from ..combine import combine
 from ..errors import InputError
-from ..pair import AdapterPair, PairConfig
+from ..pair import AdapterPair
 from ..recipes import PUBLISHED, Recipe, with_train
 from ..toyworld.model import TRANSFORMER_CONFIG
 from ..training.settings import TrainSettings
@@ -21,7 +21,7 @@ from .pieces import Piece
 
 Settings = Mapping[str, float]
 NUM_BLOCKS = TRANSFORMER_CONFIG["num_layers"]
-JOINT_SETTINGS = ("resting_drop", "identity_cross_ratio", "motion_cross_ratio", "course_focus", "controller_learning_rate")
+JOINT_SETTINGS = ("motion_ratio", "resting_drop", "identity_cross_ratio", "motion_cross_ratio", "course_focus", "controller_learning_rate")
 CONTROLLER_SETTINGS = ("floor", "course", "num_groups")
 
 
@@ -147,13 +147,12 @@ def _without_focus(recipe: Recipe) -> Recipe:
 
 
 def _without_course(recipe: Recipe) -> Recipe:
-    return replace(recipe, pair={**recipe.pair, "course": ()})
+    return replace(recipe, pair={**recipe.pair, "course": (), "floor": 0.0})
 
 
-def _with_groups(num_groups: int, recipe: Recipe) -> Recipe:
-    """Unchanged where it has as many already, so that the same run is not made twice."""
-    own = min(recipe.pair.get("num_groups", PairConfig.num_groups), NUM_BLOCKS)
-    return recipe if own == num_groups else replace(recipe, pair={**recipe.pair, "num_groups": num_groups})
+def _with_free_groups(num_groups: int, recipe: Recipe) -> Recipe:
+    """The controller decides alone, as in the paper, from wherever it starts."""
+    return replace(recipe, pair={**recipe.pair, "num_groups": num_groups, "floor": 0.0})
 
 
 def _published(recipe: Recipe) -> Recipe:
@@ -301,26 +300,32 @@ _TABLE = (
         _pair,
     ),
     Row("no-focus", "joint, no focus", "ours, both sides draw their timesteps alike", partial(_whole, "joint", _without_focus), _pair),
-    Row("no-course", "joint, no course", "ours from even weights, so without a focus", partial(_whole, "joint", _without_course), _pair),
+    Row(
+        "no-course",
+        "joint, no course",
+        "ours with a free controller that starts from even weights, so without a focus",
+        partial(_whole, "joint", _without_course),
+        _pair,
+    ),
     Row(
         "one-group",
         "joint, 1 group",
-        "ours, the controller weighs all blocks alike",
-        partial(_whole, "joint", partial(_with_groups, 1)),
+        "ours with a free controller that weighs all blocks alike",
+        partial(_whole, "joint", partial(_with_free_groups, 1)),
         _pair,
     ),
     Row(
         "two-groups",
         "joint, 2 groups",
-        "ours with two groups, between one group and one per block",
-        partial(_whole, "joint", partial(_with_groups, 2)),
+        "ours with a free controller of two groups, between one group and one per block",
+        partial(_whole, "joint", partial(_with_free_groups, 2)),
         _pair,
     ),
     Row(
         "per-block",
         "joint, 1 group per block",
-        "ours with five groups, one per block: the paper's seven groups need more blocks than this base has",
-        partial(_whole, "joint", partial(_with_groups, NUM_BLOCKS)),
+        "ours with a free controller of five groups, one per block: the paper's seven groups need more blocks than this base has",
+        partial(_whole, "joint", partial(_with_free_groups, NUM_BLOCKS)),
         _pair,
     ),
     Row(

@@ -32,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--identity-strength", type=float, default=1.0, help="factor on the identity side (default: 1)")
     parser.add_argument("--motion-strength", type=float, default=1.0, help="factor on the motion side (default: 1)")
     parser.add_argument(
-        "--blend", choices=("learned", "fixed"), help="the pair's StageBlender, or half its scale each (default: learned if it has one)"
+        "--blend",
+        choices=("learned", "fixed"),
+        help="the pair's StageBlender, or half its scale each (default: learned if it has one, else its course if it has one)",
     )
     parser.add_argument("--adapt-negative", action="store_true", help="let the pair act on the negative prompt too, as published")
     parser.add_argument("--seed", type=int, default=0)

@@ -24,7 +24,9 @@ from ..pair import ROLES, AdapterPair, LoraShapes, PairConfig
 from ..provenance import provenance
 from .reference import is_reference, pair_from_reference, read_reference
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+COURSE_ALONE_VERSION = 2
+"""From this version on a course counts without a controller too."""
 HEADER_KEY = "dualreal"
 SIDES = "sides."
 
@@ -83,6 +85,8 @@ def load_pair(path: Path) -> tuple[AdapterPair, Header]:
     header = read_header(path)
     try:
         lists = {name: tuple(header["config"].get(name, ())) for name in ("target_layers", "course")}
+        if header["format_version"] < COURSE_ALONE_VERSION and not header["config"].get("has_controller", True):
+            lists["course"] = ()
         config = PairConfig(**{**header["config"], **lists})
         if config.family not in CANONICAL:
             raise ValueError(f"its family is {config.family!r}")

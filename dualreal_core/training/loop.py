@@ -130,8 +130,7 @@ def _batch_loss(
     batch = state.next_batch(source, items, settings.motion_batch if source == "motion" else settings.identity_batch)
     attachment.condition = _conditions(batch, settings, state, device) if source == "motion" else None
     latents = torch.stack([item.latents for item in batch])  # (B, C, f, h, w)
-    controller = attachment.pair.controller
-    course = controller.course if controller is not None and source == role else ()
+    course = attachment.pair.config.course if source == role else ()
     timestep = draw_timesteps(base.objective, len(batch), state.generator, role, course, settings.course_focus)
     attachment.stage = base.objective.stage(timestep)
     noise = torch.randn(latents.shape, generator=state.generator)

@@ -71,6 +71,8 @@ class TrainSettings:
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} is {value}; it must be positive.")
+        if not math.isfinite(self.course_focus):
+            raise ValueError(f"course_focus is {self.course_focus}; it must be a finite number.")
         if self.optimizer not in get_args(OptimizerName):
             raise ValueError(f"optimizer is {self.optimizer!r}; it must be one of {', '.join(get_args(OptimizerName))}.")
         if self.precision not in get_args(Precision):

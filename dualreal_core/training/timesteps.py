@@ -26,6 +26,7 @@ def draw_timesteps(
         return objective.draw(count, generator)
     candidates = objective.draw(NUM_CANDIDATES * count, generator).reshape(count, NUM_CANDIDATES)
     identity = course_share(course, objective.stage(candidates.flatten())).reshape(count, NUM_CANDIDATES)
-    share = identity if role == "identity" else 1 - identity
-    chosen = torch.multinomial(share.clamp(min=LEAST_SHARE).pow(focus), 1, generator=generator)  # (count, 1)
+    share = (identity if role == "identity" else 1 - identity).clamp(min=LEAST_SHARE)
+    weights = (share / share.amax(1, keepdim=True)).pow(focus)  # whose largest is 1, however sharp the focus
+    chosen = torch.multinomial(weights, 1, generator=generator)  # (count, 1)
     return candidates.gather(1, chosen)[:, 0]

@@ -19,7 +19,7 @@ STEPS = 6
 SETTINGS = {
     "steps": STEPS, "adapter": "lora", "width": 4, "learning_rate": 0.01, "seed": 0, "motion_ratio": 0.5, "identity_batch": 1,
     "motion_batch": 1, "accumulation": 1, "warmup_steps": 1, "resting_drop": 0.5, "floor": 0.1, "groups": 7, "precision": "as the model",
-    "gradient_checkpointing": True, "save_every": 100, "preview_every": 2,
+    "gradient_checkpointing": True, "save_every": 100, "preview_every": 2, "identity_cross_ratio": 0.0, "course_focus": 1.0,
 }  # fmt: skip
 
 
@@ -121,6 +121,12 @@ def test_a_setting_that_matters_starts_afresh_and_says_so(server: ComfyServer, c
 def test_when_it_saves_and_shows_does_not_matter(server: ComfyServer) -> None:
     server.run(training("wan", "shown"))
     assert "Continues" in server.run(training("wan", "shown", save_every=3, preview_every=0)).text("train")
+
+
+def test_cross_steps_count_as_steps_and_have_no_loss_of_their_own(server: ComfyServer) -> None:
+    run = server.run(training("wan", "crossed", motion_ratio=0.0, identity_cross_ratio=1.0))
+    assert run.text("steps") == str(STEPS) and f"{STEPS} steps done." in run.text("train")
+    assert json.loads(run.text("losses").replace("'", '"'))["loss"] == []
 
 
 def test_losses_go_to_the_stock_loss_graph(server: ComfyServer) -> None:

@@ -48,6 +48,13 @@ def test_only_the_trained_side_moves(kind):
         assert all(name.startswith(f"sides.{done.role}.") for name in moved)
 
 
+@pytest.mark.parametrize("role", ["identity", "motion"])
+def test_each_side_has_a_share_of_its_own(role: Role):
+    base = TinyBase("wan", 2)
+    for done, _, _ in run(make_pair(base, num_groups=2), base, **{f"{role}_cross_ratio": 1.0}):
+        assert (done.source != done.role) == (done.role == role)
+
+
 def test_harm_falls():
     base = TinyBase("wan", 2)
     seen = run(fill(make_pair(base, num_groups=2)), base, **ALWAYS, steps=80)

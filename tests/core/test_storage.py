@@ -99,7 +99,7 @@ def test_header_and_names(wan, tmp_path):
     path = tmp_path / "pair.safetensors"
     save_pair(path, tiny_pair(wan), HEADER)
     header = read_header(path)
-    assert header["format_version"] == FORMAT_VERSION == 1
+    assert header["format_version"] == FORMAT_VERSION == 2
     assert header["config"].items() >= {"family": "wan", "dim": 32, "num_blocks": 2, "motion_condition_dim": CONDITION_DIM}.items()
     assert {"date", "dualreal", "torch", "diffusers", "peft", "safetensors"} <= set(header["provenance"])
     with safe_open(path, "pt") as file:
@@ -107,6 +107,14 @@ def test_header_and_names(wan, tmp_path):
         names = set(file.keys())
     assert {"identity.0-attn.down.weight", "motion.1-ff.condition.bias", "controller.out.weight"} <= names
     assert {name.split(".")[0] for name in names} == {"identity", "motion", "controller"}
+
+
+@pytest.mark.parametrize(("has_controller", "version", "is_kept"), [(False, 1, False), (False, 2, True), (True, 1, True)])
+def test_a_course_counts_without_controller_from_version_2_on(wan, tmp_path, has_controller, version, is_kept):
+    path = tmp_path / "pair.safetensors"
+    save_pair(path, tiny_pair(wan, has_controller=has_controller, course=(0.25, 0.75)))
+    rewrite(path, format_version=version)
+    assert load_pair(path)[0].config.course == ((0.25, 0.75) if is_kept else ())
 
 
 def test_low_precision_weights_are_kept(wan, tmp_path):
@@ -228,7 +236,7 @@ def test_newer_format(wan, tmp_path):
     path = tmp_path / "pair.safetensors"
     save_pair(path, tiny_pair(wan))
     rewrite(path, format_version=FORMAT_VERSION + 1)
-    with pytest.raises(InputError, match=r"format version 2, newer than 1: update DualReal"):
+    with pytest.raises(InputError, match=r"format version 3, newer than 2: update DualReal"):
         load_pair(path)
 
 

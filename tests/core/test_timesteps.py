@@ -47,8 +47,9 @@ def test_density_follows_the_share():
 
 
 def test_a_share_of_nothing_everywhere_still_draws():
-    drawn = draw_timesteps(OBJECTIVES[0], 16, torch.Generator().manual_seed(0), "identity", (0.0, 0.0), 2.0)
-    assert drawn.shape == (16,) and drawn.isfinite().all()
+    for focus in (2.0, 1000.0):
+        drawn = draw_timesteps(OBJECTIVES[0], 16, torch.Generator().manual_seed(0), "identity", (0.0, 0.0), focus)
+        assert drawn.shape == (16,) and drawn.isfinite().all()
 
 
 def test_training_draws_by_the_course_of_the_pair():
@@ -61,6 +62,19 @@ def test_training_draws_by_the_course_of_the_pair():
             seen[done.role] += blend.take()
     means = {role: torch.cat(values).mean() for role, values in seen.items()}
     assert means["identity"] > means["motion"] + 0.2
+
+
+def test_cross_steps_draw_as_the_base_does():
+    base, stages = TinyBase("wan", 2), {}
+    for focus in (0.0, 3.0):
+        pair = make_pair(base, num_groups=2, course=(0.0, 1.0), scale=2.0)
+        settings = TrainSettings(steps=6, warmup_steps=0, motion_batch=2, learning_rate=1e-4, motion_ratio=0.0,
+                                 identity_cross_ratio=1.0, course_focus=focus)  # fmt: skip
+        with Attachment(base.transformer, pair) as attachment:
+            attachment.blend = blend = _Watched(attachment.blend)
+            list(train(base, attachment, all_items(), settings, RunState.start(pair, settings)))
+        stages[focus] = torch.cat(blend.take())
+    assert torch.equal(stages[0.0], stages[3.0])
 
 
 class _Watched:
