@@ -28,7 +28,7 @@ WAN_SIZE = {"width": 480, "height": 320}
 TOY_FPS = 10.0
 TOY_SAMPLER = {"steps": 20, "cfg": 3.0, "sampler_name": "euler", "scheduler": "simple"}
 TOY_SETTINGS = {
-    "steps": 800, "width": 32, "learning_rate": 0.002, "identity_batch": 4, "motion_batch": 4, "warmup_steps": 20,
+    "steps": 800, "width": 32, "learning_rate": 0.002, "motion_ratio": 0.4, "identity_batch": 4, "motion_batch": 4, "warmup_steps": 20,
     "gradient_checkpointing": False, "preview_every": 50,
 }  # fmt: skip
 TOY_IDENTITY = {"width": 32, "height": 32, "views": 4, "view_margin": 0.5}

@@ -13,6 +13,8 @@ from types import ModuleType
 import pytest
 from PIL import Image
 
+from dualreal_core.recipes import DUALREAL
+
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = ROOT / "workflows"
 NAMES = ["1_quick_start", "2_train_on_wan", "3_apply_a_pair", "4_blend_two_loras", "5_batch"]
@@ -223,3 +225,17 @@ def test_batch_without_a_server(batch: ModuleType, tmp_path: Path, capsys: pytes
     arguments = [str(WORKFLOWS / "api" / "5_batch.json"), str(jobs), "--server", "http://127.0.0.1:9", "--out", str(tmp_path / "out")]
     assert batch.main(arguments) == 2
     assert capsys.readouterr().err.startswith("There is no ComfyUI at http://127.0.0.1:9")
+
+
+@each_workflow
+def test_templates_train_by_the_recipe_that_was_measured(name: str) -> None:
+    """A template keeps the values that the node had when it was written; these are to follow the recipe."""
+    train = DUALREAL.train
+    recipe = {
+        "resting_drop": train.resting_drop, "identity_cross_ratio": train.identity_cross_ratio, "course_focus": train.course_focus,
+        "floor": DUALREAL.pair["floor"], "course": "motion fades",
+    }  # fmt: skip
+    nodes = [node for node in read(WORKFLOWS / "api" / f"{name}.json").values() if node["class_type"] == "DualRealTrainingSettings"]
+    assert bool(nodes) == (name in ("1_quick_start", "2_train_on_wan", "5_batch"))
+    for node in nodes:
+        assert {key: node["inputs"][key] for key in recipe} == recipe
