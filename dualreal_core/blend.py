@@ -65,12 +65,8 @@ class SharePlan:
             if not shares or not all(0 <= share <= 1 for share in shares):
                 raise ValueError(f"{name} must be one or more shares from 0 to 1, given are {shares}.")
 
-    def share(self, stage: float, depth: float) -> float:
-        """Identity share at a position in denoising and in depth, both 0 to 1."""
-        return float(self.shares(stage, torch.tensor([depth])))
-
     def shares(self, stage: Stage, depths: torch.Tensor) -> torch.Tensor:
-        """Identity shares at a stage, or at the stages (B,) of samples, and at depths (G,): (1 or B, G)."""
+        """Identity shares at a stage, or at the stages (B,) of samples, and at depths (G,), all 0 to 1: (1 or B, G)."""
         return (course_share(self.stages, stage)[:, None] + course_share(self.depths, depths) - 0.5).clamp(0, 1)
 
     def blend(self, config: PairConfig) -> PlannedBlend:

@@ -128,7 +128,7 @@ def _as_it_is(recipe: Recipe) -> Recipe:
 
 
 def _plain(recipe: Recipe) -> Recipe:
-    """Without what only the dual-aware loop and the controller read, so that a change there leaves the other rows' runs valid."""
+    """Without what belongs to the joint run, and with an even motion ratio: a change there leaves the runs of other rows valid."""
     defaults = TrainSettings()
     pair = {name: value for name, value in recipe.pair.items() if name not in CONTROLLER_SETTINGS}
     return replace(with_train(recipe, **{name: getattr(defaults, name) for name in JOINT_SETTINGS}), pair=pair)

@@ -1,6 +1,7 @@
 """Dual-aware Adaptation (paper, section 3.2): each step trains one side, the other stays in the pass as a frozen prior.
 
-Beyond the paper: cross steps, in which a side learns to leave the other's prediction on the other's data as it is.
+Beyond the paper: cross steps, in which a side learns to leave the other's prediction on the other's data as it is, and
+timesteps that gather where the course favours the side in training (`timesteps`).
 """
 
 from __future__ import annotations
