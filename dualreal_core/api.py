@@ -105,7 +105,7 @@ class Training:
         self.attachment = Attachment(base.transformer, self.pair)
 
     def _sees(self, role: Role) -> bool:
-        """Whether data of a role is trained on, by its own side or in the other's cross steps."""
+        """Whether data of a role is trained on, by its own side or, crossing, by the other."""
         other: Role = "motion" if role == "identity" else "identity"
         settings, kind = self.recipe.train, self.pair.config.kind
         return kind(role) != "none" or (kind(other) != "none" and settings.cross_ratio(other) > 0)

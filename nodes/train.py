@@ -81,7 +81,7 @@ class TrainingSettings(io.ComfyNode):
                 io.Combo.Input("course", options=list(COURSES), default="motion fades", optional=True, advanced=True,
                     tooltip="What the learned blend starts from: the motion leads early and the identity late, or even as published."),
                 io.Float.Input("identity_cross_ratio", default=DUALREAL.train.identity_cross_ratio, **share, optional=True, advanced=True,
-                    tooltip="Share of the identity's steps on clips, where it learns to leave the motion alone. 0 is as published."),
+                    tooltip="Share of the identity's steps that also see clips, to leave the motion there alone. 0 is as published."),
                 io.Float.Input("course_focus", default=DUALREAL.train.course_focus, min=0.0, max=8.0, step=0.1, optional=True,
                     advanced=True,
                     tooltip="How far each side's steps gather where in denoising the course favours it. 0 is as published."),
@@ -144,7 +144,7 @@ class JointTrainer(io.ComfyNode):
             ],
             outputs=[
                 PairType.Output(display_name="pair", tooltip="The trained pair, for Apply StageBlender and Save Pair."),
-                LossMapType.Output(display_name="loss_map", tooltip="Loss of all but cross steps; the stock Plot Loss Graph draws it."),
+                LossMapType.Output(display_name="loss_map", tooltip="Loss of each step on its own data, for the stock Plot Loss Graph."),
                 io.Int.Output(display_name="steps", tooltip="The step that training reached."),
                 io.String.Output(display_name="report",
                     tooltip="What limits the result, with the numbers it rests on; empty without evaluations."),
@@ -179,8 +179,8 @@ class JointTrainer(io.ComfyNode):
                 training.save(directory / "pair.safetensors")
             finally:
                 training.close()
-            step, report = len(training.directory.metrics()), "\n".join(training.directory.report())
-            losses = [record["loss"] for record in training.directory.losses()]
+            losses = [record["loss"] for record in training.directory.metrics()]
+            step, report = len(losses), "\n".join(training.directory.report())
         pair = TrainedPair(training.pair.cpu().requires_grad_(False), training.result_header)
         return io.NodeOutput(pair, {"loss": losses}, step, report, ui=ui.PreviewText(view.summary(step, losses, report)))
 

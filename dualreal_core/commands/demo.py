@@ -109,7 +109,7 @@ def _write_pictures(out: Path, trial: Trial, sides: dict[str, Side], record: Ble
         *((ROWS[name], _scores(side), side.videos[best]) for name, side in sides.items()),
     ]
     save(out / "contact_sheet.png", contact_sheet(rows))
-    save(out / "loss.png", loss_curves(RunDirectory(out / "runs" / "joint").losses(), "Joint training"))
+    save(out / "loss.png", loss_curves(RunDirectory(out / "runs" / "joint").metrics(), "Joint training"))
     save(out / "blend.png", blend_map(record.table(), fused.config.scale, "Share of the identity side"))
 
 

@@ -23,6 +23,7 @@ from .held_out import Split, files_of
 from .loop import loss_masks
 from .scores import Evaluation, SideScores
 from .settings import TrainSettings
+from .timesteps import draw_timesteps
 
 NUM_ROWS = 6
 """Samples with noise per side and evaluation, each at a timestep of its own."""
@@ -51,11 +52,20 @@ class FixedBatch:
 
 
 def fixed_batches(
-    objective: Objective, items: Sequence[PreparedItem], role: Role, batch_size: int, background_weight: float
+    objective: Objective,
+    items: Sequence[PreparedItem],
+    role: Role,
+    batch_size: int,
+    background_weight: float,
+    course: tuple[float, ...] = (),
+    focus: float = 0.0,
 ) -> list[FixedBatch]:
-    """`NUM_ROWS` rows, at evenly spaced quantiles of the timesteps that training draws; each file comes before any comes twice."""
+    """`NUM_ROWS` rows of a side's data, each file before any comes twice.
+
+    They lie at evenly spaced quantiles of the timesteps that the side draws in training (see `draw_timesteps`).
+    """
     generator = torch.Generator().manual_seed(SEED)
-    drawn = objective.draw(NUM_DRAWS, generator).sort().values
+    drawn = draw_timesteps(objective, NUM_DRAWS, generator, role, course, focus).sort().values
     spread = [items for _, items in sorted(files_of(items).items())]
     views = [file[view] for view in range(max(map(len, spread))) for file in spread if view < len(file)]
     buckets: dict[object, list[int]] = {}
@@ -128,7 +138,8 @@ class Evaluator:
 
     def _fixed(self, items: Sequence[PreparedItem], role: Role) -> list[FixedBatch]:
         batch_size = max(self.settings.identity_batch, self.settings.motion_batch)
-        return fixed_batches(self.base.objective, items, role, batch_size, self.settings.background_weight)
+        course, focus = self.attachment.pair.config.course, self.settings.course_focus
+        return fixed_batches(self.base.objective, items, role, batch_size, self.settings.background_weight, course, focus)
 
     def _has_both(self) -> bool:
         return all(self.attachment.pair.role_parameters(role) for role in ROLES)
@@ -148,7 +159,6 @@ class Evaluator:
         device = next(self.base.transformer.parameters()).device
         self.attachment.strengths = {role: float(role in roles) for role in ROLES}
         self.attachment.condition = None if batch.condition is None else batch.condition.to(device)
-        self.attachment.stage = self.base.objective.stage(batch.timestep)
         self.attachment.stage = self.base.objective.stage(batch.timestep)
         noisy = self.base.objective.add_noise(batch.latents, batch.noise, batch.timestep).to(device)
         with mixed(self.base, self.attachment.pair, lowers=self.settings.precision == "bf16"):

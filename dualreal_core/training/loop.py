@@ -1,6 +1,6 @@
 """Dual-aware Adaptation (paper, section 3.2): each step trains one side, the other stays in the pass as a frozen prior.
 
-Beyond the paper: cross steps, in which a side learns to leave the other's prediction on the other's data as it is, and
+Beyond the paper: crossing, by which a side also learns to leave the other's prediction on the other's data as it is, and
 timesteps that gather where the course favours the side in training (`timesteps`).
 """
 
@@ -29,14 +29,14 @@ from .timesteps import draw_timesteps
 class StepDone:
     """One optimizer step. `step` counts from 1; `gradient_norm` is before clipping.
 
-    `source` is the side whose data was seen: the trained one's, or in a cross step the other's; `loss` is then the
-    mean squared change of the other side's prediction.
+    `loss` is the base's own objective on the trained side's data; `cross_loss`, in a step that also saw the other side's
+    data, the mean squared change of the other side's prediction there.
     """
 
     step: int
     role: Role
-    source: Role
     loss: float
+    cross_loss: float | None
     gradient_norm: float
     learning_rate: float
 
@@ -71,28 +71,21 @@ def train(
             resting: Role = "identity" if role == "motion" else "motion"
             is_dropped = bool(torch.rand((), generator=state.generator) < settings.resting_drop)
             is_crossed = bool(torch.rand((), generator=state.generator) < settings.cross_ratio(role))
-            source = resting if is_crossed else role
-            trained_parts = (role,) if is_crossed else (role, "controller")
-            attachment.strengths = {role: 1.0, resting: 0.0 if is_dropped and not is_crossed else 1.0}
-            for part, parameters in parts.items():
+            trained_parts = (role, "controller")
+            for parameters in parts.values():
                 for parameter in parameters:
-                    parameter.requires_grad_(part in trained_parts)
                     parameter.grad = None
-            loss = 0.0
-            for _ in range(settings.accumulation):
-                rerun = checkpointed(base.transformer, attachment) if settings.gradient_checkpointing else nullcontext()
-                with safe_saving(base.family), rerun:
-                    batch_loss = _batch_loss(base, attachment, items[source], role, source, settings, state, device)
-                    loss += batch_loss.item() / settings.accumulation
-                    if not math.isfinite(loss):
-                        break
-                    (batch_loss / settings.accumulation).backward()
+            losses: dict[Role, float] = {}
+            for source in (role, resting) if is_crossed else (role,):
+                _let_learn(parts, trained_parts if source == role else (role,))
+                strengths = {role: 1.0, resting: 0.0 if is_dropped and source == role else 1.0}
+                losses[source] = _backward(base, attachment, items[source], role, source, strengths, settings, state, device)
             trained = [parameter for part in trained_parts for parameter in parts[part]]
             norm = float(torch.nn.utils.clip_grad_norm_(trained, settings.clip_norm))
-            if not (math.isfinite(loss) and math.isfinite(norm)):
+            if not all(math.isfinite(value) for value in (*losses.values(), norm)):
                 raise DivergedError(
-                    f"The {role} loss is {loss} (gradient norm {norm}) at step {state.step + 1}: the last good state is kept; "
-                    "lower the learning rate or check the data of that side."
+                    f"The {role} loss is {sum(losses.values())} (gradient norm {norm}) at step {state.step + 1}: the last good state is "
+                    "kept; lower the learning rate or check the data of that side."
                 )
             state.is_torn = True
             for part in trained_parts:
@@ -104,17 +97,50 @@ def train(
             state.step += 1
             before, state.is_torn = None, False
             attachment.strengths = dict.fromkeys(ROLES, 1.0)
-            yield StepDone(state.step, role, source, loss, norm, settings.rate(role) * settings.schedule(state.step - 1))
+            rate = settings.rate(role) * settings.schedule(state.step - 1)
+            yield StepDone(state.step, role, losses[role], losses.get(resting), norm, rate)
     finally:
         if before is not None:
             state.generator.set_state(before[0])
             state.queues = before[1]
         attachment.strengths = dict.fromkeys(ROLES, 1.0)
         attachment.condition = attachment.stage = None
+        _let_learn(parts, tuple(parts))
         for parameters in parts.values():
             for parameter in parameters:
-                parameter.requires_grad_(True)
                 parameter.grad = None
+
+
+def _let_learn(parts: Mapping[str, Sequence[torch.nn.Parameter]], learning: Sequence[str]) -> None:
+    """Parameters of these parts, and no others, get gradients."""
+    for part, parameters in parts.items():
+        for parameter in parameters:
+            parameter.requires_grad_(part in learning)
+
+
+def _backward(
+    base: Base,
+    attachment: Attachment,
+    items: Sequence[PreparedItem],
+    role: Role,
+    source: Role,
+    strengths: Mapping[Role, float],
+    settings: TrainSettings,
+    state: RunState,
+    device: torch.device,
+) -> float:
+    """Adds the gradients of the next batches of `source`, on which `role` trains; their mean loss. Stops at one that is not finite."""
+    mean = 0.0
+    for _ in range(settings.accumulation):
+        attachment.strengths = dict(strengths)
+        rerun = checkpointed(base.transformer, attachment) if settings.gradient_checkpointing else nullcontext()
+        with safe_saving(base.family), rerun:
+            loss = _batch_loss(base, attachment, items, role, source, settings, state, device)
+            mean += loss.item() / settings.accumulation
+            if not math.isfinite(mean):
+                break
+            (loss / settings.accumulation).backward()
+    return mean
 
 
 def _batch_loss(

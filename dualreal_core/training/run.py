@@ -126,10 +126,6 @@ class RunDirectory:
         """Lines of the report; none before the run is over, or without evaluations."""
         return self.report_file.read_text(encoding="utf-8").splitlines() if self.report_file.exists() else []
 
-    def losses(self) -> list[dict]:
-        """Records of the steps whose loss is a side's own objective: all but cross steps."""
-        return [record for record in self.metrics() if record["source"] == record["role"]]
-
     def add_metrics(self, done: StepDone) -> None:
         """Appends the record of one step."""
         self._append(self.metrics_file, asdict(done))

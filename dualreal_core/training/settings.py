@@ -39,9 +39,9 @@ class TrainSettings:
     resting_drop: float = 0.0
     """Share of steps in which the resting side is left out, so that each side also learns to stand alone."""
     identity_cross_ratio: float = 0.0
-    """Share of the identity's steps in which it sees clips and learns to leave the motion side's prediction as it is."""
+    """Share of the identity's steps in which it also sees clips and learns to leave the motion side's prediction there as it is."""
     motion_cross_ratio: float = 0.0
-    """Share of the motion's steps in which it sees photos and learns to leave the identity side's prediction as it is."""
+    """Share of the motion's steps in which it also sees photos and learns to leave the identity side's prediction there as it is."""
     course_focus: float = 0.0
     """How far the steps of each side gather where in denoising the course favours it: its timesteps are drawn in proportion to
     its share to this power. 0: as the base draws them."""
@@ -94,7 +94,7 @@ class TrainSettings:
         return self.motion_ratio > 0 if role == "motion" else self.motion_ratio < 1
 
     def cross_ratio(self, role: Role) -> float:
-        """Share of a role's steps that are cross steps."""
+        """Share of a role's steps that also see the other side's data."""
         return self.identity_cross_ratio if role == "identity" else self.motion_cross_ratio
 
     def rate(self, part: str) -> float:

@@ -135,7 +135,7 @@ def test_report_is_written_from_saved_cells(tmp_path):
     assert ours.count("1.000 (1.000 to 1.000)") == 1  # retention of the identity; that of the motion is .75
     assert ".750 (.750 to .750)" in ours
     assert ours.startswith("| DualReal, ours | 8 | .900 (.900 to .900) | .600 (.600 to .600) |")
-    assert "(learning_rate=0.002). [Videos](sheets/mixed-lora.png)" in report
+    assert "(learning_rate=0.004). [Videos](sheets/mixed-lora.png)" in report
     assert "identity score +80.0 %, motion score +50.0 %" in report
     assert "dualreal bench fusion --rows ours --identities nim vex --motions spiral zigzag --steps 800 --seed 2 --seed 3" in report
     figures = json.loads((tmp_path / "results.json").read_text())

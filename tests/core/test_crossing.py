@@ -1,0 +1,118 @@
+"""Crossing: a side also sees the other side's data and learns to leave the prediction there alone; nothing else moves."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from tiny import TinyBase, all_items, fill, is_same, make_pair
+
+from dualreal_core.attach import Attachment
+from dualreal_core.pair import ROLES, AdapterPair, Role
+from dualreal_core.training.loop import DivergedError, StepDone, train
+from dualreal_core.training.settings import TrainSettings
+from dualreal_core.training.state import RunState
+
+ALWAYS = {"identity_cross_ratio": 1.0, "motion_cross_ratio": 1.0}
+
+
+def run(pair: AdapterPair, base: TinyBase, **changes: object) -> list[tuple[StepDone, dict, dict]]:
+    """Steps with the state before and after each."""
+    settings = TrainSettings(**{"steps": 12, "warmup_steps": 0, "motion_batch": 2, "learning_rate": 1e-2, **changes})
+    state, seen = RunState.start(pair, settings), []
+    with Attachment(base.transformer, pair) as attachment:
+        before = copy.deepcopy(state.state_dict(pair))
+        for done in train(base, attachment, all_items(), settings, state):
+            after = copy.deepcopy(state.state_dict(pair))
+            seen.append((done, before, after))
+            before = after
+    return seen
+
+
+def other(role: Role) -> Role:
+    return "motion" if role == "identity" else "identity"
+
+
+@pytest.mark.parametrize("kind", ["bottleneck", "lora"])
+def test_the_resting_side_does_not_move(kind):
+    base = TinyBase("wan", 2)
+    seen = run(fill(make_pair(base, kind, num_groups=2)), base, **ALWAYS)
+    assert {done.role for done, _, _ in seen} == {"identity", "motion"}
+    for done, before, after in seen:
+        assert done.cross_loss > 0
+        assert is_same(before["optimizers"][other(done.role)], after["optimizers"][other(done.role)])
+        moved = {name for name in after["pair"] if not torch.equal(before["pair"][name], after["pair"][name])}
+        assert any(name.startswith(f"sides.{done.role}.") for name in moved)
+        assert not any(name.startswith(f"sides.{other(done.role)}.") for name in moved)
+
+
+@pytest.mark.parametrize("role", ["identity", "motion"])
+def test_each_side_has_a_share_of_its_own(role: Role):
+    base = TinyBase("wan", 2)
+    for done, _, _ in run(make_pair(base, num_groups=2), base, **{f"{role}_cross_ratio": 1.0}):
+        assert (done.cross_loss is not None) == (done.role == role)
+
+
+def test_the_controller_learns_from_the_own_data_alone():
+    """A first step with crossing moves it as one without: the crossing side alone would pull it elsewhere."""
+    base, moved = TinyBase("wan", 2), []
+    for ratio in (0.0, 1.0):
+        pair = fill(make_pair(base, num_groups=2))
+        ((_, _, after),) = run(pair, base, motion_ratio=0.0, identity_cross_ratio=ratio, steps=1, clip_norm=1e9)
+        moved.append({name: value for name, value in after["pair"].items() if name.startswith("controller")})
+    assert moved[0] and is_same(*moved)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_it_keeps_a_side_from_harming_the_others_prediction(role: Role):
+    """After training on its own data with crossing, it changes the other's prediction less, by far, than after training without."""
+    harm = {}
+    for ratio in (0.0, 1.0):
+        base = TinyBase("wan", 2)
+        pair = fill(make_pair(base, num_groups=2))
+        settings = {"motion_ratio": float(role == "motion"), f"{role}_cross_ratio": ratio, "steps": 80}
+        run(pair, base, **settings)
+        harm[ratio] = change_of_others_prediction(base, pair, role)
+    assert harm[1.0] < 0.6 * harm[0.0]
+
+
+def change_of_others_prediction(base: TinyBase, pair: AdapterPair, role: Role) -> float:
+    """Mean squared change that `role` makes to the other side's prediction on the other's data."""
+    generator = torch.Generator().manual_seed(5)
+    items = all_items()[other(role)]
+    latents = torch.stack([item.latents for item in items])
+    noise, timestep = torch.randn(latents.shape, generator=generator), base.objective.draw(len(items), generator)
+    noisy, text = base.objective.add_noise(latents, noise, timestep), base.batch_texts([item.text for item in items])
+    outputs = []
+    with Attachment(base.transformer, pair) as attachment, torch.no_grad():
+        for strength in (0.0, 1.0):
+            attachment.strengths = {role: strength, other(role): 1.0}
+            attachment.stage = base.objective.stage(timestep)
+            outputs.append(base.predict(noisy, timestep, text))
+    return float((outputs[1] - outputs[0]).square().mean())
+
+
+def test_a_neutral_side_does_no_harm():
+    base = TinyBase("cogvideox", 2)
+    ((done, _, _),) = run(make_pair(base, num_groups=2), base, **ALWAYS, steps=1)
+    assert done.cross_loss == 0 and done.loss > 0
+
+
+def test_a_loss_that_is_no_number_changes_nothing():
+    """Also where it is the crossing that fails, after the own data went through."""
+    base = TinyBase("wan", 2)
+    pair, items = fill(make_pair(base, num_groups=2)), all_items()
+    items["motion"] = [replace(item, latents=item.latents * torch.inf) for item in items["motion"]]
+    settings = TrainSettings(steps=3, motion_ratio=0.0, identity_cross_ratio=1.0)
+    state = RunState.start(pair, settings)
+    before = copy.deepcopy(state.state_dict(pair))
+    with Attachment(base.transformer, pair) as attachment, pytest.raises(DivergedError, match="identity loss is nan"):
+        list(train(base, attachment, items, settings, state))
+    assert is_same(before, state.state_dict(pair))
+
+
+def test_the_published_recipe_has_none():
+    base = TinyBase("wan", 2)
+    assert all(done.cross_loss is None for done, _, _ in run(make_pair(base, num_groups=2), base))
