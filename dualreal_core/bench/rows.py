@@ -334,8 +334,8 @@ _TABLE = (
         "the paper's adapters and recipe at our steps and batches, sampled as published: the pair acts on the negative prompt too",
         partial(_whole, "joint", _published),
         _pair_on_all_rows,
-        settings={"learning_rate": 4e-3},
-        candidates=_rates(1e-3, 2e-3, 1e-2),
+        settings={"learning_rate": 1e-2},
+        candidates=_rates(2e-3, 4e-3, 2e-2),
         is_published_style=True,
     ),
     Row(
@@ -344,8 +344,8 @@ _TABLE = (
         "the same pair, sampled as ours: it acts on the prompt alone",
         partial(_whole, "joint", _published),
         _pair,
-        settings={"learning_rate": 4e-3},
-        candidates=_rates(1e-3, 2e-3, 1e-2),
+        settings={"learning_rate": 1e-2},
+        candidates=_rates(2e-3, 4e-3, 2e-2),
     ),
     Row("ours", "DualReal, ours", "the recipe of this project at the toy world's scale", partial(_whole, "joint", _as_it_is), _pair),
 )
