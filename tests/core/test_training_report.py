@@ -56,7 +56,8 @@ BOTH = {*ROLES}
         (outcome(6, 300, {"alone": 0.7}, {"alone": 0.6}), {"unfinished": BOTH}),
         (outcome(6, 300, {"alone": 0.45}, trained=0.4), {"overfitted": BOTH}),
         (outcome(leak=0.95), {"acts without its trigger": {"identity"}, "takes appearance": {"motion"}}),
-        (outcome(loss=0.7), {"disturbed": BOTH}),
+        (outcome(loss=0.7), {"stiffened": {"motion"}}),
+        (outcome(loss=1.1), {"stiffened": {"motion"}, "disturbed": {"identity"}}),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )
@@ -94,7 +95,7 @@ def test_rising_on_both_kinds_of_data_is_not_overfitting():
 def test_every_sentence_names_its_number():
     for rule in RULES:
         for template in (rule.sentence, rule.advice):
-            template.format(value=1.0, threshold=1.0, role="identity", noun="photos", other="motion", where="photos held out", step=1)
+            template.format(value=1.0, threshold=1.0, role="identity", noun="photos", where="photos held out", step=1)
         assert "{value" in rule.sentence and "{threshold" in rule.sentence
     (limit, _) = outcome(leak=0.95).limits()
     assert "0.95 times" in limit.sentence and "more than 0.90" in limit.sentence
