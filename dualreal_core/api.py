@@ -18,7 +18,7 @@ from .pair import ROLES, AdapterPair, Role, new_pair
 from .recipes import DUALREAL, Recipe
 from .sampling import SamplingSettings, default_sampling, sample
 from .storage import save_pair
-from .training.loop import StepDone
+from .training.loop import METHOD, StepDone
 from .training.run import RunDirectory, run_training
 from .training.scores import Evaluation
 from .training.stopping import best_of
@@ -98,7 +98,7 @@ class Training:
         self.directory = RunDirectory(directory)
         self.header = {
             "base": {"name": base.name, "encoders": base.fingerprint},
-            "training": {"recipe": recipe.name, **asdict(recipe.train)},
+            "training": {"recipe": recipe.name, "method": METHOD, **asdict(recipe.train)},
             "datasets": {role: list(data[role].fingerprints) for role in ROLES if self._sees(role)},
             **(header or {}),
         }

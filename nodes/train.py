@@ -17,6 +17,7 @@ from ..dualreal_core.dataset.cache import PreparedSet
 from ..dualreal_core.errors import InputError
 from ..dualreal_core.pair import Role, base_sizes
 from ..dualreal_core.recipes import DUALREAL, Recipe
+from ..dualreal_core.training.loop import METHOD
 from ..dualreal_core.training.run import RunDirectory
 from .host_base import HostBase
 from .patching import ready_to_train
@@ -52,9 +53,9 @@ class TrainingSettings(io.ComfyNode):
                 io.Float.Input("motion_ratio", default=0.5, **share, advanced=True,
                     tooltip="Share of the steps that train the motion; the others train the identity."),
                 io.Int.Input("identity_batch", default=1, min=1, max=256, advanced=True, tooltip="Samples per identity step."),
-                io.Int.Input("motion_batch", default=1, min=1, max=256, advanced=True, tooltip="Samples per motion step."),
+                io.Int.Input("motion_batch", default=1, min=1, max=256, advanced=True, tooltip="Samples of each batch of clips."),
                 io.Int.Input("accumulation", default=1, min=1, max=256, advanced=True,
-                    tooltip="Batches per optimizer step, all of one side: larger effective batches in the same memory."),
+                    tooltip="Batches per optimizer step, all for one side: larger effective batches in the same memory."),
                 io.Int.Input("warmup_steps", default=50, min=0, max=100000, advanced=True, tooltip="Steps over which the rate rises."),
                 io.Float.Input("resting_drop", default=DUALREAL.train.resting_drop, **share, advanced=True,
                     tooltip="Share of the steps without the resting side. Where it is in, the trained side learns to undo it."),
@@ -204,7 +205,8 @@ def _run_directory(name: str, base: HostBase, data: dict[Role, PreparedSet], rec
     if not RUN_NAME.fullmatch(name) or ".." in name:
         raise InputError(f"{name!r} cannot name a run: use letters, digits, spaces, dots and dashes, without slashes.")
     asked = {
-        "base": base.fingerprint, "condition": base.condition_dim, "train": asdict(recipe.train), "pair": dict(recipe.pair),
+        "method": METHOD, "base": base.fingerprint, "condition": base.condition_dim,
+        "train": asdict(recipe.train), "pair": dict(recipe.pair),
         **{role: [*part.fingerprints] for role, part in data.items()},
     }  # fmt: skip
     key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]

@@ -22,6 +22,7 @@ from ..recipes import Recipe
 from ..sampling import default_sampling, sample
 from ..toyworld.experiment import SAMPLE_SEED
 from ..toyworld.trial import Trial
+from ..training.loop import METHOD
 from .measures import measure
 from .pieces import Piece, Runs
 from .prompts import requests
@@ -47,10 +48,11 @@ class Cell:
 
 @dataclass(frozen=True)
 class Protocol:
-    """What holds for all cells of a benchmark: our recipe, and the denoising steps of a video (None: the base's own)."""
+    """What holds for all cells of a benchmark: our recipe, the denoising steps of a video (None: the base's own), and the code's method."""
 
     recipe: Recipe
     sampling_steps: int | None = None
+    method: int = METHOD
 
 
 class Results:

@@ -27,12 +27,12 @@ class Folder:
         """Notes what holds for all cells, or checks it, so that a folder never mixes results of different recipes.
 
         Raises:
-            InputError: the folder holds results of another recipe, number of steps or sampler.
+            InputError: the folder holds results of another recipe, number of steps, sampler or method.
         """
         wanted = json.loads(json.dumps(asdict(protocol)))
         if self._note.exists():
             if self.protocol != wanted:
-                raise InputError(f"{self.path} holds results of other settings: use those again, or choose another --out.")
+                raise InputError(f"{self.path} holds results of other settings or of an earlier method: choose another --out.")
             return
         with atomic_path(self._note) as temporary:
             temporary.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")

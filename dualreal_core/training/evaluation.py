@@ -51,25 +51,21 @@ class FixedBatch:
     condition: torch.Tensor | None
 
 
-def fixed_batches(
-    objective: Objective,
-    items: Sequence[PreparedItem],
-    role: Role,
-    batch_size: int,
-    background_weight: float,
-    course: tuple[float, ...] = (),
-    focus: float = 0.0,
-) -> list[FixedBatch]:
-    """`NUM_ROWS` rows of a side's data, each file before any comes twice.
+def fixed_timesteps(objective: Objective, role: Role, course: tuple[float, ...] = (), focus: float = 0.0) -> torch.Tensor:
+    """`NUM_ROWS` timesteps at evenly spaced quantiles of the noisier half of those that a side draws in training."""
+    drawn = draw_timesteps(objective, NUM_DRAWS, torch.Generator().manual_seed(SEED), role, course, focus).sort().values
+    return torch.stack([drawn[int(NUM_DRAWS * quantile(row))] for row in range(NUM_ROWS)])
 
-    They lie at evenly spaced quantiles of the timesteps that the side draws in training (see `draw_timesteps`).
-    """
+
+def fixed_batches(
+    items: Sequence[PreparedItem], source: Role, timesteps: torch.Tensor, batch_size: int, background_weight: float
+) -> list[FixedBatch]:
+    """A row of the data of `source` for each timestep, in batches of one size; each file before any comes twice."""
     generator = torch.Generator().manual_seed(SEED)
-    drawn = draw_timesteps(objective, NUM_DRAWS, generator, role, course, focus).sort().values
     spread = [items for _, items in sorted(files_of(items).items())]
     views = [file[view] for view in range(max(map(len, spread))) for file in spread if view < len(file)]
     buckets: dict[object, list[int]] = {}
-    for row in range(NUM_ROWS):
+    for row in range(len(timesteps)):
         buckets.setdefault(views[row % len(views)].bucket, []).append(row)
     batches = []
     for rows in buckets.values():
@@ -77,14 +73,14 @@ def fixed_batches(
             chosen = rows[begin : begin + batch_size]
             batch = [views[row % len(views)] for row in chosen]
             latents = torch.stack([item.latents for item in batch])
-            has_condition = role == "motion" and all(item.conditions is not None for item in batch)
+            has_condition = source == "motion" and all(item.conditions is not None for item in batch)
             batches.append(
                 FixedBatch(
                     latents,
                     torch.randn(latents.shape, generator=generator),
-                    torch.stack([drawn[int(NUM_DRAWS * quantile(row))] for row in chosen]),
+                    timesteps[chosen],
                     [item.text for item in batch],
-                    loss_masks(batch, background_weight, torch.device("cpu")) if role == "identity" else None,
+                    loss_masks(batch, background_weight, torch.device("cpu")) if source == "identity" else None,
                     torch.stack([item.conditions[0] for item in batch]) if has_condition else None,
                 )
             )
@@ -109,37 +105,43 @@ class Evaluator:
     def evaluate(self, step: int) -> Evaluation:
         """The pair as it is now."""
         with _left_as_it_was(self.attachment):
-            own: dict[Role, dict[str, float]] = {role: {} for role in self.sides}
-            changes: dict[tuple[Role, Role], float] = {}
-            for source, batches in self._batches.items():
-                outputs = {role: [self._predict(batch, (role,)) for batch in batches] for role in self.sides}
-                plain = self._base_predictions(batches)
-                for role in self.sides:
-                    changes[role, source] = _root_mean_square([a - b for a, b in zip(outputs[role], plain, strict=True)])
-                if source in own:
-                    both = [self._predict(batch, ROLES) for batch in batches] if self._has_both() else outputs[source]
-                    for name, predictions in (("loss", both), ("alone", outputs[source]), ("base", plain)):
-                        own[source][name] = self._loss(batches, predictions)
-            for role in self.sides:
-                seen = self._seen.get(role)
-                own[role]["trained"] = None if seen is None else self._remaining(seen, role)
-                other = next(one for one in ROLES if one != role)
-                own[role]["leak"] = changes[role, other] / changes[role, role] if changes[role, role] else 0.0
-        return Evaluation(step, {role: SideScores(**scores) for role, scores in own.items()})
+            return Evaluation(step, {role: self._scores(role) for role in self.sides})
+
+    def _scores(self, role: Role) -> SideScores:
+        own, others, seen = self._batches[role], self._crossed[role], self._seen.get(role)
+        alone, plain = [self._predict(batch, (role,)) for batch in own], self._base_predictions(own)
+        crossed, crossed_plain = [self._predict(batch, (role,)) for batch in others], self._base_predictions(others)
+        change = _root_mean_square([a - b for a, b in zip(alone, plain, strict=True)])
+        change_of_others = _root_mean_square([a - b for a, b in zip(crossed, crossed_plain, strict=True)])
+        return SideScores(
+            loss=self._loss(own, [self._predict(batch, ROLES) for batch in own] if self._has_both() else alone),
+            alone=self._loss(own, alone),
+            base=self._loss(own, plain),
+            trained=None if seen is None else self._remaining(seen, role),
+            leak=change_of_others / change if change else 0.0,
+        )
 
     @cached_property
     def _batches(self) -> dict[Role, list[FixedBatch]]:
-        return {role: self._fixed(split.held_out or split.trained, role) for role, split in self.splits.items()}
+        """A side's own data."""
+        return {role: self._fixed(self.splits[role].held_out or self.splits[role].trained, role, role) for role in self.sides}
+
+    @cached_property
+    def _crossed(self) -> dict[Role, list[FixedBatch]]:
+        """The other side's data, at the timesteps of this one: what it does there differs by the data alone."""
+        others: dict[Role, Role] = {"identity": "motion", "motion": "identity"}
+        splits = {role: self.splits[others[role]] for role in self.sides}
+        return {role: self._fixed(split.held_out or split.trained, others[role], role) for role, split in splits.items()}
 
     @cached_property
     def _seen(self) -> dict[Role, list[FixedBatch]]:
         """Of data trained on, where others are held out."""
-        return {role: self._fixed(self.splits[role].trained, role) for role in self.sides if self.splits[role].held_out}
+        return {role: self._fixed(self.splits[role].trained, role, role) for role in self.sides if self.splits[role].held_out}
 
-    def _fixed(self, items: Sequence[PreparedItem], role: Role) -> list[FixedBatch]:
+    def _fixed(self, items: Sequence[PreparedItem], source: Role, role: Role) -> list[FixedBatch]:
+        timesteps = fixed_timesteps(self.base.objective, role, self.attachment.pair.config.course, self.settings.course_focus)
         batch_size = max(self.settings.identity_batch, self.settings.motion_batch)
-        course, focus = self.attachment.pair.config.course, self.settings.course_focus
-        return fixed_batches(self.base.objective, items, role, batch_size, self.settings.background_weight, course, focus)
+        return fixed_batches(items, source, timesteps, batch_size, self.settings.background_weight)
 
     def _has_both(self) -> bool:
         return all(self.attachment.pair.role_parameters(role) for role in ROLES)

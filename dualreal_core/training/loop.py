@@ -24,6 +24,10 @@ from .settings import TrainSettings
 from .state import RunState
 from .timesteps import draw_timesteps
 
+METHOD = 2
+"""Another number wherever the same settings begin to train another pair: runs of one are not continued, or taken for done, by
+another. 1: crossing took the place of a side's own step. 2: crossing adds to it."""
+
 
 @dataclass(frozen=True)
 class StepDone:
@@ -80,12 +84,14 @@ def train(
                 _let_learn(parts, trained_parts if source == role else (role,))
                 strengths = {role: 1.0, resting: 0.0 if is_dropped and source == role else 1.0}
                 losses[source] = _backward(base, attachment, items[source], role, source, strengths, settings, state, device)
+                if not math.isfinite(losses[source]):
+                    break
             trained = [parameter for part in trained_parts for parameter in parts[part]]
             norm = float(torch.nn.utils.clip_grad_norm_(trained, settings.clip_norm))
             if not all(math.isfinite(value) for value in (*losses.values(), norm)):
                 raise DivergedError(
-                    f"The {role} loss is {sum(losses.values())} (gradient norm {norm}) at step {state.step + 1}: the last good state is "
-                    "kept; lower the learning rate or check the data of that side."
+                    f"The {role} loss on the {source} data is {losses[source]} (gradient norm {norm}) at step {state.step + 1}: "
+                    "the last good state is kept; lower the learning rate or check that data."
                 )
             state.is_torn = True
             for part in trained_parts:

@@ -98,8 +98,8 @@ RULES = (
     ),
 )  # fmt: skip
 """Thresholds are judgements. For scale, on training data: a pair that fuses well on the embedded base has (identity/motion)
-`unlearnt` 0.26 to 0.46/0.11 to 0.16, `leak` 0.3/0.4 and `disturbance` 0.1 to 0.35/0.01; two sides trained apart, whose motion
-suffers, `leak` 0.6/0.5 and `disturbance` 0.2 to 0.35/0.15 to 0.2; an untrained pair 1, 0 and 0."""
+`unlearnt` 0.25 to 0.55/0.1 to 0.15, `leak` 0.3 to 0.45/0.4 to 0.5 and `disturbance` 0.15 to 0.4/0.01; two sides trained apart,
+whose motion suffers, `leak` 1/0.4 to 0.6 and `disturbance` 0.15 to 0.25/0.15 to 0.2; an untrained pair 1, 0 and 0."""
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ class TrainSettings:
     identity_batch: int = 1
     motion_batch: int = 3
     accumulation: int = 1
-    """Batches per optimizer step; all of them belong to one role."""
+    """Batches per optimizer step, all for one role; a step that also sees the other side's data takes as many of these."""
     optimizer: OptimizerName = "adamw"
     learning_rate: float = 1e-3
     identity_learning_rate: float | None = None

@@ -123,13 +123,11 @@ def test_when_it_saves_and_shows_does_not_matter(server: ComfyServer) -> None:
     assert "Continues" in server.run(training("wan", "shown", save_every=3, preview_every=0)).text("train")
 
 
-def test_a_pair_whose_identity_also_sees_the_clips_is_another_one(server: ComfyServer) -> None:
-    """And its losses are still those of every step on the photos."""
-    losses = {}
-    for ratio in (0.0, 1.0):
-        run = server.run(training("wan", f"crossed {ratio}", motion_ratio=0.0, identity_cross_ratio=ratio))
-        losses[ratio] = json.loads(run.text("losses").replace("'", '"'))["loss"]
-    assert len(losses[1.0]) == len(losses[0.0]) == STEPS and losses[1.0] != losses[0.0]
+def test_steps_that_also_see_clips_have_a_loss_on_photos(server: ComfyServer) -> None:
+    """An untrained pair changes no prediction, so the loss of the first step would be 0 if it were that of the crossing."""
+    run = server.run(training("wan", "crossed", motion_ratio=0.0, identity_cross_ratio=1.0))
+    losses = json.loads(run.text("losses").replace("'", '"'))["loss"]
+    assert run.text("steps") == str(STEPS) == str(len(losses)) and losses[0] > 0
 
 
 def test_losses_go_to_the_stock_loss_graph(server: ComfyServer) -> None:

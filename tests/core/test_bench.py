@@ -109,8 +109,9 @@ def test_a_cell_of_other_settings_is_not_taken_for_done(folder):
     assert folder.results.is_done(cell, PROTOCOL)
     assert not folder.results.is_done(cell, Protocol(with_train(RECIPE, steps=6), 1))
     assert not folder.results.is_done(cell, Protocol(RECIPE, 2))
-    with pytest.raises(InputError, match="other settings"):
-        folder.begin(Protocol(with_train(RECIPE, steps=6), 1))
+    for protocol in (Protocol(with_train(RECIPE, steps=6), 1), Protocol(RECIPE, 1, method=PROTOCOL.method - 1)):
+        with pytest.raises(InputError, match="other settings"):
+            folder.begin(protocol)
 
 
 def test_sides_are_shared_between_cells():

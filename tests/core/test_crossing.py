@@ -48,6 +48,30 @@ def test_the_resting_side_does_not_move(kind):
         assert not any(name.startswith(f"sides.{other(done.role)}.") for name in moved)
 
 
+@pytest.mark.parametrize("role", ROLES)
+def test_both_sides_are_on_where_it_crosses_though_the_resting_one_is_out_of_the_own_pass(role: Role):
+    base, seen = TinyBase("wan", 2), []
+    pair = fill(make_pair(base, num_groups=2))
+    settings = TrainSettings(steps=2, motion_ratio=float(role == "motion"), resting_drop=1.0, **ALWAYS)
+    with Attachment(base.transformer, pair) as attachment:
+        predict = base.predict
+        base.predict = lambda *given: (seen.append((attachment.strengths[role], attachment.strengths[other(role)])), predict(*given))[1]
+        list(train(base, attachment, all_items(), settings, RunState.start(pair, settings)))
+    assert seen == [(1, 0), (0, 1), (1, 1)] * 2
+
+
+def test_recomputed_blocks_see_the_same_sides():
+    """With gradient checkpointing the forward pass of each batch is done again while its gradients are made."""
+    ends = {}
+    for is_checkpointed in (False, True):
+        base = TinyBase("wan", 2)
+        pair = fill(make_pair(base, num_groups=2))
+        run(pair, base, **ALWAYS, steps=4, resting_drop=1.0, accumulation=2, gradient_checkpointing=is_checkpointed)
+        ends[is_checkpointed] = pair.state_dict()
+    for name, value in ends[False].items():
+        torch.testing.assert_close(ends[True][name], value, rtol=1e-4, atol=1e-6, msg=name)
+
+
 @pytest.mark.parametrize("role", ["identity", "motion"])
 def test_each_side_has_a_share_of_its_own(role: Role):
     base = TinyBase("wan", 2)
@@ -108,7 +132,7 @@ def test_a_loss_that_is_no_number_changes_nothing():
     settings = TrainSettings(steps=3, motion_ratio=0.0, identity_cross_ratio=1.0)
     state = RunState.start(pair, settings)
     before = copy.deepcopy(state.state_dict(pair))
-    with Attachment(base.transformer, pair) as attachment, pytest.raises(DivergedError, match="identity loss is nan"):
+    with Attachment(base.transformer, pair) as attachment, pytest.raises(DivergedError, match="identity loss on the motion data is nan"):
         list(train(base, attachment, items, settings, state))
     assert is_same(before, state.state_dict(pair))
 

@@ -25,6 +25,8 @@ SETTINGS = {
     "accumulation": 2,
     "resting_drop": 0.3,
     "condition_drop": 0.3,
+    "identity_cross_ratio": 0.5,
+    "motion_cross_ratio": 0.5,
     "learning_rate": 0.01,
 }
 

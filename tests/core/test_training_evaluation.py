@@ -9,7 +9,7 @@ import torch
 from tiny import TinyBase, all_items, fill, is_same, make_items, make_pair, weights_hash
 
 from dualreal_core.attach import Attachment
-from dualreal_core.training.evaluation import NUM_ROWS, Evaluator, fixed_batches
+from dualreal_core.training.evaluation import NUM_ROWS, Evaluator, fixed_batches, fixed_timesteps
 from dualreal_core.training.held_out import Split, split_items
 from dualreal_core.training.settings import TrainSettings
 
@@ -99,7 +99,7 @@ def test_settings_are_checked(settings, words):
 @pytest.mark.parametrize("family", ["cogvideox", "wan"])
 def test_timesteps_are_the_noisier_of_those_that_training_draws(family):
     objective = TinyBase(family, 2).objective
-    batches = fixed_batches(objective, make_items("identity", 3), "identity", NUM_ROWS, 1.0)
+    batches = fixed_batches(make_items("identity", 3), "identity", fixed_timesteps(objective, "identity"), NUM_ROWS, 1.0)
     timesteps = torch.cat([batch.timestep for batch in batches]).float()
     drawn = objective.draw(20000, torch.Generator().manual_seed(0)).float()
     shares = torch.stack([(drawn < timestep).float().mean() for timestep in timesteps.sort().values])
@@ -109,7 +109,8 @@ def test_timesteps_are_the_noisier_of_those_that_training_draws(family):
 
 
 def test_every_file_is_seen_before_one_is_seen_twice():
-    batches = fixed_batches(TinyBase("wan", 2).objective, views("abc", 4), "identity", 1, 1.0)
+    timesteps = fixed_timesteps(TinyBase("wan", 2).objective, "identity")
+    batches = fixed_batches(views("abc", 4), "identity", timesteps, 1, 1.0)
     first = {item.latents.sum().item() for item in views("abc", 4)[::4]}
     assert {batch.latents.sum().item() for batch in batches[:3]} == first and len(batches) == NUM_ROWS
 
@@ -133,7 +134,7 @@ def test_losses_are_those_of_the_model():
         for name, tried in (("base", None), ("alone", single), ("loss", pair)):
             attachment = Attachment(base.transformer, tried) if tried else None
             rows = []
-            for batch in fixed_batches(base.objective, items[role], role, 2, 1.0):
+            for batch in fixed_batches(items[role], role, fixed_timesteps(base.objective, role), 2, 1.0):
                 noisy = base.objective.add_noise(batch.latents, batch.noise, batch.timestep)
                 with torch.no_grad():
                     output = base.predict(noisy, batch.timestep, base.batch_texts(batch.texts))
@@ -152,13 +153,15 @@ def test_the_motion_side_sees_its_condition():
     assert evaluate(base, pair, items)["motion"].alone != evaluate(base, pair, blind)["motion"].alone
 
 
-def test_leak_compares_the_change_on_both_kinds_of_data():
-    base = TinyBase("wan", 2)
-    pair = fill(make_pair(base, "lora", num_groups=2))
+@pytest.mark.parametrize("focus", [0.0, 3.0])
+def test_leak_compares_the_change_on_both_kinds_of_data(focus):
+    """And nothing else: it is 1 on equal data, also where each side is looked at in stages of its own."""
+    base, settings = TinyBase("wan", 2), dataclasses.replace(SETTINGS, course_focus=focus)
+    pair = fill(make_pair(base, "lora", num_groups=2, course=(0.2, 0.8)))
     photos = make_items("identity")
-    for side in evaluate(base, pair, {"identity": photos, "motion": photos}).values():
+    for side in evaluate(base, pair, {"identity": photos, "motion": photos}, settings=settings).values():
         assert side.leak == pytest.approx(1)
-    sides = evaluate(base, pair)
+    sides = evaluate(base, pair, settings=settings)
     assert all(side.leak > 0 for side in sides.values()) and sides["identity"].leak != pytest.approx(sides["motion"].leak)
 
 
@@ -172,6 +175,16 @@ def test_rows_have_the_stage_that_training_gives_them():
             parameter.data.zero_()
         losses.append(evaluate(base, pair)["identity"].alone)
     assert losses[0] != losses[1]
+
+
+def test_each_side_is_looked_at_where_it_trains():
+    base = TinyBase("wan", 2)
+    stages = {role: base.objective.stage(fixed_timesteps(base.objective, role, (0.2, 0.8), 3.0)).mean() for role in ("identity", "motion")}
+    assert stages["identity"] > stages["motion"] + 0.1
+    pair = make_pair(base, "lora", num_groups=2, course=(0.2, 0.8))
+    plain, focused = (evaluate(base, pair, settings=dataclasses.replace(SETTINGS, course_focus=focus)) for focus in (0.0, 3.0))
+    for role in stages:
+        assert plain[role].base != focused[role].base
 
 
 def test_masks_weigh_the_loss():
