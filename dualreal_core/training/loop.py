@@ -90,7 +90,7 @@ def train(
             norm = float(torch.nn.utils.clip_grad_norm_(trained, settings.clip_norm))
             if not all(math.isfinite(value) for value in (*losses.values(), norm)):
                 raise DivergedError(
-                    f"The {role} loss on the {source} data is {losses[source]} (gradient norm {norm}) at step {state.step + 1}: "
+                    f"The {role} loss is {losses[source]} on the {source} data (gradient norm {norm}) at step {state.step + 1}: "
                     "the last good state is kept; lower the learning rate or check that data."
                 )
             state.is_torn = True

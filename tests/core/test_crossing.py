@@ -132,7 +132,7 @@ def test_a_loss_that_is_no_number_changes_nothing():
     settings = TrainSettings(steps=3, motion_ratio=0.0, identity_cross_ratio=1.0)
     state = RunState.start(pair, settings)
     before = copy.deepcopy(state.state_dict(pair))
-    with Attachment(base.transformer, pair) as attachment, pytest.raises(DivergedError, match="identity loss on the motion data is nan"):
+    with Attachment(base.transformer, pair) as attachment, pytest.raises(DivergedError, match="identity loss is nan on the motion data"):
         list(train(base, attachment, items, settings, state))
     assert is_same(before, state.state_dict(pair))
 
