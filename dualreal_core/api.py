@@ -119,11 +119,12 @@ class Training:
     ) -> Iterator[StepDone]:
         """Trains, yielding after each step; see `run_training`."""
         views = {name: getattr(self.recipe, name) for name in ("num_views", "view_margin", "shows_photos_as_clips")}
-        self.directory.begin({**self.header, "pair": asdict(self.pair.config), "views": views}, is_resumed)
+        asked_for = {**self.header, "pair": asdict(self.pair.config), "views": views}
         items = {role: self.data[role].items for role in ROLES}
-        yield from run_training(
-            self.base, self.attachment, items, self.recipe.train, self.directory, is_resumed, stop_after, save_every, on_evaluation
-        )
+        with self.directory.opened(asked_for, is_resumed):
+            yield from run_training(
+                self.base, self.attachment, items, self.recipe.train, self.directory, is_resumed, stop_after, save_every, on_evaluation
+            )
 
     @property
     def is_over(self) -> bool:

@@ -17,6 +17,7 @@ from ..bench.rows import QUICK_ROWS, REFERENCES, ROWS, Subject, find_row
 from ..bench.run import Folder, run_cells
 from ..bench.steps import run_curves
 from ..errors import InputError
+from ..locks import only_user
 from ..recipes import Recipe, read_recipe, with_train
 from ..toyworld.experiment import STEPS, TOY_RECIPE
 from ..toyworld.figures import TEST_IDENTITIES, TUNING_IDENTITIES
@@ -74,9 +75,10 @@ def run_fusion(arguments: argparse.Namespace) -> None:
     folder = Folder(arguments.out)
     if not arguments.report_only:
         protocol, cells = _protocol(arguments), _cells(arguments)
-        folder.begin(protocol)
-        with _progress() as on_job:
-            run_cells(folder, cells, protocol, arguments.workers, on_job)
+        with only_user(folder.path):
+            folder.begin(protocol)
+            with _progress() as on_job:
+                run_cells(folder, cells, protocol, arguments.workers, on_job)
     write_report(folder)
     text = (arguments.out / "report.md").read_text(encoding="utf-8")
     print(text[: text.index("## Rows")].strip())
@@ -93,9 +95,10 @@ def run_steps(arguments: argparse.Namespace) -> None:
     subjects = [Subject(*place) for place in product(arguments.identities, arguments.motions, arguments.seed or [0])]
     for subject in subjects:
         _ = Cell("ours", subject).trial
-    folder.begin(protocol)
-    with _progress() as on_job:
-        lines = run_curves(folder, subjects, points, protocol, arguments.workers, on_job)
+    with only_user(folder.path):
+        folder.begin(protocol)
+        with _progress() as on_job:
+            lines = run_curves(folder, subjects, points, protocol, arguments.workers, on_job)
     print("\n".join(lines))
 
 

@@ -14,6 +14,7 @@ import os
 import pickle
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from ..attach import Attachment
 from ..bases import Base
 from ..dataset import PreparedItem
 from ..errors import InputError
+from ..locks import only_user
 from ..pair import Role
 from ..provenance import provenance
 from .evaluation import Evaluator
@@ -49,12 +51,21 @@ class RunDirectory:
         self.log_file = self.path / "log.jsonl"
         self.report_file = self.path / "report.md"
 
-    def begin(self, asked_for: Mapping[str, object], is_resumed: bool) -> None:
-        """Writes down what was asked for, or checks a resumed run against it.
+    @contextmanager
+    def opened(self, asked_for: Mapping[str, object], is_resumed: bool) -> Iterator[None]:
+        """Writes down what was asked for, or checks a resumed run against it, and keeps other processes out until the body ends.
 
         Raises:
-            InputError: a fresh run meets an old one, a resumed one finds none, or it asks for something else.
+            InputError: a fresh run meets an old one, a resumed one finds none or asks for something else, or another process
+                is at work on the run.
         """
+        if is_resumed:
+            self._begun()  # before a folder is made for the lock
+        with only_user(self.path):
+            self._begin(asked_for, is_resumed)
+            yield
+
+    def _begin(self, asked_for: Mapping[str, object], is_resumed: bool) -> None:
         wanted = json.loads(json.dumps(asked_for))
         if not is_resumed:
             if self.settings_file.exists():
@@ -63,10 +74,7 @@ class RunDirectory:
                 temporary.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
             self.log("started")
             return
-        try:
-            begun = json.loads(self.settings_file.read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError) as error:
-            raise InputError(f"{self.path} holds no run to resume: start it without --resume.") from error
+        begun = self._begun()
         changed = sorted(key for key in {*begun, *wanted} if begun.get(key) != wanted.get(key))
         if changed:
             key = changed[0]
@@ -140,6 +148,12 @@ class RunDirectory:
         for suffix, text in texts.items():
             with atomic_path(self.report_file.with_suffix(suffix)) as temporary:
                 temporary.write_text(text + "\n", encoding="utf-8")
+
+    def _begun(self) -> dict[str, object]:
+        try:
+            return json.loads(self.settings_file.read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError) as error:
+            raise InputError(f"{self.path} holds no run to resume: start it without --resume.") from error
 
     def _records(self) -> list[dict]:
         if not self.metrics_file.exists():

@@ -41,8 +41,8 @@ class Session:
         self.directory = RunDirectory(folder)
 
     def run(self, is_resumed: bool = False, stop_after: int | None = None, save_every: int = 100):
-        self.directory.begin(asdict(self.settings), is_resumed)
-        with Attachment(self.base.transformer, self.pair) as attachment:
+        opened = self.directory.opened(asdict(self.settings), is_resumed)
+        with opened, Attachment(self.base.transformer, self.pair) as attachment:
             yield from run_training(self.base, attachment, all_items(), self.settings, self.directory, is_resumed, stop_after, save_every)
 
     def result(self) -> tuple[dict, list[dict], str]:

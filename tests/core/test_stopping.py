@@ -42,8 +42,8 @@ class Session:
             weights = {name: tensor.clone() for name, tensor in self.pair.state_dict().items()}
             self.seen[evaluation.step] = evaluation, weights
 
-        self.directory.begin(asdict(self.settings), is_resumed)
-        with Attachment(self.base.transformer, self.pair) as attachment:
+        opened = self.directory.opened(asdict(self.settings), is_resumed)
+        with opened, Attachment(self.base.transformer, self.pair) as attachment:
             yield from run_training(
                 self.base, attachment, all_items(6), self.settings, self.directory, is_resumed, stop_after, save_every, evaluated
             )
