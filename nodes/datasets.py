@@ -35,7 +35,7 @@ SIDE_TOOLTIP = (
 
 
 class IdentityDataset(io.ComfyNode):
-    """Pictures of one subject as one-frame videos."""
+    """Pictures of one subject as one-frame videos, and as clips that pan over them."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -43,7 +43,7 @@ class IdentityDataset(io.ComfyNode):
             node_id="DualRealIdentityDataset",
             display_name="Identity Dataset",
             category="DualReal",
-            description="Turns a few images of one subject into training samples: one-frame latents, captions and subject masks.",
+            description="Turns a few images of one subject into training samples: latents, captions and subject masks.",
             search_aliases=["identity images", "subject dataset", "encode training images", "training masks"],
             is_input_list=True,
             inputs=[
@@ -96,14 +96,26 @@ class IdentityDataset(io.ComfyNode):
                         "are cut from that at whole pixels. With width and height 0 the views shrink instead, so nothing is enlarged."
                     ),
                 ),
+                io.Int.Input(
+                    "clip_frames",
+                    default=1,
+                    min=1,
+                    max=1024,
+                    optional=True,
+                    tooltip=(
+                        "1 to 1024; above 1 every view also becomes a clip of this many frames that pans over the image, so that the "
+                        "subject does not stiffen a motion it is joined with. Use the Motion Dataset's frames. Needs a view_margin, "
+                        "and takes memory and time as motion clips do. 1: stills alone."
+                    ),
+                ),
             ],
             outputs=[
-                io.Latent.Output("latents", is_output_list=True, tooltip=LATENTS_TOOLTIP.format(frames="1")),
+                io.Latent.Output("latents", is_output_list=True, tooltip=LATENTS_TOOLTIP.format(frames="1 or clip_frames")),
                 io.Conditioning.Output("conditioning", is_output_list=True, tooltip=CONDITIONING_TOOLTIP),
                 io.Mask.Output(
                     "masks",
                     is_output_list=True,
-                    tooltip="One mask per sample at the training size: 1 on the subject, all 1 where the whole image counts.",
+                    tooltip="One mask per sample, at its size and length: 1 on the subject, all 1 where the whole image counts.",
                 ),
                 io.String.Output("report", tooltip=REPORT_TOOLTIP.format(noun="image")),
             ],
@@ -122,10 +134,16 @@ class IdentityDataset(io.ComfyNode):
         views: list[int],
         view_margin: list[float],
         masks: list[torch.Tensor | None] | None = None,
+        clip_frames: list[int] | None = None,
     ) -> io.NodeOutput:
         vae, clip = _check_models(vae[0], clip[0])
         if views[0] > 1 and not view_margin[0]:
             raise InputError(f"views is {views[0]} with view_margin 0, which repeats one view; raise view_margin or set views to 1.")
+        num_frames = clip_frames[0] if clip_frames else 1
+        if num_frames > 1:
+            _check_video(vae)
+            if not view_margin[0]:
+                raise InputError(f"clip_frames is {num_frames} with view_margin 0, which leaves no room to pan; raise view_margin.")
         pictures = [picture.cpu() for batch in images for picture in _batched(batch, 4)]
         masks = [mask.cpu() for batch in masks or [] if batch is not None for mask in _batched(batch, 3)]
         samples, report = cut_photos(
@@ -133,14 +151,15 @@ class IdentityDataset(io.ComfyNode):
             match_captions(texts, len(pictures), "image"),
             masks or None,
             TrainingSize(height[0], width[0], _size_multiple(vae)),
-            ViewSettings(views[0], view_margin[0]),
+            ViewSettings(views[0], view_margin[0], num_frames),
+            vae.temporal_compression_decode() or 1,
         )
         bar = comfy.utils.ProgressBar(len(samples), node_id=cls.hidden.unique_id)
         latents = []
         for sample in samples:
             latents.append(_encode(vae, sample))
             bar.update(1)
-        outlines = [torch.ones(sample.frames.shape[:3]) if sample.mask is None else sample.mask[None] for sample in samples]
+        outlines = [torch.ones(sample.frames.shape[:3]) if sample.mask is None else sample.mask for sample in samples]
         conditioning = _encode_captions(clip, [sample.caption for sample in samples])
         return io.NodeOutput(latents, conditioning, outlines, _text(report), ui=ui.PreviewText(_text(report)))
 
@@ -240,8 +259,7 @@ class MotionDataset(io.ComfyNode):
         clip_vision: list[ClipVisionModel] | None = None,
     ) -> io.NodeOutput:
         vae, clip = _check_models(vae[0], clip[0])
-        if vae.not_video:
-            raise InputError("The VAE encodes still images only, so it has no latents of clips; wire the VAE of a video model.")
+        _check_video(vae)
         captions = match_captions(texts, len(videos), "video")
         size = TrainingSize(height[0], width[0], _size_multiple(vae))
         cutter = ClipCutter("motion", "videos", size, frames[0], fps[0], max_windows[0], vae.temporal_compression_decode() or 1)
@@ -272,6 +290,11 @@ def _check_models(vae: comfy.sd.VAE | None, clip: comfy.sd.CLIP | None) -> tuple
     if vae.latent_dim != 3:
         raise InputError("The VAE belongs to an image or audio model; wire the VAE of the video model that you train.")
     return vae, clip
+
+
+def _check_video(vae: comfy.sd.VAE) -> None:
+    if vae.not_video:
+        raise InputError("The VAE encodes still images only, so it has no latents of clips; wire the VAE of a video model.")
 
 
 def _size_multiple(vae: comfy.sd.VAE) -> int:

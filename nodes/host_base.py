@@ -10,10 +10,9 @@ import comfy.sampler_helpers
 import comfy.samplers
 import torch
 from comfy.model_patcher import ModelPatcher
-from torch.nn import functional
 
 from ..dualreal_core.bases.solvers import PlainStep, denoise_plainly
-from ..dualreal_core.dataset.cache import PreparedItem, PreparedSet
+from ..dualreal_core.dataset.cache import PreparedItem, PreparedSet, shrink_mask
 from ..dualreal_core.dataset.report import Report
 from ..dualreal_core.errors import InputError
 from ..dualreal_core.families import family_of
@@ -115,7 +114,7 @@ class HostBase:
         Args:
             latents: LATENTs of one or more samples each.
             conditioning: one CONDITIONING per sample, or a single one for all.
-            masks: MASKs (1, H, W), 1 where the subject is; one per sample, or none.
+            masks: MASKs (F, H, W), 1 where the subject is; one per sample, or none. Each latent frame takes the nearest one.
             references: CLIP_VISION_OUTPUTs; one per sample, or none.
 
         Raises:
@@ -142,7 +141,7 @@ class HostBase:
                     latents=clean,
                     text=self.conds(cond, clean),
                     conditions=references[index].image_embeds[:1].float().cpu().clone() if references else None,
-                    mask=_latent_mask(masks[index], clean) if masks else None,
+                    mask=shrink_mask(_frames_of(masks[index]), clean.shape) if masks else None,
                     caption="",
                     source=f"sample {index + 1}",
                     num_frames=clean.shape[1],
@@ -162,10 +161,9 @@ def _samples(latent: dict, role: Role) -> list[torch.Tensor]:
     return [sample.clone() for sample in tensor]
 
 
-def _latent_mask(mask: torch.Tensor, latents: torch.Tensor) -> torch.Tensor:
-    """MASK (1, H, W) -> share of the subject per latent cell (1, f, h, w)."""
-    small = functional.interpolate(mask.float().reshape(1, 1, *mask.shape[-2:]), size=latents.shape[-2:], mode="area")
-    return small.expand(1, latents.shape[1], -1, -1).clone()
+def _frames_of(mask: torch.Tensor) -> torch.Tensor:
+    """MASK (F, H, W) or (H, W) -> (F, 1, H, W)."""
+    return mask.float().reshape(-1, 1, *mask.shape[-2:])
 
 
 def _objective(patcher: ModelPatcher) -> FlowMatching | VPrediction:

@@ -86,6 +86,8 @@ class TrainingSettings(io.ComfyNode):
                 io.Float.Input("course_focus", default=DUALREAL.train.course_focus, min=0.0, max=8.0, step=0.1, optional=True,
                     advanced=True,
                     tooltip="How far each side's steps gather where in denoising the course favours it. 0 is as published."),
+                io.Float.Input("identity_learning_rate", default=0.0, min=0.0, max=0.1, step=1e-5, optional=True, advanced=True,
+                    tooltip="Peak rate of the identity alone, where it should differ. 0: learning_rate."),
             ],
             outputs=[SettingsType.Output(display_name="settings", tooltip="For the Joint Trainer.")],
         )  # fmt: skip
@@ -96,6 +98,7 @@ class TrainingSettings(io.ComfyNode):
         resting_drop, floor, groups, precision, gradient_checkpointing, save_every, preview_every,
         evaluate_every=DUALREAL.train.evaluate_every, held_out=0.0, keep_best=False, patience=0, course="motion fades",
         identity_cross_ratio=DUALREAL.train.identity_cross_ratio, course_focus=DUALREAL.train.course_focus,
+        identity_learning_rate=0.0,
     ) -> io.NodeOutput:  # fmt: skip
         if not evaluate_every and (held_out or keep_best or patience):
             raise InputError("held_out, keep_best and patience rest on evaluations, but evaluate_every is 0: raise it, or reset them.")
@@ -104,7 +107,7 @@ class TrainingSettings(io.ComfyNode):
             motion_batch=motion_batch, accumulation=accumulation, warmup_steps=min(warmup_steps, steps), resting_drop=resting_drop,
             precision=PRECISIONS[precision], gradient_checkpointing=gradient_checkpointing, evaluate_every=evaluate_every,
             held_out=held_out, keeps_best=keep_best, patience=patience, identity_cross_ratio=identity_cross_ratio,
-            course_focus=course_focus,
+            course_focus=course_focus, identity_learning_rate=identity_learning_rate or None,
         )  # fmt: skip
         pair = {
             **DUALREAL.pair, "identity_kind": adapter, "motion_kind": adapter, "rank": width, "alpha": float(width),

@@ -21,7 +21,15 @@ from .pieces import Piece
 
 Settings = Mapping[str, float]
 NUM_BLOCKS = TRANSFORMER_CONFIG["num_layers"]
-JOINT_SETTINGS = ("motion_ratio", "resting_drop", "identity_cross_ratio", "motion_cross_ratio", "course_focus", "controller_learning_rate")
+JOINT_SETTINGS = (
+    "motion_ratio",
+    "resting_drop",
+    "identity_cross_ratio",
+    "motion_cross_ratio",
+    "course_focus",
+    "identity_learning_rate",
+    "controller_learning_rate",
+)
 CONTROLLER_SETTINGS = ("floor", "course", "num_groups")
 
 
@@ -131,7 +139,8 @@ def _plain(recipe: Recipe) -> Recipe:
     """Without what belongs to the joint run, and with an even motion ratio: a change there leaves the runs of other rows valid."""
     defaults = TrainSettings()
     pair = {name: value for name, value in recipe.pair.items() if name not in CONTROLLER_SETTINGS}
-    return replace(with_train(recipe, **{name: getattr(defaults, name) for name in JOINT_SETTINGS}), pair=pair)
+    plain = replace(recipe, pair=pair, shows_photos_as_clips=False)
+    return with_train(plain, **{name: getattr(defaults, name) for name in JOINT_SETTINGS})
 
 
 def _without_controller(recipe: Recipe) -> Recipe:
@@ -140,6 +149,10 @@ def _without_controller(recipe: Recipe) -> Recipe:
 
 def _without_crossing(recipe: Recipe) -> Recipe:
     return with_train(recipe, identity_cross_ratio=0.0, motion_cross_ratio=0.0)
+
+
+def _without_pans(recipe: Recipe) -> Recipe:
+    return with_train(replace(recipe, shows_photos_as_clips=False), identity_learning_rate=None)
 
 
 def _without_focus(recipe: Recipe) -> Recipe:
@@ -297,6 +310,13 @@ _TABLE = (
         "joint, no crossing",
         "ours, the identity never sees the clips",
         partial(_whole, "joint", _without_crossing),
+        _pair,
+    ),
+    Row(
+        "no-pans",
+        "joint, photos as stills",
+        "ours, the identity never sees its photos as clips and learns at the common rate",
+        partial(_whole, "joint", _without_pans),
         _pair,
     ),
     Row("no-focus", "joint, no focus", "ours, both sides draw their timesteps alike", partial(_whole, "joint", _without_focus), _pair),

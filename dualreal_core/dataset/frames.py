@@ -16,7 +16,7 @@ from .photos import Photo, Thumbnail, make_thumbnail
 from .pixels import cover, fit_mask, split_alpha, to_image
 from .report import Report, Skipped, nothing_usable
 from .sizes import Size, TrainingSize, enlargement_note, too_small
-from .views import ViewSettings, still_place
+from .views import ViewSettings, pan_places, still_place
 from .windows import TooShort, find_windows
 
 PHOTO_CURE = "wire larger or whole pictures"
@@ -28,7 +28,7 @@ NOT_FINITE = "not finite: some of its pixels are NaN or infinite"
 class FrameSample:
     """Attributes:
         frames: (F, H, W, 3).
-        mask: (H, W) share of the subject; None where the whole picture counts.
+        mask: (F, H, W) share of the subject; None where the whole picture counts.
         source: picture or clip and what part of it, for people.
         file: the picture or clip alone.
     """
@@ -95,6 +95,13 @@ class FrameSet:
         self.note(enlargement_note(name, picture, canvas))
         return canvas, size
 
+    def valid_length(self, num_frames: int, frame_multiple: int) -> int:
+        """The longest length up to `num_frames` that the VAE takes, noted where it is another."""
+        valid = (num_frames - 1) // frame_multiple * frame_multiple + 1
+        if valid != num_frames:
+            self.note(f"{num_frames} frames do not fit the VAE, which takes {frame_multiple} * k + 1: {valid} are used")
+        return valid
+
     def add(self, name: str, samples: Sequence[FrameSample]) -> list[FrameSample]:
         self.used.append(name)
         for sample in samples:
@@ -127,18 +134,23 @@ def cut_photos(
     masks: Sequence[torch.Tensor] | None,
     training_size: TrainingSize,
     views: ViewSettings,
+    frame_multiple: int = 1,
 ) -> tuple[list[FrameSample], Report]:
-    """Views of pictures as one-frame samples.
+    """Views of pictures: one-frame samples, and panning clips where the views ask for them.
 
     pictures: (H, W, 1, 3 or 4); alpha is the subject, and neutral grey shows through it.
     masks: (H, W), 1 on the subject, one per picture; where alpha is present too, both must hold.
+    frame_multiple: clips are shortened to a multiple of this many frames, and one.
 
     Raises:
-        InputError: nothing usable, or a mask that cannot belong to its picture.
+        InputError: nothing usable, a mask that cannot belong to its picture, or clips too short for the VAE.
     """
     photos = FrameSet("identity", "images", training_size)
     if masks is not None and len(masks) != len(pictures):
         raise InputError(f"images holds {len(pictures)} and masks {len(masks)}; give one mask per image, or none.")
+    if 1 < views.num_clip_frames <= frame_multiple:
+        raise InputError(f"clip_frames is {views.num_clip_frames}, and a clip needs at least {frame_multiple + 1} with this VAE; raise it.")
+    num_frames = photos.valid_length(views.num_clip_frames, frame_multiple)
     samples: list[FrameSample] = []
     thumbnails: dict[str, Thumbnail] = {}
     num_masks = 0
@@ -157,7 +169,7 @@ def cut_photos(
             continue
         thumbnails[name] = thumbnail
         num_masks += subject is not None
-        samples += photos.add(name, _views(picture, subject, caption, name, fitted, fingerprint, views))
+        samples += photos.add(name, _views(picture, subject, caption, name, fitted, _places(fitted, fingerprint, views, num_frames)))
     if num_masks:
         photos.note(f"{num_masks} images carry a subject mask")
     return samples, photos.report("Identity Dataset", PHOTO_CURE)
@@ -182,10 +194,7 @@ class ClipCutter(FrameSet):
     def __post_init__(self) -> None:
         if self.num_frames < self.frame_multiple + 1:
             raise InputError(f"frames is {self.num_frames}, and motion needs at least {self.frame_multiple + 1} with this VAE; raise it.")
-        valid = (self.num_frames - 1) // self.frame_multiple * self.frame_multiple + 1
-        if valid != self.num_frames:
-            self.note(f"{self.num_frames} frames do not fit the VAE, which takes {self.frame_multiple} * k + 1: {valid} are used")
-            self.num_frames = valid
+        self.num_frames = self.valid_length(self.num_frames, self.frame_multiple)
 
     def cut(self, name: str, frames: torch.Tensor, rate: float, caption: str) -> list[FrameSample]:
         """frames: (F, H, W, C) at `rate` frames per second -> samples, none where the clip is skipped."""
@@ -244,25 +253,35 @@ def _check_photo(photos: FrameSet, name: str, pixels: torch.Tensor, mask: torch.
     return None
 
 
+def _places(fitted: tuple[Size, Size], fingerprint: str, views: ViewSettings, num_frames: int) -> dict[str, list[tuple[int, int]]]:
+    """(top, left) of every frame of every view, by the view's name."""
+    canvas, (height, width) = fitted
+    slack = canvas[0] - height, canvas[1] - width
+    places = {f"view {view + 1}": [still_place(slack, fingerprint, view)] for view in range(views.num_views)}
+    if num_frames > 1:
+        places |= {f"pan {view + 1}": pan_places(slack, fingerprint, view, num_frames) for view in range(views.num_views)}
+    return places
+
+
 def _views(
     picture: torch.Tensor,
     subject: torch.Tensor | None,
     caption: str,
     name: str,
     fitted: tuple[Size, Size],
-    fingerprint: str,
-    views: ViewSettings,
+    places: dict[str, list[tuple[int, int]]],
 ) -> list[FrameSample]:
     canvas, (height, width) = fitted
-    picture = cover(picture[None], canvas)  # (1, H, W, 3)
+    picture = cover(picture[None], canvas)[0]  # (H, W, 3)
     subject = None if subject is None else cover(subject[None, ..., None], canvas)[0, ..., 0]  # (H, W)
-    samples = []
-    for view in range(views.num_views):
-        top, left = still_place((canvas[0] - height, canvas[1] - width), fingerprint, view)
-        rows, columns = slice(top, top + height), slice(left, left + width)
-        mask = None if subject is None else subject[rows, columns]
-        samples.append(FrameSample(picture[:, rows, columns], mask, caption, f"{name} view {view + 1}", name))
-    return samples
+
+    def crop(pixels: torch.Tensor, path: list[tuple[int, int]]) -> torch.Tensor:
+        return torch.stack([pixels[top : top + height, left : left + width] for top, left in path])
+
+    return [
+        FrameSample(crop(picture, path), None if subject is None else crop(subject, path), caption, f"{name} {view}", name)
+        for view, path in places.items()
+    ]
 
 
 def _shape_name(shape: tuple[int, ...]) -> str:

@@ -201,23 +201,41 @@ def test_what_rests_on_evaluations_needs_them(server: ComfyServer) -> None:
     assert failed.value.node_id == "settings"
 
 
-def test_views_of_one_photo_are_held_out_together(server: ComfyServer) -> None:
-    """Identity Dataset says which photo a view was cut from: 20 views of 5 photos are 5 photos."""
-    settings = {"steps": 1, "warmup_steps": 0, "evaluate_every": 1, "held_out": 0.2, "gradient_checkpointing": False}
+def embedded_training(photos: dict[str, object], settings: dict[str, object], name: str, **wires: object) -> dict[str, dict]:
+    """One step or more on the embedded model; `photos` are inputs of the Identity Dataset."""
     size = {"width": 32, "height": 32, "vae": ["base", 2], "clip": ["base", 1]}
-    run = server.run({
+    settings = {**SETTINGS, "warmup_steps": 0, "gradient_checkpointing": False, **settings}
+    return {
         "base": node("DualRealLoadEmbeddedModel"),
         "example": node("DualRealExampleData", identity="vex", motion="figure-eight", seed=0),
-        "photos": node("DualRealIdentityDataset", images=["example", 0], texts=["example", 1], views=4, view_margin=0.5, **size),
+        "photos": node("DualRealIdentityDataset", images=["example", 0], texts=["example", 1], views=4, view_margin=0.5, **photos, **size),
         "clips": node("DualRealMotionDataset", videos=["example", 2], texts=["example", 3], frames=9, fps=10.0, max_windows=1, **size),
-        "settings": node("DualRealTrainingSettings", **{**SETTINGS, **settings}),
+        "settings": node("DualRealTrainingSettings", **settings),
         "train": node(
             "DualRealJointTrainer", model=["base", 0], settings=["settings", 0], identity_latents=["photos", 0],
-            identity_conditioning=["photos", 1], motion_latents=["clips", 0], motion_conditioning=["clips", 1], name="together",
+            identity_conditioning=["photos", 1], motion_latents=["clips", 0], motion_conditioning=["clips", 1], name=name, **wires,
         ),
         "report": node("PreviewAny", source=["train", 3]),
-    })  # fmt: skip
+    }  # fmt: skip
+
+
+def test_views_of_one_photo_are_held_out_together(server: ComfyServer) -> None:
+    """Identity Dataset says which photo a view was cut from: 20 views of 5 photos are 5 photos."""
+    run = server.run(embedded_training({}, {"steps": 1, "evaluate_every": 1, "held_out": 0.2}, "together"))
     assert "held out: 1 of 5 photos" in run.text("report") and "held out: 1 of 6 clips" in run.text("report")
+
+
+def test_photos_become_clips_with_masks_as_long(server: ComfyServer) -> None:
+    settings = {"steps": 6, "motion_ratio": 0.0, "evaluate_every": 1, "held_out": 0.2}
+    wires = {"identity_masks": ["photos", 2]}
+    graph = embedded_training({"clip_frames": 10}, settings, "panned", **wires)
+    graph["probe"] = node("BenchProbe", model=["base", 0])
+    graph["train"]["inputs"]["model"] = ["probe", 0]
+    graph |= {"said": node("PreviewAny", source=["photos", 3]), "seen": graphs.report(["probe", 0], after=["train", 2])}
+    run = server.run(graph)
+    assert "32x32 px: 20 samples" in run.text("said") and "10 frames of 32x32 px: 20 samples" in run.text("said")
+    assert "held out: 1 of 5 photos" in run.text("report")
+    assert {call["shape"][2] for call in run.report("seen")["calls"]} == {1, 10}
 
 
 def test_cogvideox_is_trained_on_variance_preserving_noise(server: ComfyServer) -> None:

@@ -132,7 +132,7 @@ def test_alpha_is_the_subject_over_grey():
     picture[..., 3] = 1
     picture[:, :40, 3] = 0
     samples, report = photos([picture])
-    assert samples[0].mask.shape == (64, 96) and samples[0].mask[:, :40].max() == 0 and samples[0].mask[:, 40:].min() == 1
+    assert samples[0].mask.shape == (1, 64, 96) and samples[0].mask[..., :40].max() == 0 and samples[0].mask[..., 40:].min() == 1
     assert samples[0].frames[0, :, :40].unique().tolist() == pytest.approx([128 / 255])
     assert torch.equal(samples[0].frames[0, :, 40:], picture[:, 40:, :3]) and "1 images carry a subject mask" in report.notes
     opaque = blocks(64, 96, 2, channels=4)
@@ -144,17 +144,39 @@ def test_masks_leave_the_picture_alone():
     pictures, mask = [blocks(64, 96, 1), blocks(64, 96, 2)], torch.zeros(64, 96)
     mask[:, 40:] = 1
     samples, _ = photos(pictures, [mask, torch.ones(64, 96)])
-    assert torch.equal(samples[0].frames[0], pictures[0]) and torch.equal(samples[0].mask, mask) and samples[1].mask is None
+    assert torch.equal(samples[0].frames[0], pictures[0]) and torch.equal(samples[0].mask[0], mask) and samples[1].mask is None
     columns = torch.arange(96.0).expand(64, 96)
     places = (columns / 96)[..., None].expand(64, 96, 3)
     views, _ = photos([places], [columns.clamp(0, 40) / 40], views=ViewSettings(num_views=4, margin=0.3))
     for sample in views:
-        assert sample.mask.shape == (48, 64) and torch.allclose(sample.mask, (sample.frames[0, ..., 0] * 96).clamp(0, 40) / 40)
+        assert sample.mask.shape == (1, 48, 64) and torch.allclose(sample.mask, (sample.frames[..., 0] * 96).clamp(0, 40) / 40)
     assert len({float(sample.frames[0, 0, 0, 0]) for sample in views}) > 1
     both = torch.cat([pictures[0], torch.ones(64, 96, 1)], dim=2)
     both[:32, :, 3] = 0
     samples, _ = photos([both], [mask])
-    assert samples[0].mask[:32].max() == 0 and samples[0].mask[32:, :40].max() == 0 and samples[0].mask[32:, 40:].min() == 1
+    assert samples[0].mask[:, :32].max() == 0 and samples[0].mask[:, 32:, :40].max() == 0 and samples[0].mask[:, 32:, 40:].min() == 1
+
+
+def test_pans_follow_the_stills_of_a_picture():
+    picture = torch.arange(64.0)[:, None, None] * 100 + torch.arange(96.0)[None, :, None]
+    picture, mask = picture.expand(64, 96, 3), (torch.arange(96.0) < 50).float().expand(64, 96)
+    size = TrainingSize(multiple=8)
+    samples, report = cut_photos([picture], ["x"], [mask], size, ViewSettings(4, 0.5, 10), frame_multiple=4)
+    assert [sample.source for sample in samples] == [f"image 1 {kind} {view}" for kind in ("view", "pan") for view in (1, 2, 3, 4)]
+    height, width = samples[0].frames.shape[1:3]
+    assert [len(sample.frames) for sample in samples] == [1] * 4 + [9] * 4 and {sample.file for sample in samples} == {"image 1"}
+    assert any("10 frames do not fit the VAE, which takes 4 * k + 1: 9 are used" in note for note in report.notes)
+    moving = 0
+    for sample in samples:
+        corners = sample.frames[:, 0, 0, 0]
+        places = [(int(corner) // 100, int(corner) % 100) for corner in corners]
+        moving += len(set(places)) > 1
+        for (top, left), shown, outline in zip(places, sample.frames, sample.mask, strict=True):
+            rows, columns = slice(top, top + height), slice(left, left + width)
+            assert torch.equal(shown, picture[rows, columns]) and torch.equal(outline, mask[rows, columns])
+    assert moving == 3, "one pan in four stands still"
+    with pytest.raises(InputError, match="clip_frames is 4, and a clip needs at least 5 with this VAE; raise it"):
+        cut_photos([picture], ["x"], None, size, ViewSettings(4, 0.5, 4), frame_multiple=4)
 
 
 def test_masks_of_other_sizes():
