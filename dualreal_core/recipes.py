@@ -66,12 +66,10 @@ DUALREAL = Recipe(
     },
     num_views=4,
     view_margin=0.125,
-    shows_photos_as_clips=True,
 )
 """Ours: each side learns at the weights it will be used at, mostly where in denoising these are large, and with the other one
 out of the pass, because on its own data it only learns to undo it. They meet where the identity also sees the clips: there it
-learns to leave the motion's prediction as it is, which photos alone cannot teach it; clips that pan over the photos teach it that
-its subject moves. The StageBlender keeps to a course,
+learns to leave the motion's prediction as it is, which photos alone cannot teach it. The StageBlender keeps to a course,
 movement first and then looks: a side alone always asks for more of itself, and photos are told from clips by their shape."""
 
 RECIPES = {recipe.name: recipe for recipe in (DUALREAL, PUBLISHED)}

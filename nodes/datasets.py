@@ -110,7 +110,7 @@ class IdentityDataset(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Latent.Output("latents", is_output_list=True, tooltip=LATENTS_TOOLTIP.format(frames="1 or clip_frames")),
+                io.Latent.Output("latents", is_output_list=True, tooltip=LATENTS_TOOLTIP.format(frames="frames")),
                 io.Conditioning.Output("conditioning", is_output_list=True, tooltip=CONDITIONING_TOOLTIP),
                 io.Mask.Output(
                     "masks",

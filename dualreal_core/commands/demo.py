@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..pair import AdapterPair
 from ..pictures import blend_map, contact_sheet, loss_curves, save
 from ..recipes import with_train
-from ..toyworld.experiment import STEPS, TOY_RECIPE, Side, evaluate, load_trial, one_role, retentions, train_joint, train_side
+from ..toyworld.experiment import STEPS, TOY_RECIPE, Side, evaluate, load_trial, retentions, train_joint, train_side
 from ..toyworld.figures import FIGURES
 from ..toyworld.paths import MOTIONS
 from ..toyworld.trial import FPS, Trial
@@ -54,7 +54,6 @@ def run(arguments: argparse.Namespace) -> None:
     recipe = with_train(TOY_RECIPE, steps=arguments.steps, seed=arguments.seed)
     base = load_base("toyworld")
     data = load_trial(base, trial, recipe, out / "references")
-    plain = load_trial(base, trial, one_role(recipe, "identity"), out / "references")
     with tqdm(total=2 * arguments.steps, unit="step") as bar:
 
         def stepped(done: StepDone, total: int) -> None:
@@ -62,9 +61,9 @@ def run(arguments: argparse.Namespace) -> None:
             bar.set_postfix_str(f"{done.role} loss {done.loss:.3f}")
 
         bar.set_description("identity alone")
-        identity = train_side(base, plain, recipe, "identity", out / "runs" / "identity", stepped)
+        identity = train_side(base, data, recipe, "identity", out / "runs" / "identity", stepped)
         bar.set_description("motion alone")
-        motion = train_side(base, plain, recipe, "motion", out / "runs" / "motion", stepped)
+        motion = train_side(base, data, recipe, "motion", out / "runs" / "motion", stepped)
         bar.set_description("both jointly")
         fused = train_joint(base, data, recipe, out / "runs" / "joint", stepped, out / "pair.safetensors")
     pairs: dict[str, AdapterPair | None] = {

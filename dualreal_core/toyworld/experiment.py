@@ -24,23 +24,15 @@ STEPS = 800
 SAMPLE_SEED = 1000
 TOY_RECIPE = replace(
     with_train(
-        DUALREAL,
-        steps=STEPS,
-        motion_ratio=0.4,
-        learning_rate=2e-3,
-        identity_learning_rate=3e-3,
-        warmup_steps=20,
-        identity_batch=4,
-        motion_batch=4,
-        evaluate_every=0,
+        DUALREAL, steps=STEPS, motion_ratio=0.4, learning_rate=2e-3, warmup_steps=20, identity_batch=4, motion_batch=4, evaluate_every=0
     ),
     pair={**DUALREAL.pair, "identity_kind": "lora", "motion_kind": "lora", "rank": 32, "alpha": 32.0},
     conditions_motion=False,
     view_margin=VIEW_MARGIN,
 )
 """Our recipe at the toy world's scale. In so small a model LoRA learns a motion in half of the steps a bottleneck needs, and
-with most of the motion's steps in noise, two fifths of all steps suffice. The identity, which shares its steps between stills and
-clips of the photos, learns at half as high a rate again. Photos are half as large again as a frame, so views fill that margin."""
+with most of the motion's steps in noise, two fifths of all steps suffice. Photos are half as large again as a frame, so views
+fill that margin."""
 
 OnStep = Callable[[StepDone, int], None]
 
@@ -63,15 +55,14 @@ def load_trial(base: Base, trial: Trial, recipe: Recipe, folder: Path) -> dict[R
 
 
 def one_role(recipe: Recipe, role: Role) -> Recipe:
-    """The recipe of half of the steps, all of them of one role, on its own data as it is, with nothing left out of the pass."""
+    """The recipe of half of the steps, all of them of one role, on its own data, with nothing left out of the pass."""
     return with_train(
-        replace(recipe, shows_photos_as_clips=False),
+        recipe,
         steps=recipe.train.steps // 2,
         motion_ratio=float(role == "motion"),
         resting_drop=0.0,
         identity_cross_ratio=0.0,
         motion_cross_ratio=0.0,
-        identity_learning_rate=None,
     )
 
 

@@ -33,14 +33,13 @@ def test_recipes_make_pairs():
     assert skip.config.identity_kind == skip.config.motion_kind == "bottleneck-skip" and skip.config.scale == 0.2
     assert ours.config.identity_kind == ours.config.motion_kind == "bottleneck" and ours.config.floor > 0
     assert PUBLISHED.train == TrainSettings() and PUBLISHED.views(9).num_clip_frames == 1 and DUALREAL.views(9).num_views == 4
-    assert DUALREAL.views(9).num_clip_frames == 9 and replace(DUALREAL, shows_photos_as_clips=False).views(9).num_clip_frames == 1
+    assert replace(DUALREAL, shows_photos_as_clips=True).views(9).num_clip_frames == 9
 
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_values_take_effect(read, recipe):
-    shown = not recipe.shows_photos_as_clips
     changed = read(
-        f"""
+        """
         # a comment
         [train]
         steps = 12
@@ -59,7 +58,7 @@ def test_values_take_effect(read, recipe):
         [views]
         num_views = 3
         view_margin = 0.2
-        shows_photos_as_clips = {str(shown).lower()}
+        shows_photos_as_clips = true
         """,
         recipe,
     )
@@ -70,7 +69,7 @@ def test_values_take_effect(read, recipe):
     own["course"] = (0, 0.5, 1)
     assert changed.pair == {**recipe.pair, **own} and not changed.conditions_motion
     views = changed.views(9)
-    assert (views.num_views, views.margin, views.num_clip_frames) == (3, 0.2, 9 if shown else 1)
+    assert (views.num_views, views.margin, views.num_clip_frames) == (3, 0.2, 9)
     pair = new_pair(TinyBase("wan").transformer, **changed.pair)
     layers = {layer for role, _, layer, _ in iterate_sides(pair) if role == "identity"}
     assert pair.controller is None and layers == {"attn1.to_q", "attn1.to_v"}
