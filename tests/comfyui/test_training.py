@@ -226,7 +226,7 @@ def test_views_of_one_photo_are_held_out_together(server: ComfyServer) -> None:
 
 
 def test_photos_become_clips_with_masks_as_long(server: ComfyServer) -> None:
-    settings = {"steps": 6, "motion_ratio": 0.0, "evaluate_every": 1, "held_out": 0.2}
+    settings = {"steps": 12, "motion_ratio": 0.0, "evaluate_every": 0}
     wires = {"identity_masks": ["photos", 2]}
     graph = embedded_training({"clip_frames": 10}, settings, "panned", **wires)
     graph["probe"] = node("BenchProbe", model=["base", 0])
@@ -234,7 +234,6 @@ def test_photos_become_clips_with_masks_as_long(server: ComfyServer) -> None:
     graph |= {"said": node("PreviewAny", source=["photos", 3]), "seen": graphs.report(["probe", 0], after=["train", 2])}
     run = server.run(graph)
     assert "32x32 px: 20 samples" in run.text("said") and "10 frames of 32x32 px: 20 samples" in run.text("said")
-    assert "held out: 1 of 5 photos" in run.text("report")
     assert {call["shape"][2] for call in run.report("seen")["calls"]} == {1, 10}
 
 
