@@ -61,17 +61,7 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], Mapping[str, str]]:
     try:
         tensors, metadata = comfy.utils.load_torch_file(str(path), safe_load=True, return_metadata=True)
         tensors = comfy.lora_convert.convert_lora(dict(tensors))
-    except (
-        SafetensorError,
-        pickle.UnpicklingError,
-        OSError,
-        EOFError,
-        ValueError,
-        RuntimeError,
-        KeyError,
-        TypeError,
-        AttributeError,
-    ) as error:
+    except UNREADABLE as error:
         raise InputError(f"{path.name} is no complete LoRA file (damaged, or something else): use another copy.") from error
     own = {key: tensor for key, tensor in tensors.items() if not key.startswith(TEXT_ENCODER_PREFIXES)}
     if tensors and not own:

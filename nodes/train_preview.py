@@ -71,7 +71,9 @@ class TrainingView:
         PromptServer.instance.send_progress_text(text, self.node_id)
 
     def _picture(self, training: Training) -> Image.Image:
-        curves = loss_curves(training.directory.metrics(), f"Joint training, {self.total} steps")
+        curves = loss_curves(
+            training.directory.metrics(), f"Joint training, {self.total} steps", training.directory.evaluated_losses()
+        )
         if self.sample_text is None:
             return curves
         strip = contact_sheet([("sample", "", self._sample(training))])

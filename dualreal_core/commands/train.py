@@ -91,7 +91,7 @@ def run(arguments: argparse.Namespace) -> None:
     try:
         _train(training, base, arguments)
         if training.directory.metrics():
-            save(directory / "loss.png", loss_curves(training.directory.metrics(), "Training loss"))
+            save(directory / "loss.png", loss_curves(training.directory.metrics(), "Training loss", training.directory.evaluated_losses()))
         if not training.is_over:
             print(f"stopped; continue with --resume (state in {directory})")
             return

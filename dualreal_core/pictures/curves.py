@@ -1,4 +1,4 @@
-"""Loss curves: every step as a faint point, and each role's running mean."""
+"""Loss curves: every step as a faint point, each role's running mean, and rings where it was evaluated."""
 
 from __future__ import annotations
 
@@ -29,21 +29,29 @@ WIDTH, PLOT_HEIGHT = 960, 360
 AXIS_HEIGHT = 48
 MAX_DOTTED = 30
 """Lines of so few steps are drawn with a dot at each."""
+Curves = dict[str, tuple[np.ndarray, np.ndarray]]
+"""Steps and losses by role."""
 FENCE = 10
 """Losses further from the quartiles than this many times their distance or size do not stretch the axis."""
 
 
-def loss_curves(records: Sequence[Mapping[str, object]], title: str) -> Image.Image:
+def loss_curves(
+    records: Sequence[Mapping[str, object]], title: str, evaluated: Mapping[str, Sequence[tuple[int, float]]] | None = None
+) -> Image.Image:
     """Losses by step.
 
     Args:
         records: `step`, `role` and `loss` of each optimizer step; losses that are not finite are left out.
+        evaluated: (step, loss) of each role's evaluations at fixed noise, drawn as rings on a thin line.
     """
-    points = {role: _points(records, role) for role in ROLE_COLOURS}
+    points = {role: _points([(record["step"], record["loss"]) for record in records if record["role"] == role]) for role in ROLE_COLOURS}
     points = {role: (steps, losses) for role, (steps, losses) in points.items() if len(steps)}
+    rings = {role: _points((evaluated or {}).get(role, ())) for role in points}
+    rings = {role: (steps, losses) for role, (steps, losses) in rings.items() if len(steps)}
+    drawn = [*points.values(), *rings.values()]
     losses = np.concatenate([losses for _, losses in points.values()]) if points else np.array([0.0, 1.0])
-    steps = np.concatenate([steps for steps, _ in points.values()]) if points else np.array([0.0, 1.0])
-    ranges = [robust_range(part) for _, part in points.values()] or [(0.0, 1.0)]
+    steps = np.concatenate([steps for steps, _ in drawn]) if points else np.array([0.0, 1.0])
+    ranges = [robust_range(part) for _, part in drawn] or [(0.0, 1.0)]
     low, high = min(low for low, _ in ranges), max(high for _, high in ranges)
     loss_ticks = nice_ticks(low, high, 5)
     low, high = (loss_ticks[0] - (0.02 if loss_ticks[0] else 0) * (high - low), loss_ticks[-1] + 0.02 * (high - low))
@@ -54,10 +62,10 @@ def loss_curves(records: Sequence[Mapping[str, object]], title: str) -> Image.Im
     plot = _Plot((left, top, WIDTH - MARGIN, top + PLOT_HEIGHT), *_step_range(steps), low, high)
     step_ticks = [tick for tick in nice_ticks(plot.first, plot.last, 8, is_whole=True) if plot.first <= tick <= plot.last]
 
-    image.paste(_draw_lines(plot, points, loss_ticks), (left, top))
+    image.paste(_draw_lines(plot, points, rings, loss_ticks), (left, top))
     _draw_texts(image, plot, loss_ticks, step_ticks)
     num_outside = int(((losses < low) | (losses > high)).sum()) if points else 0
-    _draw_legend(image, draw_title(image, title) + 4, points, num_outside)
+    _draw_legend(image, draw_title(image, title) + 4, points, bool(rings), num_outside)
     if not points:
         draw_text(image, ((left + WIDTH - MARGIN) / 2, top + PLOT_HEIGHT / 2), "no steps yet", TEXT_SIZE, QUIET, "mm")
     return image
@@ -100,9 +108,9 @@ def running_mean(values: np.ndarray) -> np.ndarray:
     return values
 
 
-def _points(records: Sequence[Mapping[str, object]], role: str) -> tuple[np.ndarray, np.ndarray]:
-    kept = [(float(record["step"]), float(record["loss"])) for record in records if record["role"] == role]
-    kept = sorted((step, loss) for step, loss in kept if math.isfinite(loss))
+def _points(measured: Sequence[tuple[float, float]]) -> tuple[np.ndarray, np.ndarray]:
+    """Steps in order, and their losses, of those that are finite."""
+    kept = sorted((float(step), float(loss)) for step, loss in measured if math.isfinite(loss))
     return np.array([step for step, _ in kept]), np.array([loss for _, loss in kept])
 
 
@@ -125,7 +133,7 @@ def _step_range(steps: np.ndarray) -> tuple[float, float]:
     return first - pad, last + pad
 
 
-def _draw_lines(plot: _Plot, points: dict[str, tuple[np.ndarray, np.ndarray]], ticks: list[float]) -> Image.Image:
+def _draw_lines(plot: _Plot, points: Curves, rings: Curves, ticks: list[float]) -> Image.Image:
     canvas = Image.new("RGB", (plot.width * OVERSAMPLING, (plot.height + 1) * OVERSAMPLING), BACKGROUND)
     draw = ImageDraw.Draw(canvas, "RGBA")
     for tick in ticks:
@@ -146,6 +154,12 @@ def _draw_lines(plot: _Plot, points: dict[str, tuple[np.ndarray, np.ndarray]], t
         draw.line(enlarged, fill=ROLE_COLOURS[role], width=round(2.4 * OVERSAMPLING), joint="curve")
         for x, y in line if len(line) <= MAX_DOTTED else ():
             _draw_point(draw, x, y, 3.6, (*ROLE_COLOURS[role], 255), False)
+    for role, (steps, losses) in rings.items():
+        places = [(plot.x(step), plot.y(loss)) for step, loss in zip(steps, losses, strict=True)]
+        draw.line([(x * OVERSAMPLING, y * OVERSAMPLING) for x, y in places], fill=ROLE_COLOURS[role], width=OVERSAMPLING)
+        for x, y in places:
+            _draw_point(draw, x, y, 4.4, (*ROLE_COLOURS[role], 255), False)
+            _draw_point(draw, x, y, 2.8, (*BACKGROUND, 255), False)
     return canvas.reduce(OVERSAMPLING)
 
 
@@ -173,13 +187,16 @@ def _draw_texts(image: Image.Image, plot: _Plot, loss_ticks: list[float], step_t
     draw_text(image, ((left + right) / 2, bottom + 28), "step", SMALL_SIZE, INK, "ma")
 
 
-def _draw_legend(image: Image.Image, top: int, points: dict[str, tuple[np.ndarray, np.ndarray]], num_outside: int) -> None:
+def _draw_legend(image: Image.Image, top: int, points: Curves, has_rings: bool, num_outside: int) -> None:
     left, middle = float(MARGIN), top + line_height(TEXT_SIZE) // 2
     for role, (_, losses) in points.items():
         ImageDraw.Draw(image).rounded_rectangle([left, middle - 2, left + 20, middle + 1], 2, fill=ROLE_COLOURS[role])
         text = f"{role} loss, {len(losses)} {'step' if len(losses) == 1 else 'steps'}"
         draw_text(image, (left + 27, middle), text, TEXT_SIZE, INK, "lm")
         left += 27 + text_width(text, TEXT_SIZE) + 24
+    if has_rings:
+        ImageDraw.Draw(image).ellipse([left + 1, middle - 4, left + 9, middle + 4], outline=QUIET, width=2)
+        draw_text(image, (left + 16, middle), "evaluated, each alone", TEXT_SIZE, QUIET, "lm")
     if num_outside:
         text = f"{num_outside} {'step lies' if num_outside == 1 else 'steps lie'} outside the axis (triangles)"
         draw_text(image, (WIDTH - MARGIN, middle), text, SMALL_SIZE, QUIET, "rm")

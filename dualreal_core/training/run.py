@@ -26,7 +26,7 @@ from ..bases import Base
 from ..dataset import PreparedItem
 from ..errors import InputError
 from ..locks import only_user
-from ..pair import Role
+from ..pair import ROLES, Role
 from ..provenance import provenance
 from .evaluation import Evaluator
 from .held_out import split_items
@@ -124,6 +124,11 @@ class RunDirectory:
     def evaluations(self) -> list[Evaluation]:
         """All evaluations so far."""
         return [Evaluation.from_record(record) for record in self._records() if "evaluation" in record]
+
+    def evaluated_losses(self) -> dict[Role, list[tuple[int, float]]]:
+        """(step, loss) of each side's evaluations, with the other side off."""
+        done = self.evaluations()
+        return {role: [(one.step, one.sides[role].alone) for one in done if role in one.sides] for role in ROLES}
 
     def is_over(self, settings: TrainSettings) -> bool:
         """Whether the run has done all its steps, or stopped early."""

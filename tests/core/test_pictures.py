@@ -126,6 +126,16 @@ def test_curves_take_any_losses(losses):
     assert count(loss_curves(records("motion", losses), "Loss"), ROLE_COLOURS["motion"]) > 0
 
 
+def test_curves_show_evaluations_as_rings():
+    steps = records("identity", [0.5] * 100)
+    plain = loss_curves(steps, "Loss")
+    for evaluated in ({}, {"motion": [(50, 0.5)]}, {"identity": [(50, math.nan)]}):
+        assert loss_curves(steps, "Loss", evaluated).tobytes() == plain.tobytes()
+    assert count(loss_curves(steps, "Loss", {"identity": [(50, 0.45), (100, 0.4)]}), ROLE_COLOURS["identity"]) > 0
+    far = loss_curves(steps, "Loss", {"identity": [(50, 0.9)]})
+    assert far.tobytes() != plain.tobytes() and far.size == plain.size, "the axis reaches what was evaluated"
+
+
 @pytest.mark.parametrize("nothing", [[], records("motion", [math.nan])])
 def test_curves_of_nothing(nothing):
     image = loss_curves(nothing, "Loss")

@@ -86,6 +86,9 @@ def test_evaluations_leave_the_trajectory_as_it_is(tmp_path, family):
     assert plain.directory.metrics() == watched.directory.metrics()
     assert plain.directory.evaluations() == [] and plain.directory.report() == []
     assert watched.directory.evaluations() == [evaluation for evaluation, _ in watched.seen.values()]
+    rings = {role: [(done.step, done.sides[role].alone) for done, _ in watched.seen.values()] for role in ("identity", "motion")}
+    assert watched.directory.evaluated_losses() == rings
+    assert plain.directory.evaluated_losses() == {"identity": [], "motion": []}
     assert list(watched.seen) == [2, 4, 6, 8, 9]
 
 
