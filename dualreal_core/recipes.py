@@ -58,8 +58,10 @@ DUALREAL = Recipe(
     name="dualreal",
     train=TrainSettings(resting_drop=1.0, identity_cross_ratio=0.25, course_focus=2.0, evaluate_every=200),
     pair={
-        "identity_kind": "bottleneck",
-        "motion_kind": "bottleneck",
+        "identity_kind": "lora",
+        "motion_kind": "lora",
+        "rank": 32,
+        "alpha": 32.0,
         "scale": 2.0,
         "floor": 0.49,
         "course": COURSE,
@@ -81,7 +83,7 @@ def with_train(recipe: Recipe, **changes: object) -> Recipe:
 
 
 def read_recipe(path: Path, recipe: Recipe) -> Recipe:
-    """The recipe with the changes of a TOML file: tables `[train]`, `[pair]` and `[views]`.
+    """The recipe with the changes of a TOML file: tables `[train]`, `[pair]` and `[views]`. A rank brings its alpha along.
 
     Raises:
         InputError: no such file, no TOML, an unknown table or key, or a value of the wrong type or out of range.
@@ -112,6 +114,8 @@ def read_recipe(path: Path, recipe: Recipe) -> Recipe:
                 raise InputError(f"{path} sets {key!r} in [{table}] to {values[key]!r}: it takes {takes}.")
     pair = dict(tables.get("pair", {}))
     conditions_motion = pair.pop("conditions_motion", recipe.conditions_motion)
+    if "rank" in pair:
+        pair.setdefault("alpha", float(pair["rank"]))
     pair |= {name: tuple(pair[name]) for name in ("target_layers", "course") if name in pair}
     try:
         train = replace(recipe.train, **tables.get("train", {}))

@@ -26,13 +26,11 @@ TOY_RECIPE = replace(
     with_train(
         DUALREAL, steps=STEPS, motion_ratio=0.4, learning_rate=2e-3, warmup_steps=20, identity_batch=4, motion_batch=4, evaluate_every=0
     ),
-    pair={**DUALREAL.pair, "identity_kind": "lora", "motion_kind": "lora", "rank": 32, "alpha": 32.0},
     conditions_motion=False,
     view_margin=VIEW_MARGIN,
 )
-"""Our recipe at the toy world's scale. In so small a model LoRA learns a motion in half of the steps a bottleneck needs, and
-with most of the motion's steps in noise, two fifths of all steps suffice. Photos are half as large again as a frame, so views
-fill that margin."""
+"""Our recipe at the toy world's scale. With most of the motion's steps in noise, two fifths of all steps suffice. Photos are
+half as large again as a frame, so views fill that margin."""
 
 OnStep = Callable[[StepDone, int], None]
 

@@ -66,6 +66,7 @@ def test_values_take_effect(read, recipe):
         recipe.train, steps=12, learning_rate=1, motion_learning_rate=2e-4, optimizer="prodigy", gradient_checkpointing=True
     )
     own = {"identity_kind": "lora", "rank": 4, "target_layers": ("to_q", "to_v"), "has_controller": False, "motion_condition_dim": 5}
+    own["alpha"] = 4.0
     own["course"] = (0, 0.5, 1)
     assert changed.pair == {**recipe.pair, **own} and not changed.conditions_motion
     views = changed.views(9)
