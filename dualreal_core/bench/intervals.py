@@ -27,8 +27,9 @@ class Estimate:
 def estimate(values: Mapping[Place, float | None], seed: int = 0) -> Estimate:
     """Mean of the defined values, with a 95 % interval of percentiles.
 
-    Figures, motions, and the seeds within each pair of both are drawn with replacement, figures and motions independently
-    of each other (the bootstrap for crossed factors of Owen, 2007): the interval speaks of other figures and motions too.
+    Figures, motions and seeds are drawn with replacement, independently of each other (the bootstrap for crossed factors of
+    Owen, 2007): the interval speaks of other figures, motions and, where there are several, seeds too. A seed is drawn for all
+    cells at once, as those of one figure share its photos, and those of one motion its clips.
     """
     defined = {place: value for place, value in values.items() if value is not None}
     if not defined:
@@ -43,8 +44,8 @@ def estimate(values: Mapping[Place, float | None], seed: int = 0) -> Estimate:
     drawn = np.random.default_rng(seed)
     rows = drawn.integers(len(identities), size=(NUM_RESAMPLES, len(identities), 1, 1))
     columns = drawn.integers(len(motions), size=(NUM_RESAMPLES, 1, len(motions), 1))
-    within = drawn.integers(len(seeds), size=(NUM_RESAMPLES, *grid.shape))
-    resampled = grid[rows, columns, within].reshape(NUM_RESAMPLES, -1)  # NaN where a cell is missing
+    layers = drawn.integers(len(seeds), size=(NUM_RESAMPLES, 1, 1, len(seeds)))
+    resampled = grid[rows, columns, layers].reshape(NUM_RESAMPLES, -1)  # NaN where a cell is missing
     means = np.nanmean(resampled[~np.isnan(resampled).all(1)], axis=1)
     low, high = np.percentile(means, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
     return Estimate(mean, float(low), float(high), len(defined))

@@ -40,6 +40,11 @@ def test_interval_of_many_seeds_is_that_of_their_mean():
     assert value.high == pytest.approx(value.mean + half, abs=0.2 * half)
 
 
+def test_interval_speaks_of_other_seeds_that_all_cells_share():
+    cells = {("a", motion, seed): float(seed) for motion in "stuvwxyz" for seed in (0, 1)}
+    assert estimate(cells) == Estimate(0.5, 0.0, 1.0, 16)
+
+
 def test_interval_speaks_of_other_figures_not_of_more_seeds():
     few = {(identity, "x", seed): float(identity == "a") for identity in "ab" for seed in range(2)}
     many = {(identity, "x", seed): float(identity == "a") for identity in "ab" for seed in range(50)}
