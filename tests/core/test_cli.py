@@ -112,7 +112,7 @@ def test_stop_and_resume(trial):
     assert all(torch.equal(a, b) for a, b in zip(stopped.state_dict().values(), whole.state_dict().values(), strict=True))
 
 
-@pytest.mark.parametrize("kind", ["bottleneck-skip", "lora"])
+@pytest.mark.parametrize("kind", ["bottleneck", "bottleneck-skip", "lora"])
 def test_other_adapters_and_recipe(trial, kind):
     pair_table = f'[pair]\nidentity_kind = "{kind}"\nmotion_kind = "lora"\n'
     train_table = '[train]\nprecision = "bf16"\naccumulation = 2\nidentity_cross_ratio = 0.5\nmotion_cross_ratio = 0.5\n'

@@ -31,7 +31,8 @@ def test_recipes_make_pairs():
     base = TinyBase("wan")
     skip, ours = (new_pair(base.transformer, **recipe.pair) for recipe in (PUBLISHED, DUALREAL))
     assert skip.config.identity_kind == skip.config.motion_kind == "bottleneck-skip" and skip.config.scale == 0.2
-    assert ours.config.identity_kind == ours.config.motion_kind == "bottleneck" and ours.config.floor > 0
+    assert ours.config.identity_kind == ours.config.motion_kind == "lora" and ours.config.floor > 0
+    assert ours.config.rank == ours.config.alpha == 32
     assert PUBLISHED.train == TrainSettings() and PUBLISHED.views(9).num_clip_frames == 1 and DUALREAL.views(9).num_views == 4
     assert replace(DUALREAL, shows_photos_as_clips=True).views(9).num_clip_frames == 9
 
