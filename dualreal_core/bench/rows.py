@@ -22,14 +22,9 @@ from .pieces import Piece
 Settings = Mapping[str, float]
 NUM_BLOCKS = TRANSFORMER_CONFIG["num_layers"]
 JOINT_SETTINGS = (
-    "motion_ratio",
-    "resting_drop",
-    "identity_cross_ratio",
-    "motion_cross_ratio",
-    "course_focus",
-    "identity_learning_rate",
-    "controller_learning_rate",
-)
+    "motion_ratio", "resting_drop", "identity_cross_ratio", "motion_cross_ratio", "course_focus",
+    "identity_learning_rate", "controller_learning_rate",
+)  # fmt: skip
 CONTROLLER_SETTINGS = ("floor", "course", "num_groups")
 
 
