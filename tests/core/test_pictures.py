@@ -131,7 +131,8 @@ def test_curves_show_evaluations_as_rings():
     plain = loss_curves(steps, "Loss")
     for evaluated in ({}, {"motion": [(50, 0.5)]}, {"identity": [(50, math.nan)]}):
         assert loss_curves(steps, "Loss", evaluated).tobytes() == plain.tobytes()
-    assert count(loss_curves(steps, "Loss", {"identity": [(50, 0.45), (100, 0.4)]}), ROLE_COLOURS["identity"]) > 0
+    ringed = loss_curves(steps, "Loss", {"identity": [(50, 0.4), (100, 0.6)]})
+    assert count(ringed, ROLE_COLOURS["identity"]) > count(plain, ROLE_COLOURS["identity"])
     far = loss_curves(steps, "Loss", {"identity": [(50, 0.9)]})
     assert far.tobytes() != plain.tobytes() and far.size == plain.size, "the axis reaches what was evaluated"
 
