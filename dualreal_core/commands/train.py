@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 from tqdm import tqdm
@@ -13,7 +14,7 @@ from ..bases import Base
 from ..errors import InputError
 from ..pictures import loss_curves, save
 from ..recipes import RECIPES, Recipe, read_recipe, with_train
-from ..sampling import default_sampling, sample
+from ..sampling import SamplingSettings, default_sampling, sample
 from ..training.scores import Evaluation
 from ..video import write_mp4
 from .options import add_base_options, add_size_options, open_base
@@ -46,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--resume", action="store_true", help="continue the run of the same output")
     parser.add_argument("--stop-after", type=int, metavar="N", help="stop after N steps; continue later with --resume")
     parser.add_argument("--save-every", type=int, default=100, metavar="N", help="checkpoint every N steps (default: 100)")
-    parser.add_argument("--sample-every", type=int, metavar="N", help="write a sample video every N steps")
+    parser.add_argument("--sample-every", type=int, metavar="N", help="write a sample video every N steps, of the size trained on")
     parser.add_argument("--sample-prompt", help="prompt of those samples")
     parser.add_argument("--consent", help="note kept in the pair: who agreed to the use of these photos and clips")
 
@@ -118,10 +119,17 @@ def _train(training: Training, base: Base, arguments: argparse.Namespace) -> Non
             bar.update(done.step - bar.n)
             bar.set_postfix_str(f"{done.role} loss {done.loss:.4f}")
             if text is not None and done.step % arguments.sample_every == 0:
-                latents = sample(base, [text], negative, default_sampling(base), training.attachment)
+                latents = sample(base, [text], negative, _sampling(base, arguments), training.attachment)
                 with base.encoders():
                     frames = base.decode_latents(latents[0]).detach()
                 write_mp4(training.directory.path / f"sample-{done.step:06d}.mp4", frames, base.default_fps)
+
+
+def _sampling(base: Base, arguments: argparse.Namespace) -> SamplingSettings:
+    """The base's own settings at the size and length that are trained on, which the machine is known to bear."""
+    settings = default_sampling(base)
+    height, width = arguments.size or (settings.height, settings.width)
+    return replace(settings, height=height, width=width, num_frames=arguments.num_frames or settings.num_frames)
 
 
 def _recipe(arguments: argparse.Namespace) -> Recipe:

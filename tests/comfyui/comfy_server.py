@@ -1,4 +1,4 @@
-"""One private ComfyUI server on the CPU, driven as its users' scripts drive it: HTTP and websocket only."""
+"""One private ComfyUI server, driven as its users' scripts drive it: HTTP and websocket only."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from comfy_host import ComfyHost
 from comfy_run import PromptRejected, Run, RunFailed
 from event_socket import Event, EventSocket
 
+MAIN_ON_OTHER_DEVICE = Path(__file__).parent / "main_on_other_device.py"
 START_TIMEOUT = 400.0
 RUN_TIMEOUT = 600.0
 ENDINGS = ("execution_success", "execution_error", "execution_interrupted")
@@ -34,11 +35,22 @@ IMPORT_LINE = re.compile(r"^(?:\[\w+\])?\s*([0-9.]+) seconds( \(IMPORT FAILED\))
 class ComfyServer:
     """Starts on entry, stops on exit. All it writes lies in `base`: server.log, input, output, user, models.
 
-    `packs` maps a folder name under custom_nodes to the source tree that is linked there.
+    Args:
+        packs: folder names under custom_nodes, and the source tree that is linked there.
+        device_bytes: memory of the accelerator that the CPU plays (`other_device`); None: the host computes on the CPU.
     """
 
-    def __init__(self, host: ComfyHost, base: Path, packs: dict[str, Path], bytecode: Path, args: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        host: ComfyHost,
+        base: Path,
+        packs: dict[str, Path],
+        bytecode: Path,
+        args: tuple[str, ...] = (),
+        device_bytes: int | None = None,
+    ) -> None:
         self.host, self.base, self.packs, self.bytecode, self.args = host, base, packs, bytecode, args
+        self.main = ["main.py", "--cpu"] if device_bytes is None else [str(MAIN_ON_OTHER_DEVICE), str(device_bytes)]
         self.log_path = base / "server.log"
         self.client_id = uuid.uuid4().hex
         self.url = ""
@@ -54,7 +66,7 @@ class ComfyServer:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
         self.url = f"http://127.0.0.1:{port}"
-        command = [str(self.host.python), "main.py", "--cpu", "--listen", "127.0.0.1", "--port", str(port)]
+        command = [str(self.host.python), *self.main, "--listen", "127.0.0.1", "--port", str(port)]
         command += ["--base-directory", str(self.base), "--database-url", "sqlite:///:memory:"]
         command += ["--disable-api-nodes", "--disable-auto-launch", *self.args]
         # The checkout stays as it is: bytecode goes elsewhere.

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from comfy_server import ComfyServer
 
 HERE = Path(__file__).parent
-NOT_RUN = pytest.StashKey[list[str]]()
 LOG_BEGIN = pytest.StashKey[int]()
 
 
@@ -51,24 +50,28 @@ def server(comfy_host: ComfyHost, comfy_base: Path, models: Path, pytestconfig: 
         yield running
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def _absences() -> dict[Path, str]:
+    """Why the tests of a folder cannot run, where they cannot."""
     comfyui_reason = absence_reason()
     reasons = {HERE: comfyui_reason, HERE.parent / "canvas": comfyui_reason or browser_absence_reason()}
-    for folder, reason in reasons.items():
-        skipped = [item for item in items if reason and item.path.is_relative_to(folder)]
-        for item in skipped:
-            item.add_marker(pytest.mark.skip(reason=reason))
-        if skipped:
-            message = f"tests/{folder.name} WAS NOT RUN, {len(skipped)} tests skipped: {reason}"
-            config.stash.setdefault(NOT_RUN, []).append(message)
+    return {folder: reason for folder, reason in reasons.items() if reason}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for folder, reason in _absences().items():
+        for item in items:
+            if item.path.is_relative_to(folder):
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> Generator[None, None, None]:
     """Says it after everything else, where it is read."""
     yield
-    for message in config.stash.get(NOT_RUN, []):
-        terminalreporter.write_line(message, red=True, bold=True)
+    skipped = [config.rootpath / report.fspath for report in terminalreporter.stats.get("skipped", [])]
+    for folder, reason in _absences().items():
+        if number := sum(path.is_relative_to(folder) for path in skipped):
+            terminalreporter.write_line(f"tests/{folder.name} WAS NOT RUN, {number} tests skipped: {reason}", red=True, bold=True)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -101,6 +101,12 @@ def test_train_generate_inspect(trial, capsys):
     assert main(["inspect", str(trial / "pair.safetensors")]) == 0
 
 
+def test_samples_have_the_size_trained_on(trial):
+    assert train(trial, "--steps", 1, "--sample-every", 1, "--sample-prompt", "a figure *", "--size", "40x32", "--num-frames", 5) == 0
+    sampled = read_video(trial / "pair.safetensors.run" / "sample-000001.mp4").frames
+    assert (sampled.shape[0], sampled.shape[3] / sampled.shape[2]) == (5, 40 / 32)
+
+
 def test_stop_and_resume(trial):
     assert train(trial, "--steps", 6, "--stop-after", 2) == 0
     assert not (trial / "pair.safetensors").exists()

@@ -67,7 +67,7 @@ def rewrite(path: Path, tensors: dict[str, torch.Tensor] | None = None, **change
     )
 
 
-REMOVED = object()
+REMOVED = ...
 
 
 @pytest.mark.parametrize(("identity", "motion"), COMBINATIONS)

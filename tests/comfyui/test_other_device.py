@@ -1,0 +1,34 @@
+"""The shipped templates where ComfyUI has an accelerator, played by the CPU: weights move, and tensors of two devices never meet."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from comfy_host import PACK_NAME, PACK_ROOT, ComfyHost
+from comfy_server import ComfyServer
+from workflow_bench import NAMES, furnish, read_twin, shortened
+
+PLENTY, SCARCE = 2**34, 2**30
+
+
+@pytest.fixture(scope="module", params=[PLENTY, SCARCE], ids=["16GB", "1GB"])
+def accelerated(
+    request: pytest.FixtureRequest, comfy_host: ComfyHost, tmp_path_factory: pytest.TempPathFactory, models: Path
+) -> Iterator[ComfyServer]:
+    """A server of its own. With a gigabyte the host keeps most weights in main memory and copies them over as they are needed."""
+    base = tmp_path_factory.mktemp("accelerated")
+    (base / "models").symlink_to(models, target_is_directory=True)
+    packs = {PACK_NAME: PACK_ROOT, "Bench": Path(__file__).parent / "bench_nodes"}
+    bytecode = request.config.cache.mkdir("comfyui-bytecode")
+    with ComfyServer(comfy_host, base, packs, bytecode, device_bytes=request.param) as running:
+        furnish(base)
+        yield running
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_template_runs_on_an_accelerator(accelerated: ComfyServer, name: str) -> None:
+    assert accelerated.get("/system_stats")["devices"][0]["type"] != "cpu"
+    accelerated.run(shortened(read_twin(name)))
+    assert "loaded partially" in accelerated.log() or str(PLENTY) in accelerated.main

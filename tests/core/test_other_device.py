@@ -1,0 +1,138 @@
+"""Every command on a second device that refuses what a GPU would refuse (`other_device`); no GPU is needed, and none is tested."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import other_device
+import pytest
+import tiny_encoders
+import torch
+from other_device import NAME
+from PIL import Image
+
+from dualreal_core.cli import main
+from dualreal_core.storage import load_pair
+from dualreal_core.toyworld.trial import Trial
+from dualreal_core.video import read_video
+
+HERE = Path(__file__).parent
+SIZE = ("--size", "64x48", "--num-frames", 9)
+CONFIG = """
+[train]
+gradient_checkpointing = true
+accumulation = 2
+identity_cross_ratio = 0.5
+motion_cross_ratio = 0.5
+"""
+
+
+@pytest.fixture(scope="module")
+def there() -> Iterator[Callable[..., None]]:
+    """Runs `dualreal` with arguments in a process that has the device."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), other_device.register) as process:
+
+        def run(*arguments: object) -> None:
+            code, text = process.submit(other_device.run, [*map(str, arguments), "--device", NAME]).result()
+            assert code == 0, text
+
+        yield run
+
+
+def here(*arguments: object) -> None:
+    assert main([str(part) for part in arguments]) == 0
+
+
+@pytest.fixture(scope="module")
+def trial(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Photos, of which one has a subject mask, clips, and random models."""
+    folder = tmp_path_factory.mktemp("trial")
+    made = Trial("tam", "box")
+    made.write_photos(folder / "photos")
+    made.write_clips(folder / "clips")
+    photo = Image.open(folder / "photos" / "mint.png").convert("RGBA")
+    photo.putalpha(Image.radial_gradient("L").resize(photo.size))
+    photo.save(folder / "photos" / "mint.png")
+    runpy.run_path(str(HERE.parents[1] / "scripts" / "make_tiny_models.py"))["make_tiny_models"](folder, seed=0)
+    (folder / "run.toml").write_text(CONFIG)
+    return folder
+
+
+def train(run: Callable[..., None], trial: Path, out: Path, *options: object) -> None:
+    run("train", "--identity", trial / "photos", "--motion", trial / "clips", "--fps", 10, "--out", out, *options)
+
+
+def test_the_device_refuses_what_a_gpu_refuses():
+    script = """
+import torch, other_device
+other_device.register()
+here, there = torch.ones(2, 2), torch.ones(2, 2, device=other_device.NAME)
+assert (there + torch.tensor(1.0)).cpu().equal(here + 1) and there[torch.tensor([1])].cpu().equal(here[:1])
+for wrong in (
+    lambda: here + there,
+    lambda: torch.cat([there, here]),
+    lambda: here[there[0].long()],
+    lambda: torch.nn.functional.linear(there, here),
+    lambda: torch.randn(2, generator=torch.Generator(), device=other_device.NAME),
+    lambda: there.normal_(generator=torch.Generator()),
+    lambda: there.numpy(),
+):
+    try:
+        wrong()
+    except (RuntimeError, TypeError) as error:
+        print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=HERE)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert [line.split(",")[0].split(" device type")[0] for line in lines] == [
+        *["Expected all tensors to be on the same device"] * 4,
+        *[f"Expected a '{NAME}'"] * 2,
+        f"can't convert {NAME}",
+    ]
+
+
+@pytest.mark.parametrize("base", ["toyworld", "cogvideox-tiny", "wan-tiny"])
+def test_training_is_the_same_there(there, trial, tmp_path, base):
+    options = ["--steps", 4, "--evaluate-every", 2, "--held-out", 1]
+    if base != "toyworld":
+        options += ["--base", trial / base, *SIZE]
+    pairs = []
+    for run in (here, there):
+        train(run, trial, tmp_path / f"{len(pairs)}.safetensors", *options)
+        pairs.append(load_pair(tmp_path / f"{len(pairs)}.safetensors")[0].state_dict())
+    for name, weight in pairs[0].items():
+        torch.testing.assert_close(pairs[1][name], weight, rtol=1e-4, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize("base", ["cogvideox-tiny", "wan-tiny"])
+def test_published_recipe_stops_resumes_and_samples_there(there, trial, tmp_path, base):
+    options = ("--base", trial / base, "--recipe", "published", "--config", trial / "run.toml", "--steps", 4, *SIZE)
+    out = tmp_path / "pair.safetensors"
+    train(there, trial, out, *options, "--stop-after", 2, "--sample-every", 2, "--sample-prompt", "a figure *")
+    assert len(read_video(tmp_path / "pair.safetensors.run" / "sample-000002.mp4").frames) == 9
+    train(there, trial, out, *options, "--resume")
+    for dtype in ("fp32", "bf16"):
+        photo = ("--reference-image", trial / "photos" / "mint.png", "--prompt", "a figure * walks")
+        sampling = ("--steps", 2, "--dtype", dtype, *SIZE, "--out", tmp_path / f"{dtype}.mp4")
+        there("generate", "--base", trial / base, "--pair", out, *photo, *sampling)
+        assert len(read_video(tmp_path / f"{dtype}.mp4").frames) == 9
+
+
+def test_scores_are_the_same_there(there, trial, tmp_path):
+    models = ("--clip", tiny_encoders.make_clip(tmp_path / "clip"), "--dino", tiny_encoders.make_dinov2(tmp_path / "dino"))
+    data = (trial / "clips" / "0.gif", "--identity", trial / "photos", "--motion", trial / "clips", "--prompt", "a figure")
+    boards = []
+    for run in (here, there):
+        out = tmp_path / str(len(boards))
+        run("evaluate", *data, *models, "--out", out)
+        boards.append(json.loads((out / "scores.json").read_text())["videos"][0]["scores"])
+    assert len(boards[0]) > 5
+    assert boards[1] == pytest.approx(boards[0], abs=1e-5)
