@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import comfy.model_management
 import comfy.sampler_helpers
 import comfy.samplers
 import torch
@@ -64,7 +65,11 @@ class HostBase:
         """What the DiT itself returns, before the host turns it into denoised latents.
 
         latents: (B, C, f, h, w); timestep: (B,) sigmas of a flow model, indices of a v-prediction model.
+
+        Raises:
+            InterruptProcessingException: the user cancelled the prompt.
         """
+        comfy.model_management.throw_exception_if_processing_interrupted()
         outputs: list[torch.Tensor] = []
         keep = self.transformer.register_forward_hook(lambda module, args, output: outputs.append(output))
         try:

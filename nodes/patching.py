@@ -169,14 +169,21 @@ def ready_to_train(model: ModelPatcher) -> Iterator[ModelPatcher]:
     """A copy of MODEL, loaded in full, on which autograd works; everything is as before afterwards.
 
     The host loads weights in inference mode, which autograd refuses. Where its loader can load them again, it does so
-    here; where it cannot, the weights are exchanged for equal ones.
+    here; where it cannot, the weights are exchanged for equal ones. The copy is of the plain kind of patcher: the dynamic
+    one copies weights to the device for the length of a layer's call and never loads them in full.
 
     Raises:
-        InputError: the model is of no known family.
+        InputError: the model is of no known family, or the host cannot load it in full.
     """
     diffusion_model(model)
+    can_load_again = model.cached_patcher_init is not None
+    if model.is_dynamic() and not can_load_again:
+        raise InputError(
+            "ComfyUI keeps this model's weights in main memory (dynamic VRAM), and the node it comes from cannot load it again for "
+            "training: use Load Diffusion Model, or start ComfyUI with --disable-dynamic-vram."
+        )
     with torch.inference_mode(False), torch.enable_grad():
-        patcher = model.clone(force_deepcopy=model.cached_patcher_init is not None)
+        patcher = model.clone(disable_dynamic=True, force_deepcopy=can_load_again)
         if patcher.model.get_dtype_inference() == torch.float16:  # adapter gradients would underflow
             patcher.set_model_compute_dtype(torch.bfloat16)
         patcher.model.requires_grad_(False)
@@ -193,10 +200,20 @@ def ready_to_train(model: ModelPatcher) -> Iterator[ModelPatcher]:
 
 
 def load_to_train(patcher: ModelPatcher) -> None:
-    """Loads a patcher of `ready_to_train` in full; again, where another model may have displaced it meanwhile."""
+    """Loads a patcher of `ready_to_train` in full; again, where another model may have displaced it meanwhile.
+
+    Raises:
+        InputError: weights stayed behind.
+    """
     models = [patcher, *patcher.get_nested_additional_models()]
     comfy.model_management.load_models_gpu(models, memory_required=1e20, force_full_load=True)
     _leave_inference_mode(patcher.model)
+    elsewhere = {weight.device.type for weight in patcher.model.diffusion_model.parameters()} - {patcher.load_device.type}
+    if elsewhere:  # what follows would be computed there
+        raise InputError(
+            f"ComfyUI left weights of the model on {' and '.join(sorted(elsewhere))}, and training needs all of them on "
+            f"{patcher.load_device}: start it with --disable-dynamic-vram, or load a smaller or quantized model."
+        )
 
 
 def _leave_inference_mode(model: nn.Module) -> None:

@@ -37,7 +37,7 @@ class ComfyServer:
 
     Args:
         packs: folder names under custom_nodes, and the source tree that is linked there.
-        device_bytes: memory of the accelerator that the CPU plays (`other_device`); None: the host computes on the CPU.
+        device: first arguments of `main_on_other_device`; none: the host computes on the CPU.
     """
 
     def __init__(
@@ -47,10 +47,10 @@ class ComfyServer:
         packs: dict[str, Path],
         bytecode: Path,
         args: tuple[str, ...] = (),
-        device_bytes: int | None = None,
+        device: tuple[str, ...] = (),
     ) -> None:
         self.host, self.base, self.packs, self.bytecode, self.args = host, base, packs, bytecode, args
-        self.main = ["main.py", "--cpu"] if device_bytes is None else [str(MAIN_ON_OTHER_DEVICE), str(device_bytes)]
+        self.main = [str(MAIN_ON_OTHER_DEVICE), *device] if device else ["main.py", "--cpu"]
         self.log_path = base / "server.log"
         self.client_id = uuid.uuid4().hex
         self.url = ""
