@@ -119,7 +119,8 @@ class Training:
     ) -> Iterator[StepDone]:
         """Trains, yielding after each step; see `run_training`."""
         views = {name: getattr(self.recipe, name) for name in ("num_views", "view_margin", "shows_photos_as_clips")}
-        asked_for = {**self.header, "pair": asdict(self.pair.config), "views": views}
+        cuts = {role: self.data[role].cut for role in ROLES if self._sees(role)}
+        asked_for = {**self.header, "pair": asdict(self.pair.config), "views": views, "size, length, rate or caption of the data": cuts}
         items = {role: self.data[role].items for role in ROLES}
         with self.directory.opened(asked_for, is_resumed):
             yield from run_training(

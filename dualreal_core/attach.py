@@ -46,7 +46,8 @@ class Attachment:
         self.record: BlendRecord | None = None
         self._embedding: torch.Tensor | None = None
         self._weights: torch.Tensor | None = None
-        self._read: dict[nn.Module, list[torch.Tensor]] = {}
+        self._read: dict[tuple[nn.Module, str], list[torch.Tensor]] = {}
+        self._folded: list[FoldedSite] = []
         self._registrations = list(_registrations(self, transformer, family_of(transformer)))
         self._handles: list[RemovableHandle] = []
         self.attach()
@@ -63,6 +64,11 @@ class Attachment:
         self._handles = []
         self._embedding = self._weights = None
         self._read.clear()
+
+    def forget(self) -> None:
+        """Frees the copies of weights that were made for speed; the next call makes them again."""
+        for site in self._folded:
+            site.forget()
 
     @contextmanager
     def weighted(self, weights: torch.Tensor) -> Iterator[None]:
@@ -161,17 +167,19 @@ def _choose_weights(attachment: Attachment, family: FamilyDescription):
 
 def _keep_read(attachment: Attachment, writer: nn.Module, site: Site):
     def hook(module: nn.Module, args: tuple, kwargs: dict) -> None:
-        attachment._read[writer] = [_stream(args, kwargs, name, position) for position, name in enumerate(site.streams)]
+        attachment._read[writer, site.name] = [_stream(args, kwargs, name, position) for position, name in enumerate(site.streams)]
 
     return hook
 
 
 def _add_updates(attachment: Attachment, group: int, adapters: dict[Role, nn.Module], site: Site):
     folded = FoldedSite(adapters) if can_fold(adapters) else None
+    if folded is not None:
+        attachment._folded.append(folded)
 
     def hook(module: nn.Module, args: tuple, kwargs: dict, output: torch.Tensor | tuple) -> torch.Tensor | tuple:
         weights = attachment._weights[:, group]  # (B, 2)
-        streams = attachment._read.pop(module, None)
+        streams = attachment._read.pop((module, site.name), None)
         if streams is None:
             streams = [_stream(args, kwargs, name, position) for position, name in enumerate(site.streams)]
         outputs = output if isinstance(output, tuple) else (output,)

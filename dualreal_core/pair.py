@@ -66,7 +66,9 @@ class PairConfig:
         return self.identity_kind if role == "identity" else self.motion_kind
 
     def condition_dim(self, role: Role) -> int | None:
-        """Width of the reference embedding a role is conditioned on."""
+        """Width of the reference embedding a role is conditioned on; None where it takes none, as a LoRA."""
+        if self.kind(role) == "lora":
+            return None
         return self.identity_condition_dim if role == "identity" else self.motion_condition_dim
 
     def group_of(self, block: int) -> int:

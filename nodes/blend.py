@@ -64,7 +64,7 @@ class ApplyStageBlender(io.ComfyNode):
                 ),
                 io.ClipVisionOutput.Input(
                     "reference", optional=True,
-                    tooltip="Image embedding of the identity, for a pair whose motion was trained with references; ignored by others.",
+                    tooltip="Image embedding of the identity, for a bottleneck that was trained with references; ignored by others.",
                 ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The model with the pair at work. The input stays as it is.")],
@@ -180,7 +180,7 @@ class BlendMap(io.ComfyNode):
 
 
 def _condition(pair, reference) -> torch.Tensor | None:
-    widths = {pair.config.identity_condition_dim, pair.config.motion_condition_dim} - {None}
+    widths = {pair.config.condition_dim(role) for role in ROLES} - {None}
     if reference is None or not widths:
         return None
     embedding = reference.image_embeds[:1]

@@ -19,7 +19,7 @@ from ..dualreal_core.errors import InputError
 from ..dualreal_core.families import family_of
 from ..dualreal_core.objective import FlowMatching, VPrediction
 from ..dualreal_core.pair import Role
-from .patching import call_options, reject_nan
+from .patching import applied_pairs, call_options, reject_nan
 from .types import FILE_KEY
 
 HostText = dict[str, object]
@@ -44,6 +44,9 @@ class HostBase:
     Args:
         patcher: a MODEL from `ready_to_train`.
         condition_dim: width E of the reference embeddings, None without.
+
+    Attributes:
+        applied: what tells the pairs that the MODEL carries from others.
     """
 
     def __init__(self, patcher: ModelPatcher, condition_dim: int | None) -> None:
@@ -56,6 +59,9 @@ class HostBase:
         self.condition_dim = condition_dim
         self.fingerprint = _fingerprint(self.transformer)
         self.device = patcher.load_device
+        self.applied = [
+            f"{_digest(list(applied.pair.state_dict().values()))} {applied.dosage} {applied.blend}" for applied in applied_pairs(patcher)
+        ]
 
     def batch_texts(self, texts: Sequence[HostText]) -> HostText:
         """Conds of one bucket, joined."""
@@ -139,12 +145,14 @@ class HostBase:
             reject_nan(sample, f"The {role} latents")
             content = contents.setdefault(file, _digest([sample])) if file else ""
             shown = [reference.image_embeds for reference in references[index : index + 1]]
-            digests.append(_digest([sample, cond[0][0], *masks[index : index + 1], *shown]))
             clean = self.patcher.model.process_latent_in(sample[None]).float()[0].cpu()
+            text = self.conds(cond, clean)
+            said = [part for name in sorted(text) for part in (name, text[name].cond)]
+            digests.append(_digest([sample, *said, *masks[index : index + 1], *shown]))
             items.append(
                 HostItem(
                     latents=clean,
-                    text=self.conds(cond, clean),
+                    text=text,
                     conditions=references[index].image_embeds[:1].float().cpu().clone() if references else None,
                     mask=shrink_mask(_frames_of(masks[index]), clean.shape) if masks else None,
                     caption="",
@@ -192,8 +200,11 @@ def _fingerprint(transformer: torch.nn.Module) -> str:
     return sha.hexdigest()
 
 
-def _digest(tensors: Sequence[torch.Tensor]) -> str:
+def _digest(parts: Sequence[object]) -> str:
+    """sha256 over tensors, lists of them, and the text of what is neither."""
     sha = hashlib.sha256()
-    for tensor in tensors:
-        sha.update(tensor.detach().float().cpu().contiguous().numpy().tobytes())
+    for part in parts:
+        for value in part if isinstance(part, list) else [part]:
+            is_tensor = isinstance(value, torch.Tensor)
+            sha.update(value.detach().float().cpu().contiguous().numpy().tobytes() if is_tensor else repr(value).encode())
     return sha.hexdigest()

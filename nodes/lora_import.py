@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import pickle
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from comfy.model_patcher import ModelPatcher
 from comfy.weight_adapter import LoRAAdapter, WeightAdapterBase
 from safetensors import SafetensorError
 
+from ..dualreal_core.digest import file_digest
 from ..dualreal_core.errors import InputError
 from ..dualreal_core.families.lora_names import lora_names
 from ..dualreal_core.lora_side import LinearUpdate, one_sided_pair
@@ -46,7 +46,7 @@ def import_lora(model: ModelPatcher, path: Path, role: Role) -> TrainedPair:
     tensors, metadata = _read(path)
     with torch.inference_mode(False):
         pair = one_sided_pair(transformer, role, _updates(tensors, _key_map(model), path.name), path.name)
-    header = {"source": path.name, "training": {"lora": path.name, "sha256": _file_digest(path)}}
+    header = {"source": path.name, "training": {"lora": path.name, "sha256": file_digest(path)}}
     if metadata.get(TRIGGER_FIELD):
         header["prompts"] = {"trigger" if role == "identity" else role: metadata[TRIGGER_FIELD]}
     return TrainedPair(pair.requires_grad_(False), header)
@@ -131,12 +131,3 @@ def _update(target: Target, up: torch.Tensor, down: torch.Tensor, alpha: float |
     scaling = 1.0 if alpha is None else alpha / down.shape[0]
     path = key.removeprefix(DIT).removesuffix(".weight")
     return LinearUpdate(path, down.flatten(1).float(), up.flatten(1).float() * scaling, None if part is None else part[1:])
-
-
-def _file_digest(path: Path) -> str:
-    """sha256 of a file."""
-    sha = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(1 << 20):
-            sha.update(piece)
-    return sha.hexdigest()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from weakref import WeakKeyDictionary
@@ -30,6 +30,8 @@ from ..dualreal_core.pair import ROLES, AdapterPair
 KEY = "dualreal"
 NEGATIVE = 1
 """How the host marks the rows of the negative prompt."""
+WHOLE = (5, 95)
+"""A schedule that reaches from before the first to behind the second hundredth of denoising is a whole one."""
 
 
 @dataclass(frozen=True)
@@ -50,32 +52,43 @@ class Dosage:
 
 @dataclass
 class AppliedPair:
-    """A pair on one MODEL: the wrapper around the DiT's calls, and the record of the weights it used last."""
+    """A pair on one MODEL: the wrapper around the DiT's calls, and the record of the weights it used last.
+
+    Attributes:
+        sigmas: between which it acts, the first one the larger.
+        ladder: sigmas at every hundredth of denoising.
+    """
 
     pair: AdapterPair
     blend: Blend
     dosage: Dosage
     sigmas: tuple[float, float]
+    ladder: tuple[float, ...]
     condition: torch.Tensor | None
     record: BlendRecord = field(default_factory=BlendRecord)
     attachments: WeakKeyDictionary[nn.Module, Attachment] = field(default_factory=WeakKeyDictionary)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def around_sampling(self, executor: Callable, *args: object, **kwargs: object) -> object:
-        """Starts a new record with each sampling."""
+        """Starts a new record with each sampling, and leaves no weights behind that the host does not count."""
         self.record.clear()
-        return executor(*args, **kwargs)
+        try:
+            return executor(*args, **kwargs)
+        finally:
+            for attachment in self.attachments.values():
+                attachment.forget()
 
     def around_call(self, executor: Callable, latents: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
         """Runs the DiT with the pair hooked in, or as it is where the pair does not act."""
         options = _transformer_options([*args, *kwargs.values()])
         sigma = _first(options.get("sigmas"))
-        stage = _stage(sigma, options.get("sample_sigmas"))
+        stage = _stage(sigma, options.get("sample_sigmas"), self.ladder)
         marks = options.get("cond_or_uncond") or [0]
         is_due = sigma is None or self.sigmas[1] <= sigma <= self.sigmas[0]
         factors = [1.0 if self.dosage.adapts_negative or mark != NEGATIVE else 0.0 for mark in marks]
         if not is_due or not any(factors) or self.dosage.strengths == (0.0, 0.0):
             if any(mark != NEGATIVE for mark in marks):
+                self.record.row = 0
                 self.record.add(torch.zeros(1, self.pair.config.num_groups, 2), stage)
             return executor(latents, *args, **kwargs)
         attachment = self._attachment(executor.class_obj, latents)
@@ -120,7 +133,8 @@ def apply_pair(
     check_fit(diffusion_model(model), pair)
     sampling = model.get_model_object("model_sampling")
     sigmas = tuple(float(sampling.percent_to_sigma(percent)) for percent in (dosage.start_percent, dosage.end_percent))
-    applied = AppliedPair(pair, blend, dosage, sigmas, condition)
+    ladder = tuple(float(sampling.percent_to_sigma(hundredth / 100)) for hundredth in range(101))
+    applied = AppliedPair(pair, blend, dosage, sigmas, ladder, condition)
     patched = model.clone()
     others = applied_pairs(model)
     key = f"{KEY}-{len(others)}"
@@ -197,6 +211,9 @@ def ready_to_train(model: ModelPatcher) -> Iterator[ModelPatcher]:
             comfy.model_management.in_training = was_in_training
             patcher.cleanup()
             comfy.model_management.unload_model_and_clones(patcher)
+            if can_load_again:  # hooks of a pair that MODEL carries would keep this copy for as long as it lives
+                for applied in applied_pairs(patcher):
+                    applied.attachments.pop(patcher.model.diffusion_model, None)
 
 
 def load_to_train(patcher: ModelPatcher) -> None:
@@ -235,19 +252,26 @@ def _first(sigmas: torch.Tensor | None) -> float | None:
     return None if sigmas is None or sigmas.numel() == 0 else float(sigmas.flatten()[0])
 
 
-def _stage(sigma: float | None, schedule: torch.Tensor | None) -> float | None:
+def _stage(sigma: float | None, schedule: torch.Tensor | None, ladder: Sequence[float]) -> float | None:
     """Position of a sigma in the schedule of S + 1 sigmas, the last of them the end: 0 at its first step, 1 at step S - 1.
 
-    Samplers also call between listed sigmas, so the position is interpolated.
+    Where a sampler does only a part of denoising (several in a row, or `denoise` below 1), its schedule does not tell; the
+    position is then the one that training gives such a sigma.
     """
     if sigma is None or schedule is None or len(schedule) < 2:
         return None
     listed = [float(value) for value in schedule]
+    is_whole = listed[0] >= ladder[WHOLE[0]] and listed[-1] <= ladder[WHOLE[1]]
+    position = _place(sigma, listed) / max(len(listed) - 2, 1) if is_whole else _place(sigma, ladder) / (len(ladder) - 1)
+    return min(1.0, max(0.0, position))
+
+
+def _place(sigma: float, listed: Sequence[float]) -> float:
+    """Index of a sigma in a falling list; in between, as samplers also call between listed sigmas, interpolated."""
     place = next((index for index, value in enumerate(listed) if value <= sigma), len(listed) - 1)
-    position = float(place)
-    if place > 0 and listed[place] < sigma:
-        position = place - (sigma - listed[place]) / max(listed[place - 1] - listed[place], 1e-12)
-    return min(1.0, max(0.0, position / max(len(listed) - 2, 1)))
+    if place == 0 or listed[place] == sigma:
+        return float(place)
+    return place - (sigma - listed[place]) / max(listed[place - 1] - listed[place], 1e-12)
 
 
 def reject_nan(tensor: torch.Tensor, what: str) -> None:

@@ -26,6 +26,8 @@ from .types import CATEGORY, LossMapType, PairType, SettingsType, TrainedPair, T
 
 KINDS = ("lora", "bottleneck")
 COURSES = {"motion fades": DUALREAL.pair["course"], "even": ()}
+NO_CONTROLLER = 0.5
+"""The floor at which nothing would be left for a StageBlender to decide."""
 PRECISIONS = {"as the model": "fp32", "bf16": "bf16"}
 RUN_NAME = re.compile(r"[\w][\w .-]{0,99}")
 
@@ -40,7 +42,8 @@ class TrainingSettings(io.ComfyNode):
             node_id="DualRealTrainingSettings",
             display_name="Training Settings",
             category=CATEGORY,
-            description="How the Joint Trainer trains. The defaults are the recipe that the benchmarks chose.",
+            description="How the Joint Trainer trains. The toy-world benchmark chose the method's defaults; steps, rate and batches are a "
+            "start, as no large model was tried yet.",
             inputs=[
                 io.Int.Input("steps", default=1000, min=1, max=100000, tooltip="Optimizer steps of both sides together."),
                 io.Combo.Input("adapter", options=list(KINDS), default="lora",
@@ -59,8 +62,9 @@ class TrainingSettings(io.ComfyNode):
                 io.Int.Input("warmup_steps", default=50, min=0, max=100000, advanced=True, tooltip="Steps over which the rate rises."),
                 io.Float.Input("resting_drop", default=DUALREAL.train.resting_drop, **share, advanced=True,
                     tooltip="Share of the steps without the resting side. Where it is in, the trained side learns to undo it."),
-                io.Float.Input("floor", default=DUALREAL.pair["floor"], min=0.0, max=0.49, step=0.01, advanced=True,
-                    tooltip="Bounds the learned blend, to 0.5 - floor about its course: 0 is as published, 0.49 nearly fixed."),
+                io.Float.Input("floor", default=DUALREAL.pair["floor"], min=0.0, max=NO_CONTROLLER, step=0.01, advanced=True,
+                    tooltip="Bounds the learned blend, to 0.5 - floor about its course: 0 is as published, 0.49 nearly fixed; 0.5 has no "
+                    "StageBlender, which saves its memory."),
                 io.Int.Input("groups", default=7, min=1, max=64, advanced=True,
                     tooltip="Groups of consecutive blocks with a blend of their own; reduced to the model's number of blocks."),
                 io.Combo.Input("precision", options=list(PRECISIONS), default="as the model", advanced=True,
@@ -109,9 +113,10 @@ class TrainingSettings(io.ComfyNode):
             held_out=held_out, keeps_best=keep_best, patience=patience, identity_cross_ratio=identity_cross_ratio,
             course_focus=course_focus, identity_learning_rate=identity_learning_rate or None,
         )  # fmt: skip
+        blend = {"has_controller": False, "floor": 0.0} if floor >= NO_CONTROLLER else {"floor": floor}
         pair = {
             **DUALREAL.pair, "identity_kind": adapter, "motion_kind": adapter, "rank": width, "alpha": float(width),
-            "bottleneck_dim": width, "floor": floor, "num_groups": groups, "course": COURSES[course],
+            "bottleneck_dim": width, "num_groups": groups, "course": COURSES[course], **blend,
         }  # fmt: skip
         recipe = replace(DUALREAL, name="comfyui", train=train, pair=pair)
         return io.NodeOutput(TrainerSettings(recipe, save_every, preview_every))
@@ -141,7 +146,8 @@ class JointTrainer(io.ComfyNode):
                 io.Mask.Input("identity_masks", optional=True,
                     tooltip="One mask per photo, 1 where the subject is: the background then counts a tenth."),
                 io.ClipVisionOutput.Input("motion_references", optional=True,
-                    tooltip="One image embedding per clip: lets the motion side tell a clip's appearance from its movement."),
+                    tooltip="One image embedding per clip: lets the motion side tell a clip's appearance from its movement. For the "
+                    "adapter 'bottleneck'; a LoRA takes none."),
                 io.Conditioning.Input("preview_conditioning", optional=True,
                     tooltip="A prompt to sample from the half-trained pair whenever a preview is due; needs the VAE as well."),
                 io.Vae.Input("vae", optional=True, tooltip="Decodes the sample of a preview."),
@@ -163,6 +169,11 @@ class JointTrainer(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         wanted: TrainerSettings = settings[0]
         references = _wired(motion_references)
+        if references and wanted.recipe.pair["motion_kind"] == "lora":
+            raise InputError(
+                "motion_references are wired, and a LoRA cannot take them: set adapter to 'bottleneck' in Training Settings, or unwire "
+                "them."
+            )
         width = int(references[0].image_embeds.shape[-1]) if references else None
         with ready_to_train(model[0]) as patcher:
             base = HostBase(patcher, width)
@@ -208,7 +219,8 @@ def _run_directory(name: str, base: HostBase, data: dict[Role, PreparedSet], rec
     if not RUN_NAME.fullmatch(name) or ".." in name:
         raise InputError(f"{name!r} cannot name a run: use letters, digits, spaces, dots and dashes, without slashes.")
     asked = {
-        "method": METHOD, "base": base.fingerprint, "condition": base.condition_dim,
+        "method": METHOD, "base": base.fingerprint, "condition": base.condition_dim, "objective": asdict(base.objective),
+        "pairs": base.applied,
         "train": asdict(recipe.train), "pair": dict(recipe.pair),
         **{role: [*part.fingerprints] for role, part in data.items()},
     }  # fmt: skip

@@ -42,6 +42,7 @@ class TrainingView:
         if conditioning and vae and self.every:
             self.sample_text = self.base.conds(conditioning[0], item.latents)
             self.vae, self.shape = vae[0], item.latents.shape
+            self.condition = None if item.conditions is None else item.conditions[0]
 
     def show(self, done: StepDone, training: Training) -> None:
         """Progress of every step; now and then the time left and a picture."""
@@ -86,7 +87,7 @@ class TrainingView:
     def _sample(self, training: Training) -> torch.Tensor:
         """Frames (F, 3, H, W) in [-1, 1] of the half-trained pair, unguided: a sketch in a few steps."""
         settings = SamplingSettings(self.shape[1], self.shape[2], self.shape[3], SAMPLE_STEPS, 1.0, SAMPLE_SEED)
-        latents = sample(self.base, [self.sample_text], self.sample_text, settings, training.attachment)
+        latents = sample(self.base, [self.sample_text], self.sample_text, settings, training.attachment, self.condition)
         with torch.no_grad():
             frames = self.vae.decode(self.base.patcher.model.process_latent_out(latents.cpu()))
         load_to_train(self.base.patcher)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, WanTransformer3DModel
 
+from ..digest import file_digest
 from ..families import WAN
 from ..objective import FlowMatching
 from ..toyworld.codec import CELLS_PER_LATENT, LATENT_CHANNELS, ToyCodec
@@ -44,7 +44,7 @@ class ToyWorldBase:
         self.transformer = WanTransformer3DModel(**TRANSFORMER_CONFIG)
         self.transformer.load_state_dict(load_weights("transformer", weights))
         self.transformer.requires_grad_(False).eval().to(device)
-        self.fingerprint = hashlib.sha256((weights / "codec.safetensors").read_bytes()).hexdigest()
+        self.fingerprint = file_digest(weights / "codec.safetensors")
 
     @contextmanager
     def encoders(self) -> Iterator[None]:

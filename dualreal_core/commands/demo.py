@@ -54,6 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
     recipe = with_train(TOY_RECIPE, steps=arguments.steps, seed=arguments.seed)
     base = load_base("toyworld")
     data = load_trial(base, trial, recipe, out / "references")
+    runs = out / "runs" / f"{trial.identity} {trial.motion} {trial.seed} {arguments.steps}"
     with tqdm(total=2 * arguments.steps, unit="step") as bar:
 
         def stepped(done: StepDone, total: int) -> None:
@@ -61,11 +62,11 @@ def run(arguments: argparse.Namespace) -> None:
             bar.set_postfix_str(f"{done.role} loss {done.loss:.3f}")
 
         bar.set_description("identity alone")
-        identity = train_side(base, data, recipe, "identity", out / "runs" / "identity", stepped)
+        identity = train_side(base, data, recipe, "identity", runs / "identity", stepped)
         bar.set_description("motion alone")
-        motion = train_side(base, data, recipe, "motion", out / "runs" / "motion", stepped)
+        motion = train_side(base, data, recipe, "motion", runs / "motion", stepped)
         bar.set_description("both jointly")
-        fused = train_joint(base, data, recipe, out / "runs" / "joint", stepped, out / "pair.safetensors")
+        fused = train_joint(base, data, recipe, runs / "joint", stepped, out / "pair.safetensors")
     pairs: dict[str, AdapterPair | None] = {
         "base": None,
         "identity": identity,
@@ -76,7 +77,7 @@ def run(arguments: argparse.Namespace) -> None:
     record, sides = BlendRecord(), {}
     for name, pair in tqdm(pairs.items(), desc="sampling", unit="video set"):
         sides[name] = evaluate(base, trial, pair, out / "references", record if name == "fused" else None)
-    _write_pictures(out, trial, sides, record, fused)
+    _write_pictures(out, runs, trial, sides, record, fused)
     kept = retentions(sides, "fused")
     board = {
         "identity": trial.identity,
@@ -95,7 +96,7 @@ def run(arguments: argparse.Namespace) -> None:
     print(f"look at {out / 'contact_sheet.png'} and {out / 'fused.mp4'}")
 
 
-def _write_pictures(out: Path, trial: Trial, sides: dict[str, Side], record: BlendRecord, fused: AdapterPair) -> None:
+def _write_pictures(out: Path, runs: Path, trial: Trial, sides: dict[str, Side], record: BlendRecord, fused: AdapterPair) -> None:
     """The fused video, the contact sheet, the loss curves and the blend map."""
     best = max(range(len(trial.prompts)), key=lambda index: _video_score(trial, sides["fused"], index))
     video = sides["fused"].videos[best]
@@ -109,7 +110,7 @@ def _write_pictures(out: Path, trial: Trial, sides: dict[str, Side], record: Ble
         *((ROWS[name], _scores(side), side.videos[best]) for name, side in sides.items()),
     ]
     save(out / "contact_sheet.png", contact_sheet(rows))
-    save(out / "loss.png", loss_curves(RunDirectory(out / "runs" / "joint").metrics(), "Joint training"))
+    save(out / "loss.png", loss_curves(RunDirectory(runs / "joint").metrics(), "Joint training"))
     save(out / "blend.png", blend_map(record.table(), fused.config.scale, "Share of the identity side"))
 
 

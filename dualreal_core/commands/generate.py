@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> None:
             blend = LearnedBlend(pair.controller)
         elif arguments.blend == "fixed":
             blend = FixedBlend(half, half)
-        if pair.config.motion_condition_dim is not None and arguments.reference_image is None:
+        if pair.config.condition_dim("motion") is not None and arguments.reference_image is None:
             print("note: this pair's motion side was trained with reference images; without --reference-image it runs unconditioned")
     given = {
         "num_frames": arguments.num_frames,

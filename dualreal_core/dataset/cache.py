@@ -54,11 +54,15 @@ class PreparedItem:
 
 @dataclass(frozen=True)
 class PreparedSet:
-    """fingerprints: sha256 of the files used, in order, each once."""
+    """Attributes:
+        fingerprints: sha256 of the files used, in order, each once.
+        cut: sha256 of what was made of them: windows, sizes, rates and captions.
+    """
 
     items: list[PreparedItem]
     report: Report
     fingerprints: tuple[str, ...]
+    cut: str = ""
 
 
 def prepare(
@@ -106,7 +110,9 @@ def prepare(
                 if progress:
                     progress(len(prepared), len(paths))
     fingerprints = tuple(dict.fromkeys(item.fingerprint for item in manifest.items))
-    return PreparedSet([prepared[index] for index in range(len(paths))], manifest.report, fingerprints)
+    cut = json.dumps([[item.fingerprint, item.settings_key(), item.caption] for item in manifest.items])
+    items = [prepared[index] for index in range(len(paths))]
+    return PreparedSet(items, manifest.report, fingerprints, hashlib.sha256(cut.encode()).hexdigest())
 
 
 def shrink_mask(mask: torch.Tensor, latent_shape: tuple[int, ...]) -> torch.Tensor:

@@ -20,7 +20,7 @@ from .views import ViewSettings, pan_places, still_place
 from .windows import TooShort, find_windows
 
 PHOTO_CURE = "wire larger or whole pictures"
-CLIP_CURE = "wire whole clips that are longer or larger, or ask for fewer frames"
+CLIP_CURE = "wire whole clips of a size and length that suit, or ask for fewer frames"
 NOT_FINITE = "not finite: some of its pixels are NaN or infinite"
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..digest import file_digest
 from ..errors import InputError
 from ..video import VIDEO_SUFFIXES, probe_video
 from .captions import LIST_FILE, Captions, read_captions
@@ -194,7 +194,7 @@ class _Scan:
     def fingerprint(self, path: Path) -> str | None:
         """sha256 of the file; None, with the reason noted, for a second copy or a file that cannot be opened."""
         try:
-            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+            digest = file_digest(path)
         except OSError as problem:
             self.skip(path, f"unreadable: {problem.strerror}")
             return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
+from ..digest import file_digest
 from ..errors import InputError
 
 NUM_UPDATES = 20
@@ -57,7 +57,7 @@ class Raft:
             raise InputError(
                 f"{self.path} does not fit torchvision's {self.architecture}: use the weights torchvision gives it."
             ) from problem
-        self.digest = hashlib.sha256(self.path.read_bytes()).hexdigest()
+        self.digest = file_digest(self.path)
         self._network = network.eval().requires_grad_(False).to(device)
         self._device = device
 

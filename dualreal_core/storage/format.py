@@ -92,9 +92,11 @@ def load_pair(path: Path) -> tuple[AdapterPair, Header]:
             raise ValueError(f"its family is {config.family!r}")
         if header.get("digest") not in (None, digest(tensors)):
             raise ValueError("its weights do not match their digest")
-        pair = AdapterPair(config, _site_keys(config, tensors), _lora_shapes(config, tensors))
-        pair.load_state_dict({name if name.startswith("controller.") else SIDES + name: tensor for name, tensor in tensors.items()})
-    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, StopIteration) as error:
+        with torch.device("meta"):  # a header may ask for any size
+            pair = AdapterPair(config, _site_keys(config, tensors), _lora_shapes(config, tensors))
+        named = {name if name.startswith("controller.") else SIDES + name: tensor.float() for name, tensor in tensors.items()}
+        pair.load_state_dict(named, assign=True)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError, StopIteration) as error:
         reason = _first_line(error)
         raise InputError(f"{path} does not hold what its header says ({reason}): it was changed or damaged; use another copy.") from error
     return pair, header
@@ -130,7 +132,7 @@ def _site_keys(config: PairConfig, tensors: dict[str, torch.Tensor]) -> list[str
         ValueError: some block has other sites than the family's blocks have.
     """
     sides = [role for role in ROLES if config.kind(role).startswith("bottleneck")]
-    found = {tuple(_adapter_keys(tensors, role)) for role in sides}
+    found = {tuple(_adapter_keys(config, tensors, role)) for role in sides}
     if not found:
         return []
     if len(found) > 1:
@@ -149,14 +151,17 @@ def _lora_shapes(config: PairConfig, tensors: dict[str, torch.Tensor]) -> LoraSh
         if config.kind(role) == "lora":
             shapes[role] = {
                 key: (down.shape[1], tensors[f"{role}.{key}.up.weight"].shape[0], down.shape[0])
-                for key in _adapter_keys(tensors, role)
+                for key in _adapter_keys(config, tensors, role)
                 for down in [tensors[f"{role}.{key}.down.weight"]]
             }
     return shapes
 
 
-def _adapter_keys(tensors: dict[str, torch.Tensor], role: str) -> list[str]:
+def _adapter_keys(config: PairConfig, tensors: dict[str, torch.Tensor], role: str) -> list[str]:
     keys = {name.split(".")[1] for name in tensors if name.startswith(f"{role}.")}
+    for key in keys:
+        if not 0 <= int(key.partition("-")[0]) < config.num_blocks:
+            raise ValueError(f"it has {role} adapters for block {key.partition('-')[0]} of {config.num_blocks}")
     return sorted(keys, key=lambda key: (int(key.partition("-")[0]), key))
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
 
 from ..api import Training, TrainingData, prepare_data, read_reference_image
+from ..atomic import atomic_path
 from ..attach import Attachment
 from ..bases import Base
 from ..blend import BlendRecord
@@ -44,10 +46,13 @@ class Side:
 
 
 def load_trial(base: Base, trial: Trial, recipe: Recipe, folder: Path) -> dict[Role, PreparedSet]:
-    """Writes the trial's photos and clips below `folder` unless they are there, and prepares them."""
-    for write, name in ((trial.write_photos, "identity"), (trial.write_clips, "motion")):
-        if not (folder / name).exists():
-            write(folder / name)
+    """Writes the trial's photos and clips below `folder` unless these very ones are there, and prepares them."""
+    note, wanted = folder / "trial.json", json.dumps(asdict(trial))
+    if not note.exists() or note.read_text(encoding="utf-8") != wanted:
+        trial.write_photos(folder / "identity")
+        trial.write_clips(folder / "motion")
+        with atomic_path(note) as temporary:
+            temporary.write_text(wanted, encoding="utf-8")
     data = TrainingData(folder / "identity", folder / "motion", trigger=TRIGGER)
     return prepare_data(base, data.scan(base, recipe), folder / "cache")
 

@@ -100,6 +100,7 @@ def train(
                     for group in state.optimizers[part].param_groups:
                         group["lr"] = rate
                     state.optimizers[part].step()
+            torch.autograd.graph.increment_version(trained)  # some optimizers write past the count that folded weights go by
             state.step += 1
             before, state.is_torn = None, False
             attachment.strengths = dict.fromkeys(ROLES, 1.0)

@@ -169,6 +169,55 @@ def test_blend_map_counts_steps_by_sigma(server: ComfyServer, name: str) -> None
     assert run.files("map"), "the map is not shown"
 
 
+@pytest.mark.parametrize(("start", "end", "acts"), [(0.0, 0.5, [True, True, False, False]), (0.5, 1.0, [False, False, True, True])])
+def test_it_acts_in_its_part_of_denoising_alone(server: ComfyServer, start: float, end: float, acts: list[bool]) -> None:
+    """With guidance, and again: the second sampling begins where the first one ended."""
+    graph = stem("wan") | {
+        "pair": pair_of(["model", 0]),
+        "blended": apply(["model", 0], ["pair", 0], start_percent=start, end_percent=end),
+        "map": node("DualRealBlendMap", model=["blended", 0], latent=["sample", 0]),
+        "show": node("PreviewAny", source=["map", 1]),
+    }
+    for seed in (1, 2):
+        run = server.run(graph | graphs.sampling("wan", ["blended", 0], seed=seed, steps=5))
+        blend = json.loads(run.text("show"))
+        shown = [any(row) for stage, row in zip(blend["stages"], blend["identity"], strict=True) if stage != 0.5]
+        assert shown == acts
+
+
+@pytest.mark.parametrize("name", ["cogvideox", "hunyuan"])
+def test_a_lora_and_a_bottleneck_act_as_each_does_alone(server: ComfyServer, name: str) -> None:
+    """Where a bottleneck reads at one layer and writes behind another, on which the LoRA lies."""
+    sides = {"lora": {"motion_strength": 0.0}, "bottleneck": {"identity_strength": 0.0}}
+    extra = {kind: pair_of(["model", 0], kind=kind, has_controller=False) for kind in sides}
+    extra |= {
+        "both": node("DualRealCombine", identity=["lora", 0], motion=["bottleneck", 0]),
+        "even": node("DualRealFixedBlend", identity_share=0.5),
+        "first": apply(["model", 0], ["lora", 0], blend=["even", 0], **sides["lora"]),
+        "apart": apply(["first", 0], ["bottleneck", 0], blend=["even", 0], **sides["bottleneck"]),
+        "together": apply(["model", 0], ["both", 0], blend=["even", 0]),
+    }
+    found = samples(server, name, extra, {key: [key, 0] for key in ("apart", "together")})
+    torch.testing.assert_close(found["together"], found["apart"], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(("start", "end", "stages"), [(0, 2, [0.0, 0.25]), (2, 4, [0.5, 0.75])])
+def test_samplers_in_a_row_keep_to_their_part_of_denoising(server: ComfyServer, start: int, end: int, stages: list[float]) -> None:
+    """As with the two experts of one model; each sampler is told its own steps only."""
+    graph = stem("wan") | {
+        "pair": pair_of(["model", 0]),
+        "blended": apply(["model", 0], ["pair", 0]),
+        "map": node("DualRealBlendMap", model=["blended", 0], latent=["sample", 0]),
+        "show": node("PreviewAny", source=["map", 1]),
+        "sample": node(
+            "KSamplerAdvanced", model=["blended", 0], positive=["pos", 0], negative=["neg", 0], latent_image=["latent", 0], cfg=CFG,
+            add_noise="enable", noise_seed=1, steps=4, sampler_name="euler", scheduler="simple", start_at_step=start, end_at_step=end,
+            return_with_leftover_noise="enable",
+        ),
+    }  # fmt: skip
+    assert json.loads(server.run(graph).text("show"))["stages"] == pytest.approx(stages, abs=0.01)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_fixed_blend_overrides_the_learned_one(server: ComfyServer, name: str) -> None:
     """All of the share to one side equals that side alone at twice its strength under an even blend."""

@@ -14,6 +14,8 @@ from comfy_run import RunFailed
 from comfy_server import ComfyServer
 from graphs import Graph, node
 
+from dualreal_core.recipes import DUALREAL
+
 NAMES = list(ARCHITECTURES)
 STEPS = 6
 SETTINGS = {
@@ -118,6 +120,25 @@ def test_a_setting_that_matters_starts_afresh_and_says_so(server: ComfyServer, c
     assert "Starts afresh" in server.run(training("wan", name, **change)).text("train")
 
 
+@pytest.mark.parametrize("change", ["shift", "pair"])
+def test_another_model_starts_afresh(server: ComfyServer, change: str) -> None:
+    nodes = {
+        "shift": {"changed": node("ModelSamplingSD3", model=["model", 0], shift=11.0)},
+        "pair": {
+            "old": node("BenchPair", model=["model", 0], kind="lora", spread=0.1, seed=0, has_controller=False),
+            "changed": node(
+                "DualRealApplyStageBlender", model=["model", 0], pair=["old", 0], identity_strength=1.0, motion_strength=1.0,
+                start_percent=0.0, end_percent=1.0, negative="plain base",
+            ),
+        },
+    }  # fmt: skip
+    plain = training("wan", f"changed {change}")
+    server.run(plain)
+    graph = plain | nodes[change]
+    graph["train"] = node("DualRealJointTrainer", **{**plain["train"]["inputs"], "model": ["changed", 0]})
+    assert "Starts afresh" in server.run(graph).text("train")
+
+
 def test_when_it_saves_and_shows_does_not_matter(server: ComfyServer) -> None:
     server.run(training("wan", "shown"))
     assert "Continues" in server.run(training("wan", "shown", save_every=3, preview_every=0)).text("train")
@@ -163,14 +184,38 @@ def test_masks_and_references_are_used(server: ComfyServer) -> None:
     }
     graph["photos"]["inputs"]["count"] = 1
     graph["photo_texts"]["inputs"]["count"] = 1
-    graph["train"]["inputs"] |= {"motion_references": ["references", 0], "identity_masks": ["masked", 0]}
+    graph["train"]["inputs"] |= {"identity_masks": ["masked", 0]}
     server.run(graph)
-    trained = weights(trained_file(server, "with"))
-    assert trained.keys() == weights(trained_file(server, "without")).keys()  # LoRA takes no condition
+    trained, without = weights(trained_file(server, "with")), weights(trained_file(server, "without"))
+    assert any(not weight.equal(without[key]) for key, weight in trained.items() if key.startswith("identity"))
+
     conditioned = training("wan", "conditioned", adapter="bottleneck") | {"references": graph["references"]}
-    conditioned["train"]["inputs"] |= {"motion_references": ["references", 0]}
-    server.run(conditioned)
+    conditioned |= {"vae": node("VAELoader", vae_name=graphs.WAN_VAE)}
+    conditioned["train"]["inputs"] |= {"motion_references": ["references", 0], "preview_conditioning": ["clip_texts", 0], "vae": ["vae", 0]}
+    assert server.run(conditioned).previews
     assert any("condition" in key for key in weights(trained_file(server, "conditioned")))
+    conditioned["settings"]["inputs"]["adapter"] = "lora"
+    with pytest.raises(RunFailed, match="a LoRA cannot take them"):
+        server.run(conditioned)
+
+
+def test_without_a_stage_blender_the_pair_keeps_to_the_course(server: ComfyServer) -> None:
+    graph = training("wan", "course alone", floor=0.5)
+    server.run(graph)
+    trained = weights(trained_file(server, "course alone"))
+    assert trained and not any(key.startswith("controller") for key in trained)
+    graph |= graphs.text_to_latent("wan") | {
+        "blended": node(
+            "DualRealApplyStageBlender", model=["model", 0], pair=["train", 0], identity_strength=1.0, motion_strength=1.0,
+            start_percent=0.0, end_percent=1.0, negative="plain base",
+        ),
+        "map": node("DualRealBlendMap", model=["blended", 0], latent=["sample", 0]),
+        "show": node("PreviewAny", source=["map", 1]),
+    }  # fmt: skip
+    blend = json.loads(server.run(graph | graphs.sampling("wan", ["blended", 0], steps=len(DUALREAL.pair["course"]))).text("show"))
+    assert [row[0] / (row[0] + other[0]) for row, other in zip(blend["identity"], blend["motion"], strict=True)] == pytest.approx(
+        DUALREAL.pair["course"], abs=1e-4
+    )
 
 
 def test_the_report_says_what_limits_the_result(server: ComfyServer) -> None:

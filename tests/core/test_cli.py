@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from dualreal_core.bases import load_base
 from dualreal_core.cli import main
 from dualreal_core.storage import load_pair
+from dualreal_core.toyworld.experiment import TOY_RECIPE, load_trial
 from dualreal_core.toyworld.trial import Trial
 from dualreal_core.video import read_video
 
@@ -71,6 +73,14 @@ def test_demo_repeats_itself(tmp_path):
     assert (tmp_path / "a" / "scores.json").read_bytes() == first
 
 
+def test_another_trial_replaces_the_photos_and_clips_of_the_last_one(tmp_path):
+    base, fingerprints = load_base("toyworld"), []
+    for identity in ("zol", "nim", "zol"):
+        data = load_trial(base, Trial(identity, "hook"), TOY_RECIPE, tmp_path)
+        fingerprints.append(data["identity"].fingerprints)
+    assert fingerprints[0] == fingerprints[2] != fingerprints[1]
+
+
 def test_train_generate_inspect(trial, capsys):
     assert train(trial, "--steps", 6, "--sample-every", 3, "--sample-prompt", "a figure * walks a box on sand", "--consent", "mine") == 0
     run = trial / "pair.safetensors.run"
@@ -116,6 +126,14 @@ def test_stop_and_resume(trial):
     assert train(trial, "--steps", 6, "--run-dir", trial / "second") == 0
     whole, _ = load_pair(trial / "pair.safetensors")
     assert all(torch.equal(a, b) for a, b in zip(stopped.state_dict().values(), whole.state_dict().values(), strict=True))
+
+
+@pytest.mark.parametrize("change", [("--size", "16x16"), ("--num-frames", 5), ("--fps", 5)])
+def test_other_samples_of_the_same_files_are_refused(trial, capsys, change):
+    assert train(trial, "--steps", 6, "--stop-after", 2) == 0
+    capsys.readouterr()
+    assert train(trial, "--steps", 6, "--resume", *change) != 0
+    assert "was started with another size, length, rate or caption of the data" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kind", ["bottleneck", "bottleneck-skip", "lora"])

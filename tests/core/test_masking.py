@@ -8,7 +8,7 @@ import math
 
 import pytest
 import torch
-from tiny import TinyBase, all_items, fill, is_same, make_items, make_pair, weights_hash
+from tiny import TinyBase, all_items, fill, is_same, make_items, make_pair, model_inputs, weights_hash
 
 from dualreal_core.attach import Attachment
 from dualreal_core.pair import ROLES, AdapterPair, PairConfig, Role, lora_shapes, site_keys
@@ -221,6 +221,21 @@ def test_clipped_norm():
     done = list(run.steps)
     assert min(one.gradient_norm for one in done) > 1e-3
     assert norms == pytest.approx([1e-3] * len(done), rel=1e-2)
+
+
+def test_weights_joined_for_speed_follow_optimizers_that_write_past_the_version_count():
+    """As prodigy does."""
+    run = Run(kind="lora")
+    for optimizer in run.state.optimizers.values():
+        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        optimizer.step = lambda parameters=parameters: [parameter.data.mul_(1.5) for parameter in parameters]
+    with torch.no_grad():
+        before = run.base.predict(*model_inputs())
+    next(run.steps)
+    with torch.no_grad():
+        after = run.base.predict(*model_inputs())
+    assert not torch.allclose(before, after)
+    torch.testing.assert_close(after, run.base.predict(*model_inputs()).detach(), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("ratio", "role"), [(0.0, "identity"), (1.0, "motion")])

@@ -95,6 +95,21 @@ def test_round_trip_of_options(base, tmp_path, settings):
     assert loaded.config == pair.config and is_same(dict(loaded.state_dict()), dict(pair.state_dict()))
 
 
+CHANGED_ADAPTERS = {
+    "shape": lambda weights: {name: weight.flatten() for name, weight in weights.items()},
+    "block": lambda weights: {name.replace(".1-", ".9-"): weight for name, weight in weights.items()},
+}
+
+
+@pytest.mark.parametrize("change", CHANGED_ADAPTERS)
+def test_adapters_of_a_wrong_shape_or_block(wan, tmp_path, change):
+    path = tmp_path / "pair.safetensors"
+    save_pair(path, tiny_pair(wan, kind="lora"))
+    rewrite(path, CHANGED_ADAPTERS[change](load_file(path)), digest=REMOVED)
+    with pytest.raises(InputError, match=r"pair\.safetensors does not hold what its header says"):
+        load_pair(path)
+
+
 def test_header_and_names(wan, tmp_path):
     path = tmp_path / "pair.safetensors"
     save_pair(path, tiny_pair(wan), HEADER)
@@ -204,6 +219,7 @@ def test_other_safetensors(tmp_path):
         {"scale": "large"},
         {"target_layers": None},
         {"invented": 1},
+        {"time_dim": 10**6},  # a StageBlender of 48 TB
     ],
     ids=str,
 )

@@ -193,9 +193,17 @@ def test_batch_changes_nodes_by_kind_and_title(batch: ModuleType, tmp_path: Path
     assert filled["Clips of the motion"]["folder"] == "dance"
     assert filled["Prompt"]["text"] == "sks dog dancing"
     assert filled["Negative prompt"]["text"] == ""
-    assert filled["Joint Trainer"]["name"] == "001 dogs-rex dance"
+    assert filled["Joint Trainer"]["name"] == "dogs-rex dance"
     assert filled["Save Video"]["filename_prefix"] == "batch/fused/001 dogs-rex dance"
     assert original == batch.read_graph(WORKFLOWS / "api" / "5_batch.json")
+
+
+def test_batch_entries_of_one_pair_share_its_run_wherever_they_stand(batch: ModuleType, tmp_path: Path) -> None:
+    rows = ["犬,踊り,a dog dances", "rex,jump,rex jumps", "犬,踊り,a dog dances in the rain"]
+    (tmp_path / "jobs.csv").write_text("\n".join(["identity,motion,prompt", *rows]), encoding="utf-8")
+    entries = batch.read_list(tmp_path / "jobs.csv")
+    assert [entry.run for entry in entries] == ["犬 踊り", "rex jump", "犬 踊り"]
+    assert [entry.name for entry in entries] == ["001 犬 踊り", "002 rex jump", "003 犬 踊り"]
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,7 @@ class Entry:
     """One line of the list, and what became of it."""
 
     name: str
+    run: str
     identity: str
     motion: str
     prompt: str
@@ -294,9 +295,9 @@ def read_list(path: Path) -> list[Entry]:
         if missing:
             raise BatchError(f"{path}, entry {number}: {', '.join(missing)} is missing.")
         label = values.pop("name") or f"{values['identity']} {values['motion']}"
-        # The name becomes a file name and the name of a training run.
-        name = f"{number:03} {re.sub(r'[^A-Za-z0-9 .-]+', '-', label).strip(' .-').replace('..', '.')}"[:80]
-        entries.append(Entry(name, **values))
+        # The run is named without the number, so that entries of one pair train it once, wherever they stand in the list.
+        run = re.sub(r"[^\w .-]+", "-", label).strip(" .-").replace("..", ".")[:76] or "pair"
+        entries.append(Entry(f"{number:03} {run}", run, **values))
     return entries
 
 
@@ -309,7 +310,7 @@ def fill(graph: dict, entry: Entry) -> dict:
     for node in _nodes(graph, PROMPT_CLASS, PROMPT_TITLE):
         node["inputs"]["text"] = entry.prompt
     for node in _nodes(graph, TRAINER):
-        node["inputs"]["name"] = entry.name
+        node["inputs"]["name"] = entry.run
     for node in graph.values():
         prefix = node["inputs"].get("filename_prefix")
         if isinstance(prefix, str):
