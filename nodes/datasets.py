@@ -313,7 +313,7 @@ def _cut_video(cutter: ClipCutter, index: int, video: Input.Video, caption: str)
     if is_file and isinstance(source := video.get_stream_source(), str):
         name += f" ({Path(source).name})"
     try:
-        declared = _declared_frames(video) if is_file else 0
+        declared = declared_frames(video) if is_file else 0
         components = video.get_components()
     except (OSError, ValueError, EOFError) as problem:  # the decoder's errors derive from these
         cutter.skip(name, f"unreadable: {getattr(problem, 'strerror', None) or problem}")
@@ -328,7 +328,7 @@ def _cut_video(cutter: ClipCutter, index: int, video: Input.Video, caption: str)
     return cutter.cut(name, images.cpu(), float(rate), caption)
 
 
-def _declared_frames(video: InputImpl.VideoFromFile) -> int:
+def declared_frames(video: InputImpl.VideoFromFile) -> int:
     """Number of frames by the file's header.
 
     Raises:

@@ -28,6 +28,7 @@ from ..dualreal_core.metrics import (
     with_frame_scores,
 )
 from ..dualreal_core.pictures import score_table
+from .datasets import declared_frames
 
 EMBEDDING, TOY_WORLD = "embedding", "toy world"
 BATCH = 8
@@ -188,6 +189,8 @@ def _read_clip(index: int, video: Input.Video, num_frames: int) -> torch.Tensor:
     source = video.get_stream_source() if isinstance(video, InputImpl.VideoFromFile) else None
     name = f"motion_references: video {index}" + (f" ({Path(source).name})" if isinstance(source, str) else "")
     try:
+        if isinstance(video, InputImpl.VideoFromFile):
+            declared_frames(video)
         frames = video.get_components().images
     except (OSError, ValueError, EOFError) as problem:  # the decoder's errors derive from these
         raise InputError(f"{name} cannot be read ({' '.join(str(problem).split())}); replace the file or encode it anew.") from problem

@@ -15,7 +15,7 @@ from ..errors import InputError
 from .photos import Photo, Thumbnail, make_thumbnail
 from .pixels import cover, fit_mask, split_alpha, to_image
 from .report import Report, Skipped, nothing_usable
-from .sizes import Size, TrainingSize, enlargement_note, too_small
+from .sizes import Size, TrainingSize, crop_note, enlargement_note, too_small
 from .views import ViewSettings, pan_places, still_place
 from .windows import TooShort, find_windows
 
@@ -93,6 +93,7 @@ class FrameSet:
             self.skip(name, reason)
             return None
         self.note(enlargement_note(name, picture, canvas))
+        self.note(crop_note(name, picture, canvas))
         return canvas, size
 
     def valid_length(self, num_frames: int, frame_multiple: int) -> int:

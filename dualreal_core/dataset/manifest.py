@@ -13,7 +13,7 @@ from .captions import LIST_FILE, Captions, read_captions
 from .items import ClipItem, Item, PhotoItem
 from .photos import PHOTO_SUFFIXES, Thumbnail, make_thumbnail, open_photo
 from .report import Report, Skipped, nothing_usable
-from .sizes import enlargement_note, smallest_side, too_small
+from .sizes import crop_note, enlargement_note, smallest_side, too_small
 from .views import ViewSettings
 from .windows import TooShort, find_windows
 
@@ -70,7 +70,8 @@ def scan_identity(
         caption = scan.captions.of(path)
         thumbnails[path] = thumbnail
         num_masks += photo.subject is not None
-        scan.note(enlargement_note(scan.name(path), (photo.picture.height, photo.picture.width), view_settings.canvas(size)))
+        for noted in (enlargement_note, crop_note):
+            scan.note(noted(scan.name(path), (photo.picture.height, photo.picture.width), view_settings.canvas(size)))
         scan.used.append(path)
         shapes = [("still", 1)] if view_settings.num_clip_frames == 1 else [("still", 1), ("pan", view_settings.num_clip_frames)]
         for kind, num_frames in shapes:

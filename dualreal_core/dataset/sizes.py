@@ -8,6 +8,8 @@ from ..errors import InputError
 
 SMALLEST_SIDE = 64
 NOTED_ENLARGEMENT = 1.01
+NOTED_CROP = 0.3
+"""Share of a picture; a 4:3 photo in a 16:9 frame loses a quarter."""
 
 Size = tuple[int, int]
 
@@ -69,6 +71,16 @@ def too_small(picture: Size, size: Size) -> str | None:
     if min(picture) >= smallest_side(size):
         return None
     return f"too small: {picture[1]}x{picture[0]} px, and the shorter side needs {smallest_side(size)} px"
+
+
+def crop_note(name: str, picture: Size, canvas: Size) -> str | None:
+    """Names a picture of which much lies outside its canvas."""
+    aspects = picture[0] / picture[1], canvas[0] / canvas[1]
+    lost = 1 - min(aspects) / max(aspects)
+    if lost <= NOTED_CROP:
+        return None
+    side = "height" if aspects[0] > aspects[1] else "width"
+    return f"{name} is {picture[1]}x{picture[0]} and loses {lost:.0%} of its {side} to the crop"
 
 
 def enlargement_note(name: str, picture: Size, canvas: Size) -> str | None:

@@ -79,7 +79,7 @@ RULES = (
         "takes appearance", "leak", 0.9,
         "The motion side leaks: on the photos, which do not show the motion, it changes the prediction {value:.2f} times as much as on "
         "its own clips (more than {threshold:.2f}), so it has taken on what the clips look like.",
-        "Use clips of several subjects and places, and name these in the captions; use an image encoder.",
+        "Use clips of several subjects and places, and name these in the captions.",
         roles=("motion",),
     ),
     Rule(

@@ -162,6 +162,12 @@ def test_enlargement_is_noted(tmp_path):
     assert "a.png is 48x32 and is enlarged 2.0 times" in scan_identity(tmp_path, "x", SIZE).report.notes
 
 
+def test_a_photo_that_the_crop_halves_is_noted(tmp_path):
+    save(tmp_path / "a.png", blocks(8 * SIZE[0], 4 * SIZE[1], 1))
+    (note,) = [note for note in scan_identity(tmp_path, "x", SIZE).report.notes if "loses" in note]
+    assert note.startswith(f"a.png is {4 * SIZE[1]}x{8 * SIZE[0]} and loses") and note.endswith("of its height to the crop")
+
+
 def test_captions_beside_then_list_then_prompt(tmp_path):
     for seed, name in enumerate(["1.png", "images/2.png", "3.png"]):
         save(tmp_path / name, blocks(80, 120, seed))

@@ -118,6 +118,11 @@ def test_rounded_sizes_and_enlargements_are_noted():
     assert "image 1 is 60x40 and is enlarged 1.6 times" in report.notes
 
 
+def test_a_picture_that_the_crop_halves_is_noted():
+    _, report = photos([blocks(128, 96, 1), blocks(96, 128, 1)], size=TrainingSize(64, 96, 16))
+    assert [note for note in report.notes if "loses" in note] == ["image 1 is 96x128 and loses 50% of its height to the crop"]
+
+
 def test_scaling_covers_and_crops_the_centre():
     picture = blocks(128, 400, 1)
     [cut] = cover(picture[None], (64, 96))
