@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, stdev
 
 import numpy as np
 
 NUM_RESAMPLES = 2000
+NUM_DRAWS_OF_T = 400_000
 LEVEL = 0.95
 Place = tuple[str, str, int]
 """Figure, motion and seed of a cell."""
@@ -49,3 +51,23 @@ def estimate(values: Mapping[Place, float | None], seed: int = 0) -> Estimate:
     means = np.nanmean(resampled[~np.isnan(resampled).all(1)], axis=1)
     low, high = np.percentile(means, [50 * (1 - LEVEL), 50 * (1 + LEVEL)])
     return Estimate(mean, float(low), float(high), len(defined))
+
+
+def estimate_again(values: Mapping[Place, float | None], num_seeds: int, seed: int = 0) -> Estimate:
+    """Where the mean of another run lies, in 95 % of such runs: the same figures and motions, `num_seeds` seeds that are new.
+
+    Student's t on the means of the seeds here, as both these and the other run's are a sample (prediction interval). Only figures
+    with motions that are defined with every seed count. Without limits where there are not two seeds.
+    """
+    defined = {place: value for place, value in values.items() if value is not None}
+    seeds = {place[2] for place in defined}
+    subjects = {place[:2] for place in defined if all((*place[:2], one) in defined for one in seeds)}
+    if not subjects:
+        return Estimate(None, None, None, 0)
+    means = [fmean(defined[(*subject, one)] for subject in subjects) for one in sorted(seeds)]
+    mean, count = fmean(means), len(subjects) * len(seeds)
+    if len(means) < 2:
+        return Estimate(mean, None, None, count)
+    drawn = np.random.default_rng(seed).standard_t(len(means) - 1, NUM_DRAWS_OF_T)
+    half = float(np.quantile(np.abs(drawn), LEVEL)) * stdev(means) * math.sqrt(1 / len(means) + 1 / num_seeds)
+    return Estimate(mean, mean - half, mean + half, count)

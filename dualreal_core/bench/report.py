@@ -17,7 +17,7 @@ from .measures import MEASURES
 from .plot import Point, ranking_plot
 from .rows import Subject, find_row, shown_settings
 from .run import Folder
-from .summary import Summary, advantages, best, margin, place_of, summarise
+from .summary import NUM_SEEDS_AGAIN, Summary, advantages, best, margin, place_of, summarise
 
 COMPARED = ("identity", "motion", "retention_identity", "retention_motion")
 MAX_SHEET_ROWS = 12
@@ -137,14 +137,16 @@ def _lines(
         lines.append(f"- **{summary.title}** (`{summary.row}`): {summary.what}{setting}. [Videos](sheets/{_file_name(summary.row)})")
     lines += ["", "## Measures", ""]
     lines += [f"- `{name}`: {what}." for name, what in MEASURES.items()]
+    again = [max(seeds) + 1 + number for number in range(NUM_SEEDS_AGAIN)]
     scope = f"--identities {' '.join(identities)} --motions {' '.join(motions)} --steps {steps}"
-    scope += f" --seed {max(seeds) + 1} --seed {max(seeds) + 2}"
+    scope += "".join(f" --seed {seed}" for seed in again)
     scope += "" if protocol["sampling_steps"] is None else f" --sampling-steps {protocol['sampling_steps']}"
     lines += [
         "",
         "## Again",
         "",
         "One row with other seeds; it comes with the rows that retention is held against. A changed recipe needs its `--config` too.",
+        *_where_it_lands(summaries, len(seeds)),
         "",
         "```",
         *(
@@ -154,6 +156,18 @@ def _lines(
         "```",
     ]
     return lines
+
+
+def _where_it_lands(summaries: Sequence[Summary], num_seeds: int) -> list[str]:
+    """Limits for another run, wider than the intervals of the means, as that run has chance of its own."""
+    if num_seeds < 2:
+        return ["Where it lands cannot be told from one seed: how much seeds differ takes several."]
+    return [
+        f"{LEVEL:.0%} of such runs, with {NUM_SEEDS_AGAIN} new seeds, lie where this table says (Student's t on the means of the "
+        f"{num_seeds} seeds).",
+        "",
+        *table([(summary.title, summary.again) for summary in summaries], {name: FUSION[name] for name in COMPARED}),
+    ]
 
 
 def _headline(summaries: Sequence[Summary]) -> list[str]:

@@ -142,6 +142,10 @@ def _without_controller(recipe: Recipe) -> Recipe:
     return replace(recipe, pair={**recipe.pair, "has_controller": False, "course": ()})
 
 
+def _on_course_alone(recipe: Recipe) -> Recipe:
+    return replace(recipe, pair={**recipe.pair, "has_controller": False, "floor": 0.0})
+
+
 def _without_crossing(recipe: Recipe) -> Recipe:
     return with_train(recipe, identity_cross_ratio=0.0, motion_cross_ratio=0.0)
 
@@ -321,6 +325,13 @@ _TABLE = (
         "joint, no course",
         "ours with a free controller that starts from even weights, so without a focus",
         partial(_whole, "joint", _without_course),
+        _pair,
+    ),
+    Row(
+        "no-controller",
+        "joint, no controller",
+        "ours without the controller: the pair keeps to the course",
+        partial(_whole, "joint", _on_course_alone),
         _pair,
     ),
     Row(

@@ -7,21 +7,24 @@ from dataclasses import asdict, dataclass
 from statistics import fmean
 
 from ..toyworld.trial import retention
-from .intervals import Estimate, Place, estimate
+from .intervals import Estimate, Place, estimate, estimate_again
 from .rows import REFERENCES, ROWS, find_row
 
 ROLES = ("identity", "motion")
+NUM_SEEDS_AGAIN = 2
+"""Seeds of a run that repeats a row."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """One row over all its cells: an estimate for every measure."""
+    """One row over all its cells: an estimate for every measure, and where it lands with `NUM_SEEDS_AGAIN` other seeds."""
 
     row: str
     title: str
     what: str
     settings: dict[str, float]
     estimates: dict[str, Estimate]
+    again: dict[str, Estimate]
 
     def as_dict(self) -> dict[str, object]:
         """Plain values."""
@@ -30,6 +33,7 @@ class Summary:
             "what": self.what,
             "settings": self.settings,
             **{name: asdict(value) for name, value in self.estimates.items()},
+            "again": {name: asdict(value) for name, value in self.again.items()},
         }
 
 
@@ -60,9 +64,11 @@ def summarise(results: Sequence[Mapping]) -> list[Summary]:
     for name in _ordered({result["row"] for result in completed}):
         cells = [result for result in completed if result["row"] == name]
         measures = cells[0]["scores"]
-        estimates = {measure: estimate({place_of(cell): cell["scores"][measure] for cell in cells}) for measure in measures}
+        values = {measure: {place_of(cell): cell["scores"][measure] for cell in cells} for measure in measures}
+        estimates = {measure: estimate(of_places) for measure, of_places in values.items()}
+        again = {measure: estimate_again(of_places, NUM_SEEDS_AGAIN) for measure, of_places in values.items()}
         row = find_row(name)
-        summaries.append(Summary(name, row.title, row.what, cells[0]["made_from"]["settings"], estimates))
+        summaries.append(Summary(name, row.title, row.what, cells[0]["made_from"]["settings"], estimates, again))
     return summaries
 
 

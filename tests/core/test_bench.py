@@ -163,6 +163,13 @@ def test_groups_differ_between_the_rows():
     assert not find_row("fixed").plan(SUBJECT, RECIPE)[0].recipe.pair["has_controller"]
 
 
+def test_without_controller_ours_keeps_to_its_course(base, references, tmp_path):
+    (piece,) = find_row("no-controller").plan(SUBJECT, RECIPE)
+    pair = TRAINERS[piece.trainer](base, references, piece.recipe, tmp_path, [])
+    assert pair.controller is None and pair.config.course == tuple(RECIPE.pair["course"])
+    assert replace(piece.recipe, pair=RECIPE.pair) == with_train(RECIPE, seed=SUBJECT.seed)  # nothing else differs from ours
+
+
 def test_settings_of_the_joint_run_alone_leave_the_other_rows_runs_valid():
     joint = with_train(RECIPE, resting_drop=0.25, identity_cross_ratio=0.125, course_focus=0.5, identity_learning_rate=1e-4)
     changed = replace(joint, pair={**RECIPE.pair, "course": (0.25, 0.75), "floor": 0.1}, shows_photos_as_clips=True)
@@ -171,7 +178,8 @@ def test_settings_of_the_joint_run_alone_leave_the_other_rows_runs_valid():
         return [piece.key for piece in row.plan(SUBJECT, recipe)]
 
     kept = {name for name, row in ROWS.items() if keys(row, RECIPE) == keys(row, changed)}
-    joint_rows = {"ours", "fixed", "no-crossing", "pans", "no-focus", "no-course", "unmasked", "one-group", "two-groups", "per-block"}
+    joint_rows = {"ours", "fixed", "no-crossing", "pans", "no-focus", "no-course", "no-controller"}
+    joint_rows |= {"unmasked", "one-group", "two-groups", "per-block"}
     assert kept == set(ROWS) - joint_rows
     assert keys(find_row("sum"), RECIPE) != keys(find_row("sum"), with_train(RECIPE, learning_rate=1e-5))
 

@@ -10,7 +10,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from dualreal_core.bench.cells import Cell, Protocol
-from dualreal_core.bench.intervals import Estimate, estimate
+from dualreal_core.bench.intervals import Estimate, estimate, estimate_again
 from dualreal_core.bench.measures import MEASURES
 from dualreal_core.bench.plot import Point, ranking_plot, step_curves
 from dualreal_core.bench.report import shown, write_report
@@ -56,6 +56,32 @@ def test_undefined_values_are_left_out_and_counted():
     assert estimate({("a", "x", 0): None}) == Estimate(None, None, None, 0)
     constant = estimate({("a", "x", 0): 0.4, ("a", "y", 0): None, ("b", "y", 0): 0.4})
     assert (constant.low, constant.high, constant.count) == (pytest.approx(0.4), pytest.approx(0.4), 2)
+
+
+def test_where_another_run_lands_by_hand():
+    # means of the seeds 0, 1, 2 are 0, 1, 2: standard deviation 1; t with 2 degrees of freedom is 4.303
+    cells = {("a", motion, seed): seed + shift for motion, shift in (("x", -0.5), ("y", 0.5)) for seed in range(3)}
+    again = estimate_again(cells, num_seeds=2)
+    assert (again.mean, again.count) == (pytest.approx(1), 6)
+    assert again.high - again.mean == pytest.approx(4.303 * (1 / 3 + 1 / 2) ** 0.5, rel=0.01)
+    assert again.mean - again.low == pytest.approx(again.high - again.mean)
+
+
+def test_another_run_lands_there_95_times_of_100():
+    drawn = torch.randn(400, 5, generator=torch.Generator().manual_seed(1))
+    inside = 0
+    for means in drawn.tolist():
+        again = estimate_again({("a", "x", seed): mean for seed, mean in enumerate(means[:3])}, num_seeds=2)
+        inside += again.low <= (means[3] + means[4]) / 2 <= again.high
+    assert 0.92 <= inside / 400 <= 0.98
+
+
+def test_where_another_run_lands_is_told_by_subjects_that_every_seed_has():
+    cells = {("a", "x", 0): 0.1, ("a", "x", 1): 0.1, ("a", "y", 0): 0.9, ("a", "y", 1): None}
+    again = estimate_again(cells, num_seeds=2)
+    assert (again.mean, again.low, again.high, again.count) == (pytest.approx(0.1), pytest.approx(0.1), pytest.approx(0.1), 2)
+    assert estimate_again({("a", "x", 0): 0.4, ("b", "x", 0): 0.5}, num_seeds=2) == Estimate(0.45, None, None, 2)
+    assert estimate_again({("a", "x", 0): None, ("b", "x", 0): None}, num_seeds=2) == Estimate(None, None, None, 0)
 
 
 def test_retention_by_hand():
@@ -143,8 +169,13 @@ def test_report_is_written_from_saved_cells(tmp_path):
     assert "(learning_rate=0.004). [Videos](sheets/mixed-lora.png)" in report
     assert "identity score +80.0 %, motion score +50.0 %" in report
     assert "dualreal bench fusion --rows ours --identities nim vex --motions spiral zigzag --steps 800 --seed 2 --seed 3" in report
+    where_it_lands = report.split("## Again")[1]
+    assert "2 new seeds" in where_it_lands
+    landed = next(line for line in where_it_lands.splitlines() if line.startswith("| DualReal, ours |"))
+    assert landed.split(" | ")[1:4] == ["8", ".900 (.900 to .900)", ".600 (.600 to .600)"]
     figures = json.loads((tmp_path / "results.json").read_text())
     assert figures["rows"]["ours"]["retention_motion"]["count"] == 8
+    assert figures["rows"]["ours"]["again"]["motion"]["high"] == pytest.approx(0.6)
     assert len(figures["cells"]) == 40
     for name in ("ranking", *(f"sheets/{row}" for row in levels)):
         assert Image.open(tmp_path / f"{name}.png").width > 300
