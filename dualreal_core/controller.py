@@ -26,6 +26,7 @@ class StageBlender(nn.Module):
         floor: least share of either side, 0 as published; a floor keeps one side from being switched off altogether. Where
             there is a course, shares stay within 0.5 - floor of it.
         course: the identity's shares to start from, at evenly spaced points of denoising; empty as published: even.
+        inner_dim: width inside; None as published: E, so that its weights grow with the square of the base's width.
         hidden_dim: width of the last hidden layer.
     """
 
@@ -37,15 +38,17 @@ class StageBlender(nn.Module):
         scale: float = 0.2,
         floor: float = 0.0,
         course: tuple[float, ...] = (),
+        inner_dim: int | None = None,
         hidden_dim: int = 128,
     ) -> None:
         super().__init__()
-        self.modulation = nn.Linear(time_dim, 3 * time_dim)
-        self.tokens_in = nn.Linear(token_dim, time_dim)
-        self.norm = nn.LayerNorm(time_dim)
-        self.expand = nn.Linear(time_dim, 4 * time_dim)
-        self.contract = nn.Linear(4 * time_dim, time_dim)
-        self.hidden = nn.Linear(time_dim, hidden_dim)
+        inner_dim = time_dim if inner_dim is None else inner_dim
+        self.modulation = nn.Linear(time_dim, 3 * inner_dim)
+        self.tokens_in = nn.Linear(token_dim, inner_dim)
+        self.norm = nn.LayerNorm(inner_dim)
+        self.expand = nn.Linear(inner_dim, 4 * inner_dim)
+        self.contract = nn.Linear(4 * inner_dim, inner_dim)
+        self.hidden = nn.Linear(inner_dim, hidden_dim)
         self.out = nn.Linear(hidden_dim, num_groups)
         self.scale = scale
         self.floor = floor

@@ -39,6 +39,8 @@ class PairConfig:
     identity_condition_dim: int | None = None
     motion_condition_dim: int | None = None
     has_controller: bool = True
+    controller_dim: int | None = None
+    """Width inside the StageBlender; None as published: that of the time embedding."""
     num_groups: int = 7
     scale: float = 0.2
     """Sum of both weights."""
@@ -58,8 +60,9 @@ class PairConfig:
             raise ValueError(f"floor is {self.floor}; it must be at least 0 and below 0.5.")
         if not all(0 <= share <= 1 for share in self.course):
             raise ValueError(f"course is {list(self.course)}; it holds shares from 0 to 1.")
-        if min(self.scale, self.bottleneck_dim, self.rank, self.alpha) <= 0:
-            raise ValueError("scale, bottleneck_dim, rank and alpha must be positive.")
+        controller_dim = 1 if self.controller_dim is None else self.controller_dim
+        if min(self.scale, self.bottleneck_dim, self.rank, self.alpha, controller_dim) <= 0:
+            raise ValueError("scale, bottleneck_dim, rank, alpha and controller_dim must be positive.")
 
     def kind(self, role: Role) -> AdapterKind:
         """Kind of adapter of a role."""
@@ -115,7 +118,9 @@ class AdapterPair(nn.Module):
                 self.sides[role] = nn.ModuleDict({key: Bottleneck(*sizes, keeps_skip=keeps_skip) for key in adapter_keys})
         has_both = all(role in self.sides for role in ROLES)
         self.controller = (
-            StageBlender(config.time_dim, config.dim, config.num_groups, config.scale, config.floor, config.course)
+            StageBlender(
+                config.time_dim, config.dim, config.num_groups, config.scale, config.floor, config.course, config.controller_dim
+            )
             if config.has_controller and has_both
             else None
         )

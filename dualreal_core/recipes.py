@@ -65,6 +65,7 @@ DUALREAL = Recipe(
         "scale": 2.0,
         "floor": 0.49,
         "course": COURSE,
+        "controller_dim": 128,
     },
     num_views=4,
     view_margin=0.125,

@@ -25,7 +25,7 @@ JOINT_SETTINGS = (
     "motion_ratio", "resting_drop", "identity_cross_ratio", "motion_cross_ratio", "course_focus",
     "identity_learning_rate", "controller_learning_rate",
 )  # fmt: skip
-CONTROLLER_SETTINGS = ("floor", "course", "num_groups")
+CONTROLLER_SETTINGS = ("floor", "course", "num_groups", "controller_dim")
 
 
 @dataclass(frozen=True)

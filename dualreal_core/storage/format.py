@@ -24,7 +24,7 @@ from ..pair import ROLES, AdapterPair, LoraShapes, PairConfig
 from ..provenance import provenance
 from .reference import is_reference, pair_from_reference, read_reference
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 COURSE_ALONE_VERSION = 2
 """From this version on a course counts without a controller too."""
 HEADER_KEY = "dualreal"

@@ -14,9 +14,9 @@ from dualreal_core.recipes import DUALREAL, PUBLISHED
 COURSE = (0.4, 0.4, 0.8)
 
 
-def untrained(floor: float = 0.4, course: tuple[float, ...] = COURSE) -> StageBlender:
+def untrained(floor: float = 0.4, course: tuple[float, ...] = COURSE, inner_dim: int | None = None) -> StageBlender:
     torch.manual_seed(0)
-    return StageBlender(time_dim=8, token_dim=6, num_groups=3, scale=2.0, floor=floor, course=course)
+    return StageBlender(time_dim=8, token_dim=6, num_groups=3, scale=2.0, floor=floor, course=course, inner_dim=inner_dim)
 
 
 def inputs(rows: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -30,10 +30,28 @@ def test_share_is_linear_between_evenly_spaced_points():
     assert course_share((0.3,), 0.9).tolist() == pytest.approx([0.3]) and course_share((0.0, 1.0), 0.25).tolist() == [0.25]
 
 
-def test_an_untrained_controller_follows_its_course():
-    weights = untrained()(*inputs(3), torch.tensor([0.0, 0.75, 1.0]))
+@pytest.mark.parametrize("inner_dim", [None, 3])
+def test_an_untrained_controller_follows_its_course(inner_dim):
+    weights = untrained(inner_dim=inner_dim)(*inputs(3), torch.tensor([0.0, 0.75, 1.0]))
     expected = 2 * torch.tensor([0.4, 0.6, 0.8])[:, None].expand(3, 3)
     torch.testing.assert_close(weights, torch.stack([expected, 2 - expected], dim=-1))
+
+
+def test_a_narrow_controller_still_reads_time_and_tokens():
+    controller = untrained(floor=0.0, course=(), inner_dim=5)
+    torch.nn.init.normal_(controller.out.weight)
+    embedding, (tokens,) = inputs(1)
+    weights = controller(embedding, [tokens])
+    assert not torch.allclose(weights, controller(embedding + 1, [tokens]))
+    assert not torch.allclose(weights, controller(embedding, [tokens + torch.randn(6, generator=torch.Generator().manual_seed(2))]))
+
+
+def test_our_controller_stays_small_on_a_wide_base():
+    def size(inner_dim: int | None) -> int:
+        with torch.device("meta"):
+            return sum(parameter.numel() for parameter in StageBlender(5120, 5120, 7, inner_dim=inner_dim).parameters())
+
+    assert size(DUALREAL.pair["controller_dim"]) < 3e6 < 3e8 < size(PUBLISHED.pair.get("controller_dim"))
 
 
 def test_one_stage_counts_for_all_rows_and_the_middle_where_none_is_known():

@@ -154,6 +154,7 @@ VALUES = {
         "identity_kind = 1",
         "rank = 0",
         "rank = 2.5",
+        "controller_dim = 0",
         "rank = 'x'",
         "bottleneck_dim = -1",
         "scale = 0",

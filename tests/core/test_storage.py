@@ -85,7 +85,13 @@ def test_round_trip(base, tmp_path, identity, motion):
 
 @pytest.mark.parametrize(
     "settings",
-    [{"has_controller": False}, {"kind": "lora", "target_layers": ("to_q", "to_k")}, {"num_groups": 1}, {"course": (0.25, 0.75)}],
+    [
+        {"has_controller": False},
+        {"kind": "lora", "target_layers": ("to_q", "to_k")},
+        {"num_groups": 1},
+        {"course": (0.25, 0.75)},
+        {"controller_dim": 4},
+    ],
     ids=str,
 )
 def test_round_trip_of_options(base, tmp_path, settings):
@@ -114,7 +120,7 @@ def test_header_and_names(wan, tmp_path):
     path = tmp_path / "pair.safetensors"
     save_pair(path, tiny_pair(wan), HEADER)
     header = read_header(path)
-    assert header["format_version"] == FORMAT_VERSION == 2
+    assert header["format_version"] == FORMAT_VERSION == 3
     assert header["config"].items() >= {"family": "wan", "dim": 32, "num_blocks": 2, "motion_condition_dim": CONDITION_DIM}.items()
     assert {"date", "dualreal", "torch", "diffusers", "peft", "safetensors"} <= set(header["provenance"])
     with safe_open(path, "pt") as file:
@@ -154,6 +160,7 @@ def test_headers_without_later_fields_load(wan, tmp_path):
         "identity_kind",
         "motion_kind",
         "has_controller",
+        "controller_dim",
         "bottleneck_dim",
     )
     rewrite(path, config=dict.fromkeys((*optional, "identity_condition_dim"), REMOVED), provenance=REMOVED)
@@ -252,7 +259,7 @@ def test_newer_format(wan, tmp_path):
     path = tmp_path / "pair.safetensors"
     save_pair(path, tiny_pair(wan))
     rewrite(path, format_version=FORMAT_VERSION + 1)
-    with pytest.raises(InputError, match=r"format version 3, newer than 2: update DualReal"):
+    with pytest.raises(InputError, match=r"format version 4, newer than 3: update DualReal"):
         load_pair(path)
 
 
