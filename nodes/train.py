@@ -64,7 +64,7 @@ class TrainingSettings(io.ComfyNode):
                     tooltip="Share of the steps without the resting side. Where it is in, the trained side learns to undo it."),
                 io.Float.Input("floor", default=DUALREAL.pair["floor"], min=0.0, max=NO_CONTROLLER, step=0.01, advanced=True,
                     tooltip="Bounds the learned blend, to 0.5 - floor about its course: 0 is as published, 0.49 nearly fixed; 0.5 has no "
-                    "StageBlender, which saves its memory."),
+                    "StageBlender."),
                 io.Int.Input("groups", default=7, min=1, max=64, advanced=True,
                     tooltip="Groups of consecutive blocks with a blend of their own; reduced to the model's number of blocks."),
                 io.Combo.Input("precision", options=list(PRECISIONS), default="as the model", advanced=True,
