@@ -14,6 +14,8 @@ from graphs import Graph, node
 from test_blending import apply, pair_of, stem
 from test_training import training
 
+from dualreal_core.video import write_mp4
+
 
 def failure(server: ComfyServer, graph: Graph) -> tuple[str, str]:
     """(node id, message) of a graph that must fail, in validation or while it runs."""
@@ -108,6 +110,18 @@ def test_lora_that_does_not_fit(server: ComfyServer, loras: Path, lora: str) -> 
     graph = stem("wan") | {"side": node("DualRealLoadIdentityLora", model=["model", 0], lora=lora)}
     found, message = failure(server, shown(graph, ["side", 0]))
     assert found == "side" and lora in message and "\n" not in message, message
+    assert_lives_on(server)
+
+
+def test_a_reference_clip_that_does_not_fit_memory_is_refused_before_it_is_decoded(server: ComfyServer) -> None:
+    write_mp4(server.base / "input" / "long.mp4", torch.zeros(9, 3, 32, 32), fps=10)
+    graph = {
+        "image": node("EmptyImage", width=32, height=32, batch_size=1, color=0),
+        "clip": node("LoadVideo", file="long.mp4"),
+        "check": node("BenchScarceEvaluate", images=["image", 0], motion=["clip", 0]),
+    }
+    found, message = failure(server, graph)
+    assert found == "check" and "long.mp4" in message and "decoding it needs" in message, message
     assert_lives_on(server)
 
 

@@ -13,6 +13,7 @@ from architectures import ARCHITECTURES
 from comfy_run import RunFailed
 from comfy_server import ComfyServer
 from graphs import Graph, node
+from test_blending import apply
 
 from dualreal_core.recipes import DUALREAL
 
@@ -294,14 +295,37 @@ def test_cogvideox_is_trained_on_variance_preserving_noise(server: ComfyServer) 
 def test_a_pair_can_be_trained_on_a_model_that_has_one(server: ComfyServer) -> None:
     graph = training("wan", "upon") | {
         "first": node("BenchPair", model=["model", 0], kind="lora", spread=0.1, seed=3, has_controller=True),
-        "blended": node(
-            "DualRealApplyStageBlender", model=["model", 0], pair=["first", 0], identity_strength=1.0, motion_strength=1.0,
-            start_percent=0.0, end_percent=1.0, negative="adapted",
-        ),
-    }  # fmt: skip
+        "blended": apply(["model", 0], ["first", 0], negative="adapted"),
+    }
     graph["train"]["inputs"]["model"] = ["blended", 0]
     upon = server.run(graph).text("losses")
     assert upon != server.run(training("wan", "beneath")).text("losses")
+
+
+def test_the_copy_of_a_model_that_was_trained_on_is_freed(server: ComfyServer) -> None:
+    """Also where the MODEL, which lives on, carries a pair."""
+
+    def graph(run_name: str) -> Graph:
+        nodes = training("wan", run_name) | {
+            "first": node("BenchPair", model=["model", 0], kind="lora", spread=0.1, seed=4, has_controller=True),
+            "blended": apply(["model", 0], ["first", 0]),
+        }
+        nodes["train"]["inputs"]["model"] = ["blended", 0]
+        return nodes | {"report": graphs.report(["blended", 0], after=["train", 2])}
+
+    first = server.run(graph("freed")).report("report")["num_alive"]
+    assert server.run(graph("freed again")).report("report")["num_alive"] == first
+
+
+def test_cancel_acts_within_evaluations_and_previews(server: ComfyServer) -> None:
+    """Whatever is predicted while training stops at the next call of the model."""
+    graph = {
+        "model": graphs.load_model("wan"),
+        "latent": graphs.latents("wan", seed=1),
+        "text": graphs.conditioning("wan", seed=2),
+        "check": node("BenchCancel", model=["model", 0], latent=["latent", 0], conditioning=["text", 0]),
+    }
+    assert server.run(graph).text("check") == "stopped after 1 calls"
 
 
 @pytest.mark.parametrize("kind", ["lora", "bottleneck"])

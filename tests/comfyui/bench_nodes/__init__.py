@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import noise_inputs, noise_text_encoder, observation, pairs, raw_sampler, saving
+from . import hardship, noise_inputs, noise_text_encoder, observation, pairs, raw_sampler, saving
 
 
 class BenchExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [*noise_inputs.NODES, *noise_text_encoder.NODES, *observation.NODES, *pairs.NODES, *raw_sampler.NODES, *saving.NODES]
+        parts = [hardship, noise_inputs, noise_text_encoder, observation, pairs, raw_sampler, saving]
+        return [node for part in parts for node in part.NODES]
 
 
 async def comfy_entrypoint() -> BenchExtension:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 from collections.abc import Callable
@@ -90,6 +91,8 @@ class BenchReport(io.ComfyNode):
         calls = model.get_attachment(CALLS) or []
         own = {"calls": list(calls), "injection_keys": sorted(model.injections), "num_patched_weights": len(model.patches)}
         calls.clear()
+        gc.collect()
+        own["num_alive"] = sum(type(one) is type(dit) for one in gc.get_objects())
         return io.NodeOutput(ui=ui.PreviewText(json.dumps(own | facts_of_module(dit))))
 
 
