@@ -186,3 +186,8 @@ def is_same(left: object, right: object) -> bool:
     if isinstance(left, list | tuple):
         return len(left) == len(right) and all(is_same(*both) for both in zip(left, right, strict=True))
     return left == right
+
+
+def tiny_pair(base: TinyBase, **settings: object) -> AdapterPair:
+    """A filled pair of two groups."""
+    return fill(make_pair(base, **{"num_groups": 2, **settings}))

@@ -1,0 +1,87 @@
+"""Checkpoints of the reference implementation: read as far as they are plain tensors, and nothing in them runs."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from golden import GOLDEN, needs_golden
+from safetensors.torch import load_file
+from tiny import is_same
+
+from dualreal_core.errors import InputError
+from dualreal_core.storage import load_pair, read_reference, save_pair
+
+
+class Bomb:
+    """Creates a file when unpickled with code allowed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+@pytest.mark.parametrize("container", [lambda bomb: bomb, lambda bomb: {"transformer_blocks.0.id_attn_adapter.down_linear.weight": bomb}])
+@pytest.mark.parametrize(
+    "writes", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content, protocol=2))], ids=["zip", "plain"]
+)
+def test_pickled_code_does_not_run(tmp_path, writes, container):
+    mark, path = tmp_path / "it ran", tmp_path / "pair.pth"
+    writes(container(Bomb(mark)), path)
+    with pytest.raises(InputError, match=r"pair\.pth is no checkpoint of plain tensors \(nothing in it was executed\)"):
+        load_pair(path)
+    assert not mark.exists()
+    torch.load(path, weights_only=False) if writes is torch.save else pickle.loads(path.read_bytes())
+    assert mark.exists(), "the bomb does not work, so this test shows nothing"
+
+
+def test_pth_with_other_things(tmp_path):
+    for content in ([torch.zeros(1)], {"step": 3}, {"model": {"weight": torch.zeros(1)}}):
+        torch.save(content, tmp_path / "other.pth")
+        with pytest.raises(InputError, match="does not hold a flat dict of tensors"):
+            read_reference(tmp_path / "other.pth")
+    for content in ({}, {"weight": torch.zeros(1)}):
+        torch.save(content, tmp_path / "other.pth")
+        with pytest.raises(InputError, match="no complete checkpoint of the reference"):
+            load_pair(tmp_path / "other.pth")
+
+
+@needs_golden
+def test_reference_forms_agree(tmp_path):
+    from_pth, header = load_pair(GOLDEN / "adapter.pth")
+    from_safetensors, _ = load_pair(GOLDEN / "adapter.safetensors")
+    assert from_pth.config == from_safetensors.config and header["source"] == "adapter.pth"
+    assert is_same(dict(from_pth.state_dict()), dict(from_safetensors.state_dict()))
+    save_pair(tmp_path / "own.safetensors", from_pth)
+    own, _ = load_pair(tmp_path / "own.safetensors")
+    assert own.config == from_pth.config and is_same(dict(own.state_dict()), dict(from_pth.state_dict()))
+
+
+@needs_golden
+def test_incomplete_reference(tmp_path):
+    whole = load_file(GOLDEN / "adapter.safetensors")
+    for name in list(whole)[::9]:
+        torch.save({other: tensor for other, tensor in whole.items() if other != name}, tmp_path / "part.pth")
+        with pytest.raises(InputError, match=r"part\.pth is no complete checkpoint of the reference"):
+            load_pair(tmp_path / "part.pth")
+    torch.save({**whole, "invented": torch.zeros(1)}, tmp_path / "part.pth")
+    with pytest.raises(InputError, match="no complete checkpoint of the reference"):
+        load_pair(tmp_path / "part.pth")
+    cut = (GOLDEN / "adapter.pth").read_bytes()[:100_000]
+    (tmp_path / "cut.pth").write_bytes(cut)
+    with pytest.raises(InputError, match="no checkpoint of plain tensors"):
+        load_pair(tmp_path / "cut.pth")
+
+
+@needs_golden
+@pytest.mark.parametrize("side", ["id", "motion"])
+def test_reference_of_one_side_and_no_controller(side):
+    tensors = {name: tensor for name, tensor in load_file(GOLDEN / "adapter.safetensors").items() if f".{side}_" in name}
+    from dualreal_core.storage.reference import pair_from_reference
+
+    pair = pair_from_reference(tensors, Path("part.pth"))
+    assert list(pair.sides) == [{"id": "identity"}.get(side, side)] and pair.controller is None
