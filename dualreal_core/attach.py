@@ -47,7 +47,6 @@ class Attachment:
         self._embedding: torch.Tensor | None = None
         self._weights: torch.Tensor | None = None
         self._read: dict[tuple[nn.Module, str], list[torch.Tensor]] = {}
-        self._folded: list[FoldedSite] = []
         self._registrations = list(_registrations(self, transformer, family_of(transformer)))
         self._handles: list[RemovableHandle] = []
         self.attach()
@@ -65,14 +64,9 @@ class Attachment:
         self._embedding = self._weights = None
         self._read.clear()
 
-    def forget(self) -> None:
-        """Frees the copies of weights that were made for speed; the next call makes them again."""
-        for site in self._folded:
-            site.forget()
-
     @contextmanager
     def weighted(self, weights: torch.Tensor) -> Iterator[None]:
-        """Uses these weights (B, G, 2) inside, where block 0 has not just chosen them: a block that is run again."""
+        """Uses these weights (B, G, 2) inside, where no block has just chosen them: a block that is run again."""
         kept, self._weights = self._weights, weights
         try:
             yield
@@ -81,7 +75,7 @@ class Attachment:
 
     @property
     def weights(self) -> torch.Tensor:
-        """Weights (B, G, 2) of the current call, chosen when block 0 was entered."""
+        """Weights (B, G, 2) of the current call, chosen when its first block was entered."""
         return self._weights
 
     def __enter__(self) -> Attachment:
@@ -118,7 +112,8 @@ def _registrations(attachment: Attachment, transformer: nn.Module, family: Famil
     keep = _keep_embedding(attachment, family)
     yield lambda: transformer.get_submodule(family.time_embedding).register_forward_hook(keep)
     choose = _choose_weights(attachment, family)
-    yield lambda: blocks[0][0].register_forward_pre_hook(choose, with_kwargs=True)
+    for block in (block for block, block_list in blocks if block_list is blocks[0][1]):  # hosts may leave out the very first
+        yield lambda block=block: block.register_forward_pre_hook(choose, with_kwargs=True)
     places: dict[tuple[int, str], dict[Role, nn.Module]] = {}
     for role, index, name, adapter in iterate_sides(attachment.pair):
         places.setdefault((index, name), {})[role] = adapter
@@ -147,6 +142,8 @@ def _keep_embedding(attachment: Attachment, family: FamilyDescription):
 
 def _choose_weights(attachment: Attachment, family: FamilyDescription):
     def hook(block: nn.Module, args: tuple, kwargs: dict) -> None:
+        if attachment._embedding is None:  # chosen by an earlier block of this call
+            return
         tokens = [_stream(args, kwargs, name, family.block_streams.index(name)) for name in family.controller_streams]
         rows = tokens[0].shape[0]
         # where each token has a timestep of its own, the last one is never that of a reference frame
@@ -174,8 +171,6 @@ def _keep_read(attachment: Attachment, writer: nn.Module, site: Site):
 
 def _add_updates(attachment: Attachment, group: int, adapters: dict[Role, nn.Module], site: Site):
     folded = FoldedSite(adapters) if can_fold(adapters) else None
-    if folded is not None:
-        attachment._folded.append(folded)
 
     def hook(module: nn.Module, args: tuple, kwargs: dict, output: torch.Tensor | tuple) -> torch.Tensor | tuple:
         weights = attachment._weights[:, group]  # (B, 2)

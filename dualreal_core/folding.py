@@ -51,10 +51,6 @@ class FoldedSite:
         shape = output.shape
         return torch.addmm(output.reshape(-1, shape[-1]), code.reshape(-1, code.shape[-1]), up.t()).reshape(shape)
 
-    def forget(self) -> None:
-        """Frees the joined weights."""
-        self._key, self._joined = (), ()
-
     def _with_condition(self, code: torch.Tensor, roles: list[Role], condition: torch.Tensor) -> torch.Tensor:
         parts = []
         for role in roles:

@@ -26,6 +26,8 @@ HostText = dict[str, object]
 """The host's conds of one sample, by name."""
 FLOW_TYPES = ("FLOW", "FLUX")
 V_TYPE = "V_PREDICTION_DDPM"
+NUM_COMPARED = 61
+"""Values of each weight that tell it from another; a prime, as at a distance of whole rows they would be of one column alone."""
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,7 @@ class HostBase:
         self.condition_dim = condition_dim
         self.fingerprint = _fingerprint(self.transformer)
         self.device = patcher.load_device
-        self.applied = [
-            f"{_digest(list(applied.pair.state_dict().values()))} {applied.dosage} {applied.blend}" for applied in applied_pairs(patcher)
-        ]
+        self.applied = [applied.name for applied in applied_pairs(patcher)]
 
     def batch_texts(self, texts: Sequence[HostText]) -> HostText:
         """Conds of one bucket, joined."""
@@ -78,8 +78,10 @@ class HostBase:
         comfy.model_management.throw_exception_if_processing_interrupted()
         outputs: list[torch.Tensor] = []
         keep = self.transformer.register_forward_hook(lambda module, args, output: outputs.append(output))
+        sigmas = self._sigmas(timestep)
+        options = {**call_options(self.patcher), "sigmas": sigmas}
         try:
-            self.patcher.model.apply_model(latents, self._sigmas(timestep), transformer_options=call_options(self.patcher), **text)
+            self.patcher.model.apply_model(latents, sigmas, transformer_options=options, **text)
         finally:
             keep.remove()
         return outputs[0]
@@ -103,14 +105,19 @@ class HostBase:
         latents: (C, f, h, w), for conds that have the latents' shape.
 
         Raises:
-            InputError: it has several entries, which training cannot tell apart.
+            InputError: it has several entries, which training cannot tell apart, or lacks the image that the model wants.
         """
         if len(conditioning) != 1:
             raise InputError(f"A conditioning has {len(conditioning)} entries, and training takes one per sample: do not combine prompts.")
         noise = latents[None].to(self.device)
         given = comfy.sampler_helpers.convert_cond(conditioning)
         encoded = comfy.samplers.encode_model_conds(self.patcher.model.extra_conds, given, noise, self.device, "positive")
-        return {name: cond.process_cond(batch_size=1, area=None) for name, cond in encoded[0]["model_conds"].items()}
+        conds = encoded[0]["model_conds"]
+        if "c_concat" in conds and not conds["c_concat"].cond.any():  # what the host gives where there is no image
+            raise InputError(
+                "The model wants an image beside the noise (image to video), and the conditioning has none: use a text-to-video model."
+            )
+        return {name: cond.process_cond(batch_size=1, area=None) for name, cond in conds.items()}
 
     def prepare(
         self,
@@ -190,13 +197,12 @@ def _objective(patcher: ModelPatcher) -> FlowMatching | VPrediction:
 
 
 def _fingerprint(transformer: torch.nn.Module) -> str:
-    """sha256 over names and shapes of all weights, and the values of a few: cheap for large models."""
+    """sha256 over names and shapes of all weights, and a few values of each: cheap for large models."""
     sha = hashlib.sha256()
-    weights = list(transformer.named_parameters())
-    for name, weight in weights:
+    for name, weight in transformer.named_parameters():
         sha.update(f"{name} {tuple(weight.shape)} {weight.dtype}\n".encode())
-    for _, weight in weights[:: max(1, len(weights) // 64)]:
-        sha.update(weight.detach().flatten()[:256].float().cpu().numpy().tobytes())
+        values = weight.detach().flatten()
+        sha.update(values[:: max(1, len(values) // NUM_COMPARED)][:NUM_COMPARED].float().cpu().numpy().tobytes())
     return sha.hexdigest()
 
 

@@ -7,11 +7,12 @@ the module that clones share, order does not matter, and the DiT that a call rea
 from __future__ import annotations
 
 import copy
+import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING, Literal
 
 import comfy.model_management
 import comfy.patcher_extension
@@ -26,10 +27,19 @@ from ..dualreal_core.blend import Blend, BlendRecord
 from ..dualreal_core.errors import InputError
 from ..dualreal_core.families import family_of
 from ..dualreal_core.pair import ROLES, AdapterPair
+from ..dualreal_core.storage.format import digest
+
+if TYPE_CHECKING:
+    from comfy.model_base import BaseModel
+    from comfy.samplers import CFGGuider
 
 KEY = "dualreal"
 NEGATIVE = 1
-"""How the host marks the rows of the negative prompt."""
+"""How the host marks the rows of the negative prompt where nothing else tells."""
+ADAPTED = ("positive", "middle")
+"""The host's names for prompts of what is wanted; it has others for those to keep away from."""
+Kind = Literal["wanted", "unwanted", "foreign"]
+"""What a list of prompts is for; foreign are those of another model, which some guiders use for a part of the prompts."""
 WHOLE = (5, 95)
 """A schedule that reaches from before the first to behind the second hundredth of denoising is a whole one."""
 
@@ -50,56 +60,141 @@ class Dosage:
     adapts_negative: bool = False
 
 
-@dataclass
-class AppliedPair:
-    """A pair on one MODEL: the wrapper around the DiT's calls, and the record of the weights it used last.
+@dataclass(frozen=True)
+class Denoising:
+    """What a schedule of noise says of a pair.
 
     Attributes:
-        sigmas: between which it acts, the first one the larger.
+        start, end: sigmas between which the pair acts, the first one the larger.
         ladder: sigmas at every hundredth of denoising.
+    """
+
+    start: float
+    end: float
+    ladder: tuple[float, ...]
+
+    @classmethod
+    def of(cls, model: ModelPatcher, dosage: Dosage) -> Denoising:
+        """By the schedule that MODEL has now; nodes behind the one that applied the pair may have changed it."""
+        to_sigma = model.get_model_object("model_sampling").percent_to_sigma
+        start = float(to_sigma(dosage.start_percent)) if dosage.start_percent > 0 else math.inf  # samplers may add noise to the first
+        return cls(start, float(to_sigma(dosage.end_percent)), tuple(float(to_sigma(hundredth / 100)) for hundredth in range(101)))
+
+    def covers(self, sigma: float | None) -> bool:
+        """Whether the pair acts at a sigma; yes where none is known."""
+        return sigma is None or self.end <= sigma <= self.start
+
+    def stage(self, sigma: float | None, schedule: torch.Tensor | None) -> float | None:
+        """Position of a sigma in the schedule of S + 1 sigmas, the last of them the end: 0 at its first step, 1 at step S - 1.
+
+        Where a sampler does only a part of denoising (several in a row, or `denoise` below 1), its schedule does not tell, and
+        training has none; the position is then the one that training gives such a sigma.
+        """
+        if sigma is None:
+            return None
+        listed = [] if schedule is None else schedule.tolist()
+        is_whole = len(listed) > 1 and listed[0] >= self.ladder[WHOLE[0]] and listed[-1] <= self.ladder[WHOLE[1]]
+        position = _place(sigma, listed) / max(len(listed) - 2, 1) if is_whole else _place(sigma, self.ladder) / (len(self.ladder) - 1)
+        return min(1.0, max(0.0, position))
+
+
+@dataclass
+class AppliedPair:
+    """A pair on one MODEL: the wrappers around sampling and the DiT's calls, and the record of the weights it used last.
+
+    While the host trains on the MODEL, hooks stay in place from one call to the next, as blocks are run again for the backward
+    pass, and nothing is recorded.
+
+    Attributes:
+        name: tells it from other pairs, doses and references; it does not change with the precision it is cast to.
+        guider: of the sampling in progress.
+        kinds: of each list of prompts in the host's current batch, where it is known.
     """
 
     pair: AdapterPair
     blend: Blend
     dosage: Dosage
-    sigmas: tuple[float, float]
-    ladder: tuple[float, ...]
+    denoising: Denoising
     condition: torch.Tensor | None
+    name: str
     record: BlendRecord = field(default_factory=BlendRecord)
-    attachments: WeakKeyDictionary[nn.Module, Attachment] = field(default_factory=WeakKeyDictionary)
+    attachments: dict[nn.Module, Attachment] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    guider: CFGGuider | None = None
+    kinds: list[Kind | None] = field(default_factory=list)
 
     def around_sampling(self, executor: Callable, *args: object, **kwargs: object) -> object:
-        """Starts a new record with each sampling, and leaves no weights behind that the host does not count."""
+        """Starts a new record with each sampling, and leaves nothing behind that the host does not count."""
         self.record.clear()
+        kept, self.guider = self.guider, executor.class_obj
+        self.denoising = Denoising.of(self.guider.model_patcher, self.dosage)
         try:
             return executor(*args, **kwargs)
         finally:
-            for attachment in self.attachments.values():
-                attachment.forget()
+            self.guider = kept
+            self.let_go()
+
+    def around_batch(self, executor: Callable, model: BaseModel, prompts: list[list[dict] | None], *args: object) -> object:
+        """Notes what the lists of prompts of the calls that follow are for."""
+        kept, self.kinds = self.kinds, [self._kind(model, one) for one in prompts]
+        try:
+            return executor(model, prompts, *args)
+        finally:
+            self.kinds = kept
 
     def around_call(self, executor: Callable, latents: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
         """Runs the DiT with the pair hooked in, or as it is where the pair does not act."""
+        transformer, is_training = executor.class_obj, comfy.model_management.in_training
         options = _transformer_options([*args, *kwargs.values()])
-        sigma = _first(options.get("sigmas"))
-        stage = _stage(sigma, options.get("sample_sigmas"), self.ladder)
-        marks = options.get("cond_or_uncond") or [0]
-        is_due = sigma is None or self.sigmas[1] <= sigma <= self.sigmas[0]
-        factors = [1.0 if self.dosage.adapts_negative or mark != NEGATIVE else 0.0 for mark in marks]
-        if not is_due or not any(factors) or self.dosage.strengths == (0.0, 0.0):
-            if any(mark != NEGATIVE for mark in marks):
+        kinds = [self._kind_of(mark) for mark in options.get("cond_or_uncond") or [0]]
+        rows_per_kind = max(1, latents.shape[0] // len(kinds))
+        sigmas = _by_row(options.get("sigmas"), latents.shape[0])
+        stages = [self.denoising.stage(sigma, options.get("sample_sigmas")) for sigma in sigmas]
+        acting = {"wanted", "unwanted"} if self.dosage.adapts_negative else {"wanted"}
+        factors = [
+            float(kinds[min(row // rows_per_kind, len(kinds) - 1)] in acting and self.denoising.covers(sigma))
+            for row, sigma in enumerate(sigmas)
+        ]
+        if not any(factors) or self.dosage.strengths == (0.0, 0.0):
+            if is_training and transformer in self.attachments:
+                self.attachments[transformer].detach()
+            elif not is_training and "wanted" in kinds:
                 self.record.row = 0
-                self.record.add(torch.zeros(1, self.pair.config.num_groups, 2), stage)
+                self.record.add(torch.zeros(1, self.pair.config.num_groups, 2), stages[0])
             return executor(latents, *args, **kwargs)
-        attachment = self._attachment(executor.class_obj, latents)
-        rows_per_mark = latents.shape[0] // len(marks)
-        attachment.row_strengths = torch.tensor(factors, device=latents.device).repeat_interleave(rows_per_mark)
-        attachment.stage = stage
-        watched = next((index for index, mark in enumerate(marks) if mark != NEGATIVE), None)
-        attachment.record = self.record if watched is not None else None
-        self.record.row = 0 if watched is None else watched * rows_per_mark
+        attachment = self._attachment(transformer, latents)
+        attachment.row_strengths = torch.tensor(factors, device=latents.device)
+        attachment.stage = stages[0] if len(set(stages)) == 1 else torch.tensor(stages)
+        attachment.record = self.record if "wanted" in kinds and not is_training else None
+        self.record.row = kinds.index("wanted") * rows_per_kind if "wanted" in kinds else 0
+        if is_training:
+            attachment.attach()
+            return executor(latents, *args, **kwargs)
         with attachment:
             return executor(latents, *args, **kwargs)
+
+    def let_go(self) -> None:
+        """Takes the pair out of every DiT, and drops what was made for it."""
+        for attachment in self.attachments.values():
+            attachment.detach()
+        self.attachments.clear()
+
+    def _kind(self, model: BaseModel, prompts: list[dict] | None) -> Kind | None:
+        """What a list of prompts is for, by the name that the guider has for it or for what it was made from."""
+        if self.guider is None:
+            return None
+        if model is not getattr(self.guider, "inner_model", model):
+            return "foreign"
+        own = {name: listed for name, listed in self.guider.conds.items() if listed is not None}
+        name = next((name for name, listed in own.items() if listed is prompts), None)
+        if name is None:
+            sources = {prompt.get("uuid") for prompt in prompts or ()} - {None}
+            name = next((name for name, listed in own.items() if sources & {prompt.get("uuid") for prompt in listed}), None)
+        return None if name is None else "wanted" if name in ADAPTED else "unwanted"
+
+    def _kind_of(self, mark: int) -> Kind:
+        known = self.kinds[mark] if mark < len(self.kinds) else None
+        return known or ("unwanted" if mark == NEGATIVE else "wanted")
 
     def _attachment(self, transformer: nn.Module, latents: torch.Tensor) -> Attachment:
         """The pair's hooks for this DiT, its weights where and in what precision the latents are."""
@@ -131,15 +226,15 @@ def apply_pair(
         InputError: the pair does not fit the model.
     """
     check_fit(diffusion_model(model), pair)
-    sampling = model.get_model_object("model_sampling")
-    sigmas = tuple(float(sampling.percent_to_sigma(percent)) for percent in (dosage.start_percent, dosage.end_percent))
-    ladder = tuple(float(sampling.percent_to_sigma(hundredth / 100)) for hundredth in range(101))
-    applied = AppliedPair(pair, blend, dosage, sigmas, ladder, condition)
+    weights = digest({**pair.state_dict(), **({} if condition is None else {"condition": condition})})
+    name = f"{weights} {pair.config} {dosage} {blend}"
+    applied = AppliedPair(pair, blend, dosage, Denoising.of(model, dosage), condition, name)
     patched = model.clone()
     others = applied_pairs(model)
     key = f"{KEY}-{len(others)}"
     patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, key, applied.around_call)
     patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, applied.around_sampling)
+    patched.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, key, applied.around_batch)
     patched.set_additional_models(key, [ModelPatcher(pair, model.load_device, model.offload_device)])
     patched.set_attachments(KEY, (*others, applied))
     return patched
@@ -187,9 +282,14 @@ def ready_to_train(model: ModelPatcher) -> Iterator[ModelPatcher]:
     one copies weights to the device for the length of a layer's call and never loads them in full.
 
     Raises:
-        InputError: the model is of no known family, or the host cannot load it in full.
+        InputError: the model is of no known family, carries injections, or the host cannot load it in full.
     """
     diffusion_model(model)
+    if model.injections:
+        raise InputError(
+            f"The MODEL carries {', '.join(model.injections)}, which acts in the model it was made for and not in the copy that is trained "
+            "on: load a LoRA with Load LoRA instead of its bypass form, or train on the MODEL without it."
+        )
     can_load_again = model.cached_patcher_init is not None
     if model.is_dynamic() and not can_load_again:
         raise InputError(
@@ -202,6 +302,8 @@ def ready_to_train(model: ModelPatcher) -> Iterator[ModelPatcher]:
             patcher.set_model_compute_dtype(torch.bfloat16)
         patcher.model.requires_grad_(False)
         load_to_train(patcher)
+        for applied in applied_pairs(patcher):
+            applied.denoising = Denoising.of(patcher, applied.dosage)
         was_in_training = comfy.model_management.in_training
         comfy.model_management.in_training = True
         patcher.pre_run()
@@ -211,9 +313,8 @@ def ready_to_train(model: ModelPatcher) -> Iterator[ModelPatcher]:
             comfy.model_management.in_training = was_in_training
             patcher.cleanup()
             comfy.model_management.unload_model_and_clones(patcher)
-            if can_load_again:  # hooks of a pair that MODEL carries would keep this copy for as long as it lives
-                for applied in applied_pairs(patcher):
-                    applied.attachments.pop(patcher.model.diffusion_model, None)
+            for applied in applied_pairs(patcher):  # their hooks would keep this copy for as long as MODEL lives
+                applied.let_go()
 
 
 def load_to_train(patcher: ModelPatcher) -> None:
@@ -248,22 +349,10 @@ def _transformer_options(values: list[object]) -> dict:
     return next((value for value in values if isinstance(value, dict) and "sigmas" in value), {})
 
 
-def _first(sigmas: torch.Tensor | None) -> float | None:
-    return None if sigmas is None or sigmas.numel() == 0 else float(sigmas.flatten()[0])
-
-
-def _stage(sigma: float | None, schedule: torch.Tensor | None, ladder: Sequence[float]) -> float | None:
-    """Position of a sigma in the schedule of S + 1 sigmas, the last of them the end: 0 at its first step, 1 at step S - 1.
-
-    Where a sampler does only a part of denoising (several in a row, or `denoise` below 1), its schedule does not tell; the
-    position is then the one that training gives such a sigma.
-    """
-    if sigma is None or schedule is None or len(schedule) < 2:
-        return None
-    listed = [float(value) for value in schedule]
-    is_whole = listed[0] >= ladder[WHOLE[0]] and listed[-1] <= ladder[WHOLE[1]]
-    position = _place(sigma, listed) / max(len(listed) - 2, 1) if is_whole else _place(sigma, ladder) / (len(ladder) - 1)
-    return min(1.0, max(0.0, position))
+def _by_row(sigmas: torch.Tensor | None, num_rows: int) -> list[float | None]:
+    """A sigma for each row of a call; the host gives one for all, or those of one prompt's rows."""
+    listed = [] if sigmas is None else sigmas.flatten().tolist()
+    return [listed[row % len(listed)] for row in range(num_rows)] if listed else [None] * num_rows
 
 
 def _place(sigma: float, listed: Sequence[float]) -> float:

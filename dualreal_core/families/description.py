@@ -43,7 +43,7 @@ class FamilyDescription:
         name: the family's name, as stored in pair files.
         package, class_name: the top-level package and the class.
         block_lists: the blocks, in the order in which they run; they are numbered through.
-        block_streams: token arguments of block 0, in positional order.
+        block_streams: token arguments of the first kind of blocks, in positional order.
         controller_streams: those of them whose tokens the StageBlender pools.
         time_embedding: path of the module that makes the time embedding, (B, E) or (B * n, E).
         time_embedding_output: index into its output where that is a tuple.

@@ -137,6 +137,16 @@ def test_groups(base, num_groups):
     torch.testing.assert_close(table.sum(-1), torch.full((1, num_groups), pair.config.scale))
 
 
+def test_a_host_may_leave_out_the_first_block():
+    """As some kinds of guidance do: the weights are then chosen where the next block is entered."""
+    base = TinyBase("wan", 2)
+    pair = fill(make_pair(base))
+    with Attachment(base.transformer, pair, FixedBlend(0.3, 0.1)):
+        base.transformer.blocks = base.transformer.blocks[1:]
+        shortened = predict(base)
+    assert torch.isfinite(shortened).all() and not torch.allclose(shortened, predict(base), atol=1e-4)
+
+
 @pytest.mark.parametrize("num_groups", [1, 3, NUM_BLOCKS])
 def test_each_block_uses_the_weights_of_its_group(base, num_groups):
     """Only group g has a weight: the same as a pair whose adapters outside of g are zero."""
