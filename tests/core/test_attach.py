@@ -140,7 +140,7 @@ def test_groups(base, num_groups):
 def test_a_host_may_leave_out_the_first_block():
     """As some kinds of guidance do: the weights are then chosen where the next block is entered."""
     base = TinyBase("wan", 2)
-    pair = fill(make_pair(base))
+    pair = fill(make_pair(base, num_groups=2))
     with Attachment(base.transformer, pair, FixedBlend(0.3, 0.1)):
         base.transformer.blocks = base.transformer.blocks[1:]
         shortened = predict(base)
