@@ -26,6 +26,7 @@ DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,gif"
 SMALLEST_SIDE_SHOWN = 256
 MAX_DECODED_BYTES = 4 * 2**30
 PROBE_TIMEOUT_S = 1800
+SLOWEST_FPS, FASTEST_FPS = 0.1, 240.0
 CURE = "replace it or encode it anew, for example with: ffmpeg -i {name} -c:v libx264 new.mp4"
 
 
@@ -82,7 +83,9 @@ def probe_video(path: Path | str) -> ClipProbe:
         hours, minutes, seconds, start = map(float, declared.groups())
         promised = hours * 3600 + minutes * 60 + seconds
         tolerance = 3 * mean_interval + 0.02 * promised
-        if duration < promised - tolerance and _reach(path) - start < promised - tolerance:
+        # where other containers promise a length, Matroska promises the second of its end
+        begin = 0.0 if "Input #0, matroska" in messages else start
+        if duration < promised - tolerance and _reach(path) - begin < promised - tolerance:
             raise InputError(f"{path} is cut off after {duration:.2f} s of {promised:.2f} s; {CURE.format(name=path.name)}.")
     return ClipProbe(tuple(times), duration, height, width)
 
@@ -91,7 +94,7 @@ def decode_frames(path: Path | str, indices: Sequence[int], size: tuple[int, int
     """Frames `indices` (any order, repeats allowed) as (F, 3, H, W) uint8, only these and one size-d frame in memory.
 
     size: (height, width). With `covers`, frames are scaled to cover it and cropped at the centre; without, it must be
-    the size the probe found.
+    the size the probe found. Frames of another size than the first one take on its shape.
     """
     path = Path(path)
     height, width = size
@@ -147,11 +150,21 @@ def read_video(path: Path | str, size: tuple[int, int] | None = None, max_frames
     return Clip(decode_frames(path, range(start, stop), (height, width), covers=size is not None), probe.fps)
 
 
+def check_fps(fps: float) -> None:
+    """Raises InputError where no video of ours runs at that many frames per second."""
+    if not SLOWEST_FPS <= fps <= FASTEST_FPS:
+        raise InputError(f"The frame rate is {fps:g}; choose {SLOWEST_FPS:g} to {FASTEST_FPS:g} frames per second.")
+
+
 def write_mp4(path: Path | str, frames: torch.Tensor, fps: float) -> None:
     """H.264 that plays everywhere: even sides, small pictures enlarged by a whole factor without smoothing.
 
     frames: (F, 3, H, W) in [-1, 1].
+
+    Raises:
+        InputError: the frame rate is out of range, or the file cannot be written.
     """
+    check_fps(fps)
     pixels = _enlarge(_to_bytes(frames))
     pixels = torch.nn.functional.pad(pixels, (0, pixels.shape[3] % 2, 0, pixels.shape[2] % 2), mode="replicate")
     height, width = pixels.shape[2:]
@@ -183,7 +196,11 @@ def write_gif(path: Path | str, frames: torch.Tensor, fps: float, enlarges: bool
     """An endless GIF whose delays, whole centiseconds, add up to the true duration; `enlarges` small pictures.
 
     frames: (F, 3, H, W) in [-1, 1]; viewers slow delays under 2 centiseconds down, so 50 fps is the most.
+
+    Raises:
+        InputError: the frame rate is out of range, or the file cannot be written.
     """
+    check_fps(fps)
     pixels = _enlarge(_to_bytes(frames)) if enlarges else _to_bytes(frames)
     pictures = [Image.fromarray(picture.permute(1, 2, 0).contiguous().numpy()) for picture in pixels]
     ends = [round(100 * (index + 1) / fps) for index in range(len(pictures))]
@@ -229,8 +246,11 @@ def _display_shape() -> str:
 
 
 def _input_command(path: Path) -> list[str]:
-    """Only local files of known containers: a playlist that poses as a video must not open other files or addresses."""
-    command = [_ffmpeg(), "-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+info"]
+    """Only local files of known containers: a playlist that poses as a video must not open other files or addresses.
+
+    Filters outlive a change of the picture's size, as in recorded calls: made anew, they would count frames from 0 again.
+    """
+    command = [_ffmpeg(), "-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+info", "-reinit_filter", "0"]
     return [*command, "-protocol_whitelist", "file", "-format_whitelist", DEMUXERS, "-i", f"file:{path.absolute()}"]
 
 

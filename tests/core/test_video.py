@@ -93,6 +93,53 @@ def test_sound_longer_than_the_picture_is_no_damage(tmp_path):
     assert read_video(path).frames.shape[0] == 25
 
 
+def test_whole_files_that_begin_late_are_no_damage_and_cut_ones_are(tmp_path):
+    """Matroska promises when it ends, MP4 how long it is; both after pictures that begin at second 20."""
+    plain = make_clip(tmp_path / "plain.mp4", num_frames=50)
+    for suffix, codec in ((".mkv", ["-c", "copy"]), (".mp4", ["-c:v", "mpeg4", "-movflags", "+faststart"])):
+        path = tmp_path / f"late{suffix}"
+        ffmpeg("-i", str(plain), *codec, "-output_ts_offset", "20", str(path))
+        assert probe_video(path).duration == pytest.approx(2)
+        whole = path.read_bytes()
+        for length in range(len(whole) // 2, len(whole) - 1000, len(whole) // 20):
+            path.write_bytes(whole[:length])
+            with pytest.raises(InputError, match=r"late\..*encode it anew"):
+                probe_video(path)
+
+
+def test_a_file_cut_between_two_frames_that_begins_late_is_refused(tmp_path):
+    plain, path = make_clip(tmp_path / "plain.mp4", num_frames=50), tmp_path / "late.mov"
+    ffmpeg("-i", str(plain), "-c:v", "mjpeg", "-movflags", "+faststart", "-output_ts_offset", "20", str(path))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: whole.rindex(b"\xff\xd8\xff", 0, len(whole) * 2 // 3)])
+    with pytest.raises(InputError, match=r"cut off after 1\.\d+ s of 2\.00 s"):
+        probe_video(path)
+
+
+def test_a_picture_that_changes_its_size_midway_keeps_its_order(tmp_path):
+    """As in recorded calls: frame i is a grey of level 12 i, and the last ten are smaller."""
+    pieces = []
+    for first, size in ((0, (240, 320)), (10, (120, 160))):
+        levels = torch.arange(first, first + 10) * 12 / 127.5 - 1
+        source, piece = tmp_path / f"{first}.mp4", tmp_path / f"{first}.webm"
+        write_mp4(source, levels[:, None, None, None].expand(10, 3, *size), 10)
+        ffmpeg("-i", str(source), "-vf", f"scale={size[1]}:{size[0]}", "-c:v", "libvpx", "-b:v", "900k", str(piece))
+        pieces.append(f"file {piece.name}\n")
+    (tmp_path / "pieces.txt").write_text("".join(pieces))
+    path = tmp_path / "call.webm"
+    ffmpeg("-f", "concat", "-i", str(tmp_path / "pieces.txt"), "-c", "copy", str(path))
+    probe = probe_video(path)
+    assert (probe.num_frames, probe.height, probe.width) == (20, 240, 320)
+
+    def order(frames: torch.Tensor) -> list[int]:
+        return (frames.float().mean((1, 2, 3)) / 12).round().int().tolist()
+
+    for indices in (range(20), range(5, 15), range(12, 20)):
+        assert order(decode_frames(path, indices, (64, 64))) == list(indices)
+    whole = read_video(path).frames
+    assert whole.shape == (20, 3, 240, 320) and order(whole) == list(range(20))
+
+
 def test_rotation_is_applied(tmp_path):
     plain, path = make_clip(tmp_path / "plain.mp4", num_frames=4), tmp_path / "turned.mp4"
     ffmpeg("-display_rotation", "90", "-i", str(plain), "-c", "copy", str(path))
@@ -165,6 +212,14 @@ def test_png_is_exact(tmp_path):
     pixels = torch.randint(0, 256, (3, 7, 5), generator=torch.Generator().manual_seed(0))
     write_png(tmp_path / "out.png", pixels / 127.5 - 1)
     assert torch.equal(torch.from_numpy(numpy.array(Image.open(tmp_path / "out.png"))).permute(2, 0, 1).long(), pixels)
+
+
+@pytest.mark.parametrize("fps", [0, -3, 0.0001, 241, float("nan"), float("inf")])
+@pytest.mark.parametrize("write", [write_mp4, write_gif])
+def test_frame_rates_that_no_file_can_have(tmp_path, write, fps):
+    with pytest.raises(InputError, match=r"The frame rate is .*; choose 0\.1 to 240"):
+        write(tmp_path / "out.video", torch.zeros(2, 3, 16, 16), fps)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_wrong_shape_is_named(tmp_path):
