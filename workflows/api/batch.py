@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import argparse
 import base64
+import contextlib
 import copy
 import csv
+import hashlib
+import http.client
 import json
 import os
 import re
 import socket
 import ssl
-import struct
 import sys
+import threading
 import time
 import urllib.error
 import urllib.parse
@@ -31,6 +34,9 @@ FOLDERS = {"identity": "LoadImageTextDataSetFromFolder", "motion": "LoadVideoTex
 PROMPT_CLASS, PROMPT_TITLE = "CLIPTextEncode", "Prompt"
 TRAINER = "DualRealJointTrainer"
 POLL_SECONDS = 1.0
+ANSWER_SECONDS = 60.0
+# A server that is busy, or whose network is down for a moment, is asked again for so long.
+PATIENCE_SECONDS, RETRY_SECONDS = 120.0, 2.0
 EXAMPLE = """example of a list, CSV (or JSON: a list of objects with the same keys):
 
   identity,motion,prompt
@@ -56,6 +62,7 @@ class Entry:
     state: str = "waiting"
     error: str | None = None
     prompt_id: str | None = None
+    graph_sha256: str | None = None
     seconds: float | None = None
     files: list[str] = field(default_factory=list)
     texts: dict[str, str] = field(default_factory=dict)
@@ -71,6 +78,7 @@ class Server:
     def __init__(self, url: str) -> None:
         self.url = (url if "://" in url else f"http://{url}").rstrip("/")
         self.client_id = uuid.uuid4().hex
+        self.patience = 0.0
 
     def request(self, path: str, body: dict | None = None) -> bytes:
         """Raises: BatchError without an answer; urllib.error.HTTPError where the server refuses."""
@@ -78,22 +86,28 @@ class Server:
         if body is not None:
             request.data = json.dumps(body).encode()
             request.add_header("Content-Type", "application/json")
-        try:
-            with urllib.request.urlopen(request, timeout=60) as answer:
-                return answer.read()
-        except urllib.error.HTTPError:
-            raise
-        except (OSError, ValueError) as problem:
-            raise BatchError(f"There is no ComfyUI at {self.url} ({problem}): start it, or name another with --server.") from problem
+        # What is queued is sent once: a lost answer does not say that the server did not take it.
+        until = time.monotonic() + (self.patience if body is None else 0)
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=ANSWER_SECONDS) as answer:
+                    return answer.read()
+            except (OSError, ValueError, http.client.HTTPException) as problem:
+                is_over = time.monotonic() >= until
+                if isinstance(problem, urllib.error.HTTPError) and (is_over or problem.code < 500):
+                    raise
+                if is_over:
+                    silence = f"{self.url} has stopped answering" if self.patience else f"There is no ComfyUI at {self.url}"
+                    advice = "start it, or name another with --server, and run the same list again to collect what it has finished"
+                    raise BatchError(f"{silence} ({problem}): {advice}.") from problem
+            time.sleep(RETRY_SECONDS)
 
     def get(self, path: str) -> dict:
-        return json.loads(self.fetch(path))
-
-    def fetch(self, path: str) -> bytes:
+        """Raises: BatchError without an answer, or with one that is not ComfyUI's."""
         try:
-            return self.request(path)
-        except urllib.error.HTTPError as refusal:
-            raise BatchError(f"{self.url}{path} answers {refusal.code} {refusal.reason}: is it ComfyUI 0.33 or newer?") from None
+            return json.loads(self.request(path))
+        except (urllib.error.HTTPError, ValueError) as problem:
+            raise BatchError(f"{self.url}{path} answers {problem}: is it ComfyUI 0.33 or newer?") from None
 
     def queue(self, graph: dict) -> str:
         """Raises: BatchError with the server's reason where it refuses the graph."""
@@ -108,66 +122,38 @@ class Server:
         return {item[1] for part in ("queue_running", "queue_pending") for item in queue[part]}
 
 
-class ProgressSocket:
-    """The server's websocket, as far as progress needs it: whole text messages in, nothing out. Without it, polling goes on."""
+class Progress(threading.Thread):
+    """Keeps the newest progress that the server's websocket tells; without a websocket there is none, and polling goes on."""
 
     def __init__(self, server: Server) -> None:
-        target = urllib.parse.urlsplit(server.url)
+        super().__init__(daemon=True)
+        self.server, self.newest = server, {}
+
+    def run(self) -> None:
+        target = urllib.parse.urlsplit(self.server.url)
         is_secure = target.scheme == "https"
-        port = target.port or (443 if is_secure else 80)
-        self.connection = socket.create_connection((target.hostname, port), timeout=10)
-        if is_secure:
-            self.connection = ssl.create_default_context().wrap_socket(self.connection, server_hostname=target.hostname)
         key = base64.b64encode(os.urandom(16)).decode()
-        head = f"GET {target.path}/ws?clientId={server.client_id} HTTP/1.1\r\nHost: {target.netloc}\r\nUpgrade: websocket\r\n"
+        head = f"GET {target.path}/ws?clientId={self.server.client_id} HTTP/1.1\r\nHost: {target.netloc}\r\nUpgrade: websocket\r\n"
         head += f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n"
-        self.connection.sendall(head.encode())
-        self.received = b""
-        while b"\r\n\r\n" not in self.received:
-            self._receive()
-        answer, self.received = self.received.split(b"\r\n\r\n", 1)
-        if b" 101 " not in answer.split(b"\r\n")[0]:
-            raise OSError("the server does not speak websocket")
-
-    def messages(self, seconds: float) -> list[dict]:
-        """What arrives within so many seconds."""
-        until, found = time.monotonic() + seconds, []
-        while (left := until - time.monotonic()) > 0:
-            self.connection.settimeout(left)
-            try:
-                self._receive()
-            except TimeoutError:
-                break
-            while (frame := self._frame()) is not None:
-                opcode, payload = frame
-                if opcode == 8:
-                    raise OSError("the server closed the websocket")
-                if opcode == 1:
-                    found.append(json.loads(payload))
-        return found
-
-    def _receive(self) -> None:
-        chunk = self.connection.recv(65536)
-        if not chunk:
-            raise OSError("the server closed the websocket")
-        self.received += chunk
-
-    def _frame(self) -> tuple[int, bytes] | None:
-        """The next whole frame; ComfyUI neither masks nor splits."""
-        if len(self.received) < 2:
-            return None
-        size, offset = self.received[1] & 127, 2
-        if size >= 126:
-            form, width = (">H", 2) if size == 126 else (">Q", 8)
-            if len(self.received) < 2 + width:
-                return None
-            (size,) = struct.unpack_from(form, self.received, 2)
-            offset += width
-        if len(self.received) < offset + size:
-            return None
-        opcode, payload = self.received[0] & 15, self.received[offset : offset + size]
-        self.received = self.received[offset + size :]
-        return opcode, payload
+        with contextlib.suppress(OSError, ValueError):
+            connection = socket.create_connection((target.hostname, target.port or (443 if is_secure else 80)))
+            if is_secure:
+                connection = ssl.create_default_context().wrap_socket(connection, server_hostname=target.hostname)
+            connection.sendall(head.encode())
+            stream = connection.makefile("rb")
+            if b" 101 " not in stream.readline():
+                return
+            while stream.readline().strip():
+                pass
+            # ComfyUI neither masks nor splits its frames.
+            while len(start := stream.read(2)) == 2:
+                size = start[1] & 127
+                if size >= 126:
+                    size = int.from_bytes(stream.read(2 if size == 126 else 8), "big")
+                payload = stream.read(size)
+                message = json.loads(payload) if start[0] & 15 == 1 else {}
+                if message.get("type") == "progress_state":
+                    self.newest = message["data"]
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -185,35 +171,32 @@ def main(arguments: list[str] | None = None) -> int:
     except BatchError as problem:
         print(problem, file=sys.stderr)
         return 2
+    except OSError as problem:
+        print(f"{options.out} cannot be written ({problem}): make room there, or name another folder with --out.", file=sys.stderr)
+        return 2
     finished = sum(entry.state == "done" for entry in entries)
     print(f"{finished} of {len(entries)} entries are done; see {options.out / 'results.json'}")
     return 0 if finished == len(entries) else 1
 
 
 def run(server: Server, graph: dict, entries: list[Entry], out: Path) -> None:
-    """Queues all entries, follows them to their ends, and keeps `out/results.json` up to date meanwhile."""
-    graphs = {}
-    for entry in entries:
-        graphs[entry.name] = fill(graph, entry)
-        try:
-            entry.prompt_id = server.queue(graphs[entry.name])
-            entry.state = "queued"
-        except BatchError as refusal:
-            entry.fail(str(refusal))
-    _write_results(entries, out)
-    follower = Follower(server, graphs)
-    while open_entries := [entry for entry in entries if entry.state == "queued"]:
-        follower.show(open_entries)
-        # The queue is read before the histories: what is in neither was removed, not just finished.
-        waiting = server.waiting()
-        for entry in open_entries:
-            history = server.get(f"/history/{entry.prompt_id}")
-            if history:
-                _finish(server, entry, history[entry.prompt_id], out)
-                follower.leave(entry)
-                _write_results(entries, out)
-            elif entry.prompt_id not in waiting:
-                entry.fail("The server has forgotten this job: it was removed from the queue, or the server was restarted. Queue it again.")
+    """Queues all entries, follows them to their ends, and keeps `out/results.json` up to date meanwhile.
+
+    Raises: BatchError where the server answers no more, or on Ctrl-C; what is unfinished then says so in `out/results.json`.
+    """
+    graphs = {entry.name: fill(graph, entry) for entry in entries}
+    server.patience = PATIENCE_SECONDS
+    try:
+        _queue(server, graphs, entries, out)
+        _write_results(entries, out)
+        _follow(server, Follower(server, graphs), entries, out)
+    except (BatchError, KeyboardInterrupt) as end:
+        problem = str(end) or "Stopped by Ctrl-C; the server goes on, and running the same list again collects what it has finished."
+        for entry in entries:
+            entry.error = problem if entry.state in ("waiting", "queued") else entry.error
+        raise BatchError(problem) from end
+    finally:
+        _write_results(entries, out)
 
 
 class Follower:
@@ -222,41 +205,20 @@ class Follower:
     def __init__(self, server: Server, graphs: dict[str, dict]) -> None:
         self.graphs, self.last = graphs, ""
         self.is_terminal = sys.stdout.isatty()
-        try:
-            self.socket: ProgressSocket | None = ProgressSocket(server)
-        except OSError:
-            self.socket = None
+        self.progress = Progress(server)
+        self.progress.start()
 
     def show(self, entries: list[Entry]) -> None:
-        """Waits a moment, and shows the newest progress of any of the entries."""
-        if self.socket is None:
-            time.sleep(POLL_SECONDS)
-            return
-        try:
-            messages = self.socket.messages(POLL_SECONDS)
-        except OSError:
-            self.socket = None
-            return
-        by_id = {entry.prompt_id: entry for entry in entries}
-        for message in reversed(messages):
-            payload = message.get("data") or {}
-            entry = by_id.get(payload.get("prompt_id"))
-            if message.get("type") == "progress_state" and entry:
-                self._print(entry, payload["nodes"])
-                return
+        """Waits a moment, and shows the newest progress where it is one of the entries'."""
+        time.sleep(POLL_SECONDS)
+        progress = self.progress.newest
+        running = [(key, node) for key, node in progress.get("nodes", {}).items() if node.get("state") == "running"]
+        for entry in entries:
+            if running and entry.prompt_id == progress["prompt_id"]:
+                key, node = running[-1]
+                self.say(f"{entry.name}: {_title(self.graphs[entry.name], key)} {node['value']:.0f}/{node['max']:.0f}")
 
-    def leave(self, entry: Entry) -> None:
-        if entry.state == "done":
-            self._line(f"{entry.name}: done in {entry.seconds:.0f} s, {', '.join(entry.files) or 'without files'}", ends=True)
-
-    def _print(self, entry: Entry, nodes: dict[str, dict]) -> None:
-        running = [(key, node) for key, node in nodes.items() if node.get("state") == "running"]
-        if running:
-            key, node = running[-1]
-            title = _title(self.graphs[entry.name], key)
-            self._line(f"{entry.name}: {title} {node['value']:.0f}/{node['max']:.0f}")
-
-    def _line(self, text: str, ends: bool = False) -> None:
+    def say(self, text: str, ends: bool = False) -> None:
         if self.is_terminal:
             print(f"\r\x1b[K{text}", end="\n" if ends else "", flush=True)
         elif ends or text.split(" ")[:-1] != self.last.split(" ")[:-1]:
@@ -318,6 +280,43 @@ def fill(graph: dict, entry: Entry) -> dict:
     return graph
 
 
+def _queue(server: Server, graphs: dict[str, dict], entries: list[Entry], out: Path) -> None:
+    """Queues what the server does not still have from a client that ended early."""
+    earlier = _read_json(out / "results.json") if (out / "results.json").exists() else []
+    left = {row.get("graph_sha256"): row["prompt_id"] for row in earlier if row.get("state") == "queued"}
+    for entry in entries:
+        entry.graph_sha256 = hashlib.sha256(json.dumps(graphs[entry.name], sort_keys=True).encode()).hexdigest()
+        if entry.graph_sha256 in left:
+            entry.state, entry.prompt_id = "queued", left[entry.graph_sha256]
+    waiting = server.waiting()
+    for entry in entries:
+        if entry.state == "queued":
+            record = server.get(f"/history/{entry.prompt_id}").get(entry.prompt_id)
+            if record["status"]["status_str"] == "success" if record else entry.prompt_id in waiting:
+                continue
+        try:
+            entry.prompt_id, entry.state = server.queue(graphs[entry.name]), "queued"
+        except BatchError as refusal:
+            entry.fail(str(refusal))
+
+
+def _follow(server: Server, follower: Follower, entries: list[Entry], out: Path) -> None:
+    while open_entries := [entry for entry in entries if entry.state == "queued"]:
+        follower.show(open_entries)
+        # The queue is read before the histories: what is in neither was removed, not just finished.
+        waiting = server.waiting()
+        for entry in open_entries:
+            history = server.get(f"/history/{entry.prompt_id}")
+            if history:
+                _finish(server, entry, history[entry.prompt_id], out)
+                _write_results(entries, out)
+                if entry.state == "done":
+                    files = ", ".join(entry.files) or "without files"
+                    follower.say(f"{entry.name}: done in {entry.seconds or 0:.0f} s, {files}", ends=True)
+            elif entry.prompt_id not in waiting:
+                entry.fail("The server has forgotten this job: it was removed from the queue, or the server was restarted. Queue it again.")
+
+
 def _finish(server: Server, entry: Entry, record: dict, out: Path) -> None:
     """Takes over what the history says of a job that ended."""
     messages = dict(record["status"]["messages"])
@@ -332,14 +331,16 @@ def _finish(server: Server, entry: Entry, record: dict, out: Path) -> None:
         else:
             entry.fail("The job was interrupted on the server. Queue it again.")
         return
-    for key, shown in record["outputs"].items():
-        for value in shown.values():
-            for item in value if isinstance(value, list) else []:
-                if isinstance(item, dict) and item.get("type") == "output":
+    try:
+        for key, shown in record["outputs"].items():
+            for item in (item for value in shown.values() if isinstance(value, list) for item in value):
+                if isinstance(item, dict) and item.get("type") == "output" and "filename" in item:
                     entry.files.append(_download(server, item, entry, out))
                 elif isinstance(item, str):
                     entry.texts[_title(record["prompt"][2], key)] = item
-    entry.state = "done"
+        entry.state = "done"
+    except BatchError as problem:
+        entry.fail(str(problem))
 
 
 def _download(server: Server, item: dict, entry: Entry, out: Path) -> str:
@@ -347,7 +348,10 @@ def _download(server: Server, item: dict, entry: Entry, out: Path) -> str:
     name = f"{entry.name}{Path(item['filename']).suffix}"
     if name in entry.files:
         name = f"{entry.name} {Path(item['filename']).name}"
-    (out / name).write_bytes(server.fetch(f"/view?{query}"))
+    try:
+        (out / name).write_bytes(server.request(f"/view?{query}"))
+    except OSError as problem:
+        raise BatchError(f"{item['filename']} cannot be collected ({problem}): look for it in the server's output folder.") from problem
     return name
 
 
