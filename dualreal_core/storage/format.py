@@ -79,7 +79,8 @@ def load_pair(path: Path) -> tuple[AdapterPair, Header]:
     if path.suffix in {".pth", ".pt", ".bin", ".ckpt"}:
         return pair_from_reference(read_reference(path), path), {"format_version": 0, "source": path.name}
     with _opened(path) as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
+        # cloned because a pair that stays mapped to its file changes, or ends the process, when that is written over
+        tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
     if is_reference(tensors):
         return pair_from_reference(tensors, path), {"format_version": 0, "source": path.name}
     header = read_header(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,17 +32,22 @@ def write_lora(path: Path, pair: AdapterPair, role: Role) -> None:
     if pair.config.kind(role) != "lora":
         kind = pair.config.kind(role)
         raise InputError(f"The {role} side is of kind {kind!r}, which has no LoRA form: train it with kind 'lora' to export it.")
-    tensors, layers = {}, set()
+    tensors, layers, ranks = {}, set(), {}
     paths = block_paths(pair)
     for key, adapter in pair.sides[role].items():
         block, layer = split_key(key)
         layers.add(layer)
-        name = f"transformer.{paths[block]}.{layer}"
-        tensors[f"{name}.lora_A.weight"] = adapter.down.weight.detach().cpu().contiguous()
-        tensors[f"{name}.lora_B.weight"] = (adapter.up.weight.detach() * adapter.scaling).cpu().contiguous()
+        name = f"{paths[block]}.{layer}"
+        ranks[name] = adapter.down.out_features  # a combined pair's configuration knows one rank for two sides
+        tensors[f"transformer.{name}.lora_A.weight"] = adapter.down.weight.detach().cpu().contiguous()
+        tensors[f"transformer.{name}.lora_B.weight"] = (adapter.up.weight.detach() * adapter.scaling).cpu().contiguous()
+    common = Counter(ranks.values()).most_common(1)[0][0]
+    others = {name: rank for name, rank in ranks.items() if rank != common}
     adapter_config = {
-        "transformer.r": pair.config.rank,
-        "transformer.lora_alpha": pair.config.rank,
+        "transformer.r": common,
+        "transformer.lora_alpha": common,
+        "transformer.rank_pattern": others,
+        "transformer.alpha_pattern": others,
         "transformer.target_modules": sorted(layers),
     }
     with atomic_path(Path(path)) as temporary:

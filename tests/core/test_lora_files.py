@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from pathlib import Path
 
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny import FAMILY_NAMES, TinyBase, is_same, make_pair, model_inputs, tiny_pair
 
 from dualreal_core.attach import Attachment
 from dualreal_core.blend import FixedBlend
+from dualreal_core.combine import combine
 from dualreal_core.errors import InputError
+from dualreal_core.lora_side import LinearUpdate, one_sided_pair
 from dualreal_core.pair import AdapterPair, iterate_sides
 from dualreal_core.storage import read_lora, write_lora
 
@@ -67,6 +72,43 @@ def test_others_read_our_lora(family, tmp_path, alpha, reader):
             assert not result.unexpected_keys and not [name for name in result.missing_keys if "lora_" in name]
         assert (expected - plain_output(base)).norm() > 0.05 * expected.norm()
         torch.testing.assert_close(plain_output(other), expected, rtol=0, atol=1e-5)
+
+
+def sides_of_other_ranks(base: TinyBase) -> dict[str, AdapterPair]:
+    """Pairs whose tensors have other ranks than their configuration names for the identity side."""
+    paths = [name for name, _ in base.transformer.named_modules() if name.endswith((".attn1.to_q", ".attn1.to_v"))]
+    generator = torch.Generator().manual_seed(9)
+    updates = [
+        LinearUpdate(path, 0.2 * torch.randn(rank, 32, generator=generator), torch.randn(32, rank, generator=generator))
+        for path, rank in zip(paths, (5, 3, 3, 3), strict=True)
+    ]
+    return {
+        "combined": combine(tiny_pair(base, kind="lora", rank=8), tiny_pair(base, kind="lora", rank=16)),
+        "of one side": one_sided_pair(base.transformer, "identity", updates),
+    }
+
+
+@pytest.mark.parametrize("name", ["combined", "of one side"])
+def test_a_lora_keeps_its_strength_where_its_rank_is_not_that_of_the_configuration(wan, tmp_path, name):
+    pair = sides_of_other_ranks(wan)[name]
+    path, expected = tmp_path / "lora.safetensors", lora_output(wan, pair, "identity")
+    write_lora(path, pair, "identity")
+    again = copy.deepcopy(pair)
+    for adapter in again.sides["identity"].values():
+        torch.nn.init.zeros_(adapter.up.weight)
+    read_lora(path, again, "identity")
+    torch.testing.assert_close(lora_output(wan, again, "identity"), expected, rtol=0, atol=1e-5)
+
+    by_peft, by_diffusers = TinyBase("wan", 2), TinyBase("wan", 2)
+    with safe_open(path, "pt") as file:
+        adapter_config = json.loads(file.metadata()["lora_adapter_metadata"])
+    config = LoraConfig(**{name.removeprefix("transformer."): value for name, value in adapter_config.items()})
+    inject_adapter_in_model(config, by_peft.transformer)
+    tensors = {name.removeprefix("transformer."): value for name, value in load_file(path).items()}
+    assert not set_peft_model_state_dict(by_peft.transformer, tensors).unexpected_keys
+    torch.testing.assert_close(plain_output(by_peft), expected, rtol=0, atol=1e-5)
+    by_diffusers.transformer.load_lora_adapter(tmp_path, weight_name="lora.safetensors", prefix="transformer")
+    torch.testing.assert_close(plain_output(by_diffusers), expected, rtol=0, atol=1e-5)
 
 
 def peft_base(family: str, **settings: object) -> TinyBase:

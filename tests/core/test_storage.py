@@ -153,6 +153,18 @@ def test_headers_without_later_fields_load(wan, tmp_path):
     assert loaded.config == pair.config and is_same(dict(loaded.state_dict()), dict(pair.state_dict()))
 
 
+def test_a_loaded_pair_does_not_follow_its_file(wan, tmp_path):
+    """The file is written over in place, as cp does."""
+    path, other = tmp_path / "pair.safetensors", tmp_path / "other.safetensors"
+    save_pair(path, tiny_pair(wan))
+    save_pair(other, fill(tiny_pair(wan), seed=7))
+    loaded, _ = load_pair(path)
+    before = {name: tensor.clone() for name, tensor in loaded.state_dict().items()}
+    with path.open("r+b") as file:
+        file.write(other.read_bytes())
+    assert is_same(before, dict(loaded.state_dict()))
+
+
 @pytest.mark.parametrize("share", [0.0, 0.001, 0.5, 0.999])
 def test_truncated(wan, tmp_path, share):
     path = tmp_path / "pair.safetensors"
