@@ -53,7 +53,8 @@ def read_captions(folder: Path, prompt: str | None) -> Captions:
         present, missing = (PROMPTS_FILE, LIST_FILE) if prompts_path.is_file() else (LIST_FILE, PROMPTS_FILE)
         raise InputError(f"{folder} has {present} but no {missing}; add {missing} with one line per clip, or remove {present}.")
     if prompts_path.is_file():
-        prompts, names = _read_lines(prompts_path), _read_lines(list_path)
+        names, prompts = _without_blank_end(_read_lines(list_path)), _read_lines(prompts_path)
+        prompts = prompts[: len(names)] + _without_blank_end(prompts[len(names) :])
         if len(prompts) != len(names):
             raise InputError(
                 f"{prompts_path} has {len(prompts)} lines and {LIST_FILE} has {len(names)}; line i of one belongs to line i of the other."
@@ -65,10 +66,15 @@ def read_captions(folder: Path, prompt: str | None) -> Captions:
 
 
 def _read_lines(path: Path) -> list[str]:
-    """Stripped lines, without the empty ones at the end."""
+    """Stripped lines; a newline ends a line and begins none."""
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8-sig").rstrip().splitlines()]
+        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
     except UnicodeDecodeError as problem:
         raise InputError(f"{path} is not UTF-8 text; save it as UTF-8.") from problem
     except OSError as problem:
         raise InputError(f"{path} cannot be opened ({problem.strerror}); check its permissions.") from problem
+
+
+def _without_blank_end(lines: list[str]) -> list[str]:
+    """Lines up to the last that is not empty."""
+    return lines[: max((place for place, line in enumerate(lines, 1) if line), default=0)]
