@@ -92,7 +92,7 @@ class Denoising:
         """
         if sigma is None:
             return None
-        listed = [] if schedule is None else schedule.tolist()
+        listed = [] if schedule is None else schedule.cpu().tolist()
         is_whole = len(listed) > 1 and listed[0] >= self.ladder[WHOLE[0]] and listed[-1] <= self.ladder[WHOLE[1]]
         position = _place(sigma, listed) / max(len(listed) - 2, 1) if is_whole else _place(sigma, self.ladder) / (len(self.ladder) - 1)
         return min(1.0, max(0.0, position))
@@ -351,7 +351,7 @@ def _transformer_options(values: list[object]) -> dict:
 
 def _by_row(sigmas: torch.Tensor | None, num_rows: int) -> list[float | None]:
     """A sigma for each row of a call; the host gives one for all, or those of one prompt's rows."""
-    listed = [] if sigmas is None else sigmas.flatten().tolist()
+    listed = [] if sigmas is None else sigmas.flatten().cpu().tolist()
     return [listed[row % len(listed)] for row in range(num_rows)] if listed else [None] * num_rows
 
 
