@@ -14,10 +14,18 @@ from torch import nn
 from .errors import InputError
 from .pair import ROLES, AdapterPair, iterate_sides
 from .storage import load_pair
-from .storage.lora import adapter_config_of, configured_alpha, layer_updates
+from .storage.lora import adapter_config_of, layer_updates, other_tensors, recorded_alpha
 
 HEADER_FIELDS = ("base", "prompts", "training", "datasets", "consent", "provenance")
 UNKNOWN = "-"
+OTHER_FORMS = {
+    "DoRA": (".dora_scale", "lora_magnitude_vector"),
+    "LoKr": (".lokr_",),
+    "LoHa": (".hada_",),
+    "full differences": (".diff",),
+    "biases": (".bias",),
+}
+"""What files hold besides LoRA layers, by a part of their tensors' names."""
 NUM_HASHES_SHOWN, HASH_LENGTH = 3, 12
 
 Description = dict[str, object]
@@ -28,7 +36,7 @@ def describe(path: Path) -> Description:
 
     Fields of every file: `file`, `kind` ('pair', 'reference', 'lora'), `bytes`, `parameters`. Of a pair and a
     reference: `config`, `up_norms` per role (`total`, and `blocks`, one number each; all zero: untrained), and the
-    header fields. Of a LoRA: `layers`, each with `rank`, `alpha`, widths and `up_norm`.
+    header fields. Of a LoRA: `layers`, each with `rank`, `alpha`, widths and `up_norm`, and `besides`, the forms it holds besides.
 
     Raises:
         InputError: no such file, damaged, or none of these kinds.
@@ -37,11 +45,12 @@ def describe(path: Path) -> Description:
     try:
         pair, header = load_pair(path)
     except InputError:
-        layers = _lora_layers(path)
+        layers, besides = _lora_layers(path)
         if not layers:
             raise
         num_parameters = sum(layer["rank"] * (layer["in_dim"] + layer["out_dim"]) for layer in layers)
-        return {"file": path.name, "kind": "lora", "bytes": path.stat().st_size, "parameters": {"lora": num_parameters}, "layers": layers}
+        counted = {"bytes": path.stat().st_size, "parameters": {"lora": num_parameters}}
+        return {"file": path.name, "kind": "lora", **counted, "layers": layers, "besides": besides}
     return {
         "file": path.name,
         "kind": "pair" if header["format_version"] else "reference",
@@ -75,32 +84,38 @@ def _up_norms(pair: AdapterPair) -> dict[str, dict[str, object]]:
     return {role: {"total": math.sqrt(sum(blocks)), "blocks": [math.sqrt(square) for square in blocks]} for role, blocks in squares.items()}
 
 
-def _lora_layers(path: Path) -> list[dict[str, object]]:
-    """Layers of a LoRA file; empty where the file is none."""
+def _lora_layers(path: Path) -> tuple[list[dict[str, object]], list[str]]:
+    """Layers of a LoRA file, none where the file is no such, and the forms it holds besides.
+
+    Raises:
+        InputError: half of a layer is missing, or an alpha is no number.
+    """
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
             adapter_config = adapter_config_of(path, file.metadata() or {})
     except (SafetensorError, OSError, ValueError, AttributeError):
-        return []
+        return [], []
     layers = []
     for name, update in sorted(layer_updates(tensors).items()):
         if update.down is None or update.up is None:
             raise InputError(f"{path} has only one of the two matrices of {name}: it is incomplete; use another copy.")
-        rank, own_alpha = update.down.shape[0], tensors.get(f"{update.name}.alpha")
-        is_recorded = own_alpha is not None or "lora_alpha" in adapter_config
-        alpha = configured_alpha(adapter_config, name, rank) if own_alpha is None else own_alpha
         layers.append(
             {
                 "layer": name,
-                "rank": rank,
-                "alpha": float(alpha) if is_recorded else None,
+                "rank": update.down.shape[0],
+                "alpha": recorded_alpha(path, name, tensors.get(f"{update.name}.alpha"), adapter_config),
                 "in_dim": update.down.shape[1],
                 "out_dim": update.up.shape[0],
                 "up_norm": float(update.up.double().norm()),
             }
         )
-    return layers
+    return layers, _forms(other_tensors(tensors), bool(adapter_config.get("use_dora")))
+
+
+def _forms(names: list[str], uses_dora: bool) -> list[str]:
+    form_of = {name: next((form for form, marks in OTHER_FORMS.items() if any(mark in name for mark in marks)), "others") for name in names}
+    return [form for form in (*OTHER_FORMS, "others") if form in form_of.values() or (form == "DoRA" and uses_dora)]
 
 
 def _pair_rows(description: Description) -> list[tuple[str, str]]:
@@ -156,7 +171,8 @@ def _hashes(value: object) -> str:
 
 def _lora_rows(description: Description) -> list[tuple[str, str]]:
     layers = description["layers"]
-    rows = [("kind", f"LoRA, {len(layers)} layers, {description['parameters']['lora']:,} parameters")]
+    besides = f" with {' and '.join(description['besides'])} (not listed)" if description["besides"] else ""
+    rows = [("kind", f"LoRA{besides}, {len(layers)} layers, {description['parameters']['lora']:,} parameters")]
     width = max(len(layer["layer"]) for layer in layers)
     for layer in layers:
         alpha = UNKNOWN if layer["alpha"] is None else f"{layer['alpha']:g}"

@@ -62,7 +62,8 @@ def read_lora(path: Path, pair: AdapterPair, role: Role) -> None:
     pair is changed only if the whole file fits.
 
     Raises:
-        InputError: not a LoRA file, other layers than the pair's, another rank or width, or more than plain LoRA.
+        InputError: not a LoRA file, other layers than the pair's, another rank or width, an alpha that is no number, or more than
+            plain LoRA.
     """
     path = Path(path)
     try:
@@ -74,7 +75,7 @@ def read_lora(path: Path, pair: AdapterPair, role: Role) -> None:
     updates = layer_updates(tensors)
     if not updates:
         raise InputError(f"{path} holds no LoRA layers in a known naming: give a LoRA saved by diffusers, peft or ComfyUI.")
-    others = [name for name in tensors if not _KEY.fullmatch(name) and not name.endswith(".alpha")]
+    others = other_tensors(tensors)
     if others or adapter_config.get("use_dora"):
         raise InputError(f"{path} is more than a plain LoRA ({[*others, 'use_dora'][0]}): give one without DoRA, biases and norms.")
     if pair.config.kind(role) != "lora":
@@ -90,7 +91,8 @@ def read_lora(path: Path, pair: AdapterPair, role: Role) -> None:
                 f"{path} has rank {rank} and widths {update.down.shape[1]} to {update.up.shape[0]} at {layer}, unlike the pair: "
                 f"set rank {rank} and use the LoRA's own base."
             )
-        alpha = float(tensors.get(f"{update.name}.alpha", configured_alpha(adapter_config, layer, rank)))
+        alpha = recorded_alpha(path, layer, tensors.get(f"{update.name}.alpha"), adapter_config)
+        alpha = rank if alpha is None else alpha
         fitting[key] = update.down, update.up * (alpha / (rank**0.5 if adapter_config.get("use_rslora") else rank))
     missing = sorted(set(side) - set(fitting))
     if missing:
@@ -126,6 +128,11 @@ def layer_updates(tensors: dict[str, torch.Tensor]) -> dict[str, _Update]:
     return found
 
 
+def other_tensors(tensors: dict[str, torch.Tensor]) -> list[str]:
+    """Names of what is no part of a plain LoRA."""
+    return [name for name in tensors if not _KEY.fullmatch(name) and not name.endswith(".alpha")]
+
+
 def block_paths(pair: AdapterPair) -> list[str]:
     """Where each block lies in the DiT whose names files use, as in 'blocks.3'.
 
@@ -145,14 +152,33 @@ def _key(layer: str, paths: list[str]) -> str:
 
 
 def adapter_config_of(path: Path, metadata: dict[str, str]) -> dict[str, object]:
-    """Fields of peft's `LoraConfig`, from the file's metadata or, in a folder peft wrote, from the file beside it."""
-    beside = path.with_name("adapter_config.json")
+    """Fields of peft's `LoraConfig`, from the file's metadata or, in a folder peft wrote, from the file beside it.
+
+    Raises:
+        ValueError: they are no JSON object.
+    """
+    beside, prefix = path.with_name("adapter_config.json"), "transformer."
+    text = metadata.get(METADATA_KEY, "{}")
     if METADATA_KEY not in metadata and path.name == "adapter_model.safetensors" and beside.is_file():
-        return json.loads(beside.read_text(encoding="utf-8"))
-    return {name.removeprefix("transformer."): value for name, value in json.loads(metadata.get(METADATA_KEY, "{}")).items()}
+        text, prefix = beside.read_text(encoding="utf-8"), ""
+    fields = json.loads(text)
+    if not isinstance(fields, dict):
+        raise ValueError("the adapter configuration is no JSON object")
+    return {name.removeprefix(prefix): value for name, value in fields.items()}
 
 
-def configured_alpha(adapter_config: dict[str, object], layer: str, rank: int) -> float:
-    patterns = adapter_config.get("alpha_pattern") or {}
-    own = [alpha for pattern, alpha in patterns.items() if re.match(rf"(.*\.)?({pattern})$", layer)]
-    return [*own, adapter_config.get("lora_alpha", rank)][0]
+def recorded_alpha(path: Path, layer: str, own: torch.Tensor | None, adapter_config: dict[str, object]) -> float | None:
+    """Alpha of a layer: `own`, its tensor in the file, else what the adapter configuration says; None where neither does.
+
+    Raises:
+        InputError: it is no number.
+    """
+    try:
+        if own is not None:
+            return float(own)
+        patterns = adapter_config.get("alpha_pattern") or {}
+        fitting = [alpha for pattern, alpha in patterns.items() if re.match(rf"(.*\.)?({pattern})$", layer)]
+        alpha = [*fitting, adapter_config.get("lora_alpha")][0]
+        return None if alpha is None else float(alpha)
+    except (AttributeError, TypeError, ValueError, RuntimeError, re.error) as error:
+        raise InputError(f"{path} records an alpha of {layer} that is no number: it is damaged; use another copy.") from error

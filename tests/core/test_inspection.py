@@ -178,6 +178,57 @@ def test_lora_in_a_folder_of_peft(lora_file, tmp_path):
     assert (alphas["blocks.0.attn1.to_q"], alphas["blocks.0.attn1.to_k"]) == (3.0, 12.0)
 
 
+@pytest.mark.parametrize(
+    ("extra", "named"),
+    [
+        ({"blocks.0.attn1.to_q.dora_scale": (32, 1)}, "DoRA"),
+        ({"transformer.blocks.0.attn1.to_q.lora_magnitude_vector": (32,)}, "DoRA"),
+        ({"blocks.1.ffn.lokr_w1": (4, 4), "blocks.0.attn1.to_q.dora_scale": (32, 1)}, "DoRA and LoKr"),
+        ({"blocks.1.ffn.hada_w1_a": (4, 4)}, "LoHa"),
+        ({"blocks.1.norm.diff_b": (32,)}, "full differences"),
+        ({"blocks.1.norm.weight": (32,)}, "others"),
+    ],
+)
+def test_more_than_a_plain_lora_is_named(lora_file, tmp_path, extra, named):
+    tensors = {**load_file(lora_file[0]), **{name: torch.ones(shape) for name, shape in extra.items()}}
+    save_file(tensors, tmp_path / "more.safetensors")
+    description = json.loads(json.dumps(describe(tmp_path / "more.safetensors")))
+    assert " and ".join(description["besides"]) == named
+    assert value(lines(description), "kind").startswith(f"LoRA with {named} (not listed), {len(description['layers'])} layers")
+
+
+def test_a_dora_is_named_by_its_configuration(lora_file, tmp_path):
+    save_file(load_file(lora_file[0]), tmp_path / "dora.safetensors", {"lora_adapter_metadata": '{"transformer.use_dora": true}'})
+    assert describe(tmp_path / "dora.safetensors")["besides"] == ["DoRA"]
+    assert describe(lora_file[0])["besides"] == []
+
+
+def test_an_alpha_of_null_is_none_recorded(lora_file, tmp_path):
+    save_file(load_file(lora_file[0]), tmp_path / "null.safetensors", {"lora_adapter_metadata": '{"transformer.lora_alpha": null}'})
+    assert {layer["alpha"] for layer in describe(tmp_path / "null.safetensors")["layers"]} == {None}
+
+
+ODD_ALPHAS = {
+    "words": '{"transformer.lora_alpha": "much"}',
+    "no pattern": '{"transformer.alpha_pattern": [1]}',
+    "no regex": '{"transformer.alpha_pattern": {"(": 1}}',
+}
+
+
+@pytest.mark.parametrize("metadata", ODD_ALPHAS.values(), ids=ODD_ALPHAS)
+def test_an_alpha_that_is_no_number(lora_file, tmp_path, metadata):
+    save_file(load_file(lora_file[0]), tmp_path / "odd.safetensors", {"lora_adapter_metadata": metadata})
+    with pytest.raises(InputError, match=r"odd\.safetensors records an alpha of blocks\.\S+ that is no number"):
+        describe(tmp_path / "odd.safetensors")
+
+
+def test_an_alpha_of_two_numbers(lora_file, tmp_path):
+    tensors = {**load_file(lora_file[0]), "transformer.blocks.0.attn1.to_q.alpha": torch.ones(2)}
+    save_file(tensors, tmp_path / "odd.safetensors")
+    with pytest.raises(InputError, match=r"odd\.safetensors records an alpha of blocks\.0\.attn1\.to_q that is no number"):
+        describe(tmp_path / "odd.safetensors")
+
+
 def test_half_a_lora(lora_file, tmp_path):
     tensors = load_file(lora_file[0])
     tensors.pop(next(name for name in tensors if "lora_B" in name))

@@ -186,6 +186,14 @@ def test_lora_round_trip(base, tmp_path):
     torch.testing.assert_close(lora_output(base, other, "motion"), lora_output(base, pair, "identity"), rtol=0, atol=1e-5)
 
 
+def test_an_alpha_of_null_counts_as_the_rank(wan, tmp_path):
+    path, pair, other = tmp_path / "lora.safetensors", tiny_pair(wan, kind="lora"), tiny_pair(wan, kind="lora")
+    write_lora(path, pair, "identity")
+    save_file(load_file(path), path, {"lora_adapter_metadata": '{"transformer.lora_alpha": null}'})
+    read_lora(path, other, "motion")
+    torch.testing.assert_close(lora_output(wan, other, "motion"), lora_output(wan, pair, "identity"), rtol=0, atol=1e-5)
+
+
 def test_loras_that_do_not_fit(wan, tmp_path):
     path = tmp_path / "lora.safetensors"
     write_lora(path, tiny_pair(wan, kind="lora"), "identity")
@@ -219,9 +227,14 @@ def test_loras_that_do_not_fit(wan, tmp_path):
     for file in (path, tmp_path / "nowhere.safetensors"):
         with pytest.raises(InputError, match="is no complete safetensors file"):
             read_lora(file, pair, "identity")
-    save_file(whole, path, {"lora_adapter_metadata": "{"})
-    with pytest.raises(InputError, match=r"lora\.safetensors"):
+    for metadata in ("{", "[1]", '{"transformer.lora_alpha": "much"}'):
+        save_file(whole, path, {"lora_adapter_metadata": metadata})
+        with pytest.raises(InputError, match=r"lora\.safetensors"):
+            read_lora(path, pair, "identity")
+    save_file({**whole, last.replace("lora_B.weight", "alpha"): torch.ones(2)}, path)
+    with pytest.raises(InputError, match="that is no number"):
         read_lora(path, pair, "identity")
+    assert is_same(before, dict(pair.state_dict()))
 
 
 def test_only_lora_sides_export(wan, tmp_path):
