@@ -13,21 +13,14 @@ from ..blend import PLANS, Blend, FixedBlend
 from ..combine import combine
 from ..errors import InputError
 from ..pair import AdapterPair
-from ..recipes import PUBLISHED, Recipe, with_train
+from ..recipes import Recipe, with_train
 from ..toyworld.model import TRANSFORMER_CONFIG
-from ..training.settings import TrainSettings
+from . import changes
 from .baselines import Trained
 from .pieces import Piece
 
 Settings = Mapping[str, float]
 NUM_BLOCKS = TRANSFORMER_CONFIG["num_layers"]
-JOINT_SETTINGS = (
-    "motion_ratio", "resting_drop", "identity_cross_ratio", "motion_cross_ratio", "course_focus",
-    "identity_learning_rate", "controller_learning_rate",
-)  # fmt: skip
-CONTROLLER_SETTINGS = ("floor", "course", "num_groups", "controller_dim")
-
-
 @dataclass(frozen=True)
 class Contestant:
     """What is sampled: the base with a pair, with other weights, or as it is.
@@ -78,8 +71,8 @@ class Row:
     def plan(self, subject: Subject, recipe: Recipe) -> tuple[Piece, ...]:
         """Its training runs; `recipe` is ours, with the steps of the whole competitor."""
         ours = with_train(recipe, seed=subject.seed)
-        changes = {name: value for name, value in self.settings.items() if name != "identity_share"}
-        return self.pieces(subject, ours, with_train(ours, **changes))
+        own = {name: value for name, value in self.settings.items() if name != "identity_share"}
+        return self.pieces(subject, ours, with_train(ours, **own))
 
     def variants(self) -> list[Row]:
         """The row with each other value of its knob."""
@@ -102,11 +95,11 @@ def _no_pieces(subject: Subject, ours: Recipe, own: Recipe) -> tuple[Piece, ...]
 
 
 def _identity(subject: Subject, ours: Recipe, own: Recipe) -> tuple[Piece, ...]:
-    return (Piece("identity", _plain(ours), identity=subject.identity),)
+    return (Piece("identity", changes.plain(ours), identity=subject.identity),)
 
 
 def _motion(subject: Subject, ours: Recipe, own: Recipe) -> tuple[Piece, ...]:
-    return (Piece("motion", _plain(ours), motion=subject.motion),)
+    return (Piece("motion", changes.plain(ours), motion=subject.motion),)
 
 
 def _both_alone(subject: Subject, ours: Recipe, own: Recipe) -> tuple[Piece, ...]:
@@ -118,60 +111,12 @@ def _whole(trainer: str, change: Callable[[Recipe], Recipe], subject: Subject, o
 
 
 def _motion_path(subject: Subject, ours: Recipe, own: Recipe) -> tuple[Piece, ...]:
-    return (*_identity(subject, ours, own), Piece("motiondirector", _plain(own), motion=subject.motion))
+    return (*_identity(subject, ours, own), Piece("motiondirector", changes.plain(own), motion=subject.motion))
 
 
 def _one_after_the_other(first: str, second: str, subject: Subject, ours: Recipe, own: Recipe) -> tuple[Piece, ...]:
     before = {"identity": _identity, "motion": _motion}[first](subject, ours, own)
-    return (Piece(f"second-{second}", _plain(own), subject.identity, subject.motion, before),)
-
-
-def _as_it_is(recipe: Recipe) -> Recipe:
-    return recipe
-
-
-def _plain(recipe: Recipe) -> Recipe:
-    """Without what belongs to the joint run, and with an even motion ratio: a change there leaves the runs of other rows valid."""
-    defaults = TrainSettings()
-    pair = {name: value for name, value in recipe.pair.items() if name not in CONTROLLER_SETTINGS}
-    plain = replace(recipe, pair=pair, shows_photos_as_clips=False)
-    return with_train(plain, **{name: getattr(defaults, name) for name in JOINT_SETTINGS})
-
-
-def _without_controller(recipe: Recipe) -> Recipe:
-    return replace(recipe, pair={**recipe.pair, "has_controller": False, "course": ()})
-
-
-def _on_course_alone(recipe: Recipe) -> Recipe:
-    return replace(recipe, pair={**recipe.pair, "has_controller": False, "floor": 0.0})
-
-
-def _without_crossing(recipe: Recipe) -> Recipe:
-    return with_train(recipe, identity_cross_ratio=0.0, motion_cross_ratio=0.0)
-
-
-def _with_pans(recipe: Recipe) -> Recipe:
-    """Half of the identity's batches are then clips; the rate makes up for the stills they replace."""
-    return with_train(replace(recipe, shows_photos_as_clips=True), identity_learning_rate=1.5 * recipe.train.rate("identity"))
-
-
-def _without_focus(recipe: Recipe) -> Recipe:
-    return with_train(recipe, course_focus=0.0)
-
-
-def _without_course(recipe: Recipe) -> Recipe:
-    return replace(recipe, pair={**recipe.pair, "course": (), "floor": 0.0})
-
-
-def _with_free_groups(num_groups: int, recipe: Recipe) -> Recipe:
-    """The controller decides alone, as in the paper, from wherever it starts."""
-    return replace(recipe, pair={**recipe.pair, "num_groups": num_groups, "floor": 0.0})
-
-
-def _published(recipe: Recipe) -> Recipe:
-    """The paper's pair and recipe at our steps and batches and the row's rate: its own suit a base a thousand times larger."""
-    names = ("steps", "seed", "learning_rate", "warmup_steps", "identity_batch", "motion_batch")
-    return with_train(PUBLISHED, **{name: getattr(recipe.train, name) for name in names})
+    return (Piece(f"second-{second}", changes.plain(own), subject.identity, subject.motion, before),)
 
 
 def _base(trained: Sequence[Trained], settings: Settings) -> Contestant:
@@ -230,7 +175,7 @@ _TABLE = (
         "full-finetune",
         "full fine-tune",
         "all weights of the DiT on photos and clips, no adapter",
-        partial(_whole, "full-finetune", _plain),
+        partial(_whole, "full-finetune", changes.plain),
         _weights,
         settings={"learning_rate": 1e-3},
         candidates=_rates(1e-4, 3e-4, 3e-3),
@@ -240,7 +185,7 @@ _TABLE = (
         "mixed-lora",
         "one LoRA",
         "one LoRA of twice the rank on photos and clips",
-        partial(_whole, "mixed-lora", _plain),
+        partial(_whole, "mixed-lora", changes.plain),
         _pair,
         settings={"learning_rate": 4e-3},
         candidates=_rates(7e-4, 2e-3, 8e-3),
@@ -291,7 +236,7 @@ _TABLE = (
         "unmasked",
         "joint, no masking",
         "both sides and the controller learn from every batch",
-        partial(_whole, "unmasked", _as_it_is),
+        partial(_whole, "unmasked", changes.as_it_is),
         _pair,
         settings={"learning_rate": 2e-3},
         candidates=_rates(7e-4, 4e-3),
@@ -300,7 +245,7 @@ _TABLE = (
         "fixed",
         "joint, fixed weights",
         "ours without the controller",
-        partial(_whole, "joint", _without_controller),
+        partial(_whole, "joint", changes.without_controller),
         _fixed,
         settings=_EVEN,
         candidates=_SHARES,
@@ -309,57 +254,63 @@ _TABLE = (
         "no-crossing",
         "joint, no crossing",
         "ours, the identity never sees the clips",
-        partial(_whole, "joint", _without_crossing),
+        partial(_whole, "joint", changes.without_crossing),
         _pair,
     ),
     Row(
         "pans",
         "joint, photos as clips too",
         "ours, the identity also sees clips that pan over its photos, and learns at half as high a rate again",
-        partial(_whole, "joint", _with_pans),
+        partial(_whole, "joint", changes.with_pans),
         _pair,
     ),
-    Row("no-focus", "joint, no focus", "ours, both sides draw their timesteps alike", partial(_whole, "joint", _without_focus), _pair),
+    Row(
+        "no-focus",
+        "joint, no focus",
+        "ours, both sides draw their timesteps alike",
+        partial(_whole, "joint", changes.without_focus),
+        _pair,
+    ),
     Row(
         "no-course",
         "joint, no course",
         "ours with a free controller that starts from even weights, so without a focus",
-        partial(_whole, "joint", _without_course),
+        partial(_whole, "joint", changes.without_course),
         _pair,
     ),
     Row(
         "no-controller",
         "joint, no controller",
         "ours without the controller: the pair keeps to the course",
-        partial(_whole, "joint", _on_course_alone),
+        partial(_whole, "joint", changes.on_course_alone),
         _pair,
     ),
     Row(
         "one-group",
         "joint, 1 group",
         "ours with a free controller that weighs all blocks alike",
-        partial(_whole, "joint", partial(_with_free_groups, 1)),
+        partial(_whole, "joint", partial(changes.with_free_groups, 1)),
         _pair,
     ),
     Row(
         "two-groups",
         "joint, 2 groups",
         "ours with a free controller of two groups, between one group and one per block",
-        partial(_whole, "joint", partial(_with_free_groups, 2)),
+        partial(_whole, "joint", partial(changes.with_free_groups, 2)),
         _pair,
     ),
     Row(
         "per-block",
         "joint, 1 group per block",
         "ours with a free controller of five groups, one per block: the paper's seven groups need more blocks than this base has",
-        partial(_whole, "joint", partial(_with_free_groups, NUM_BLOCKS)),
+        partial(_whole, "joint", partial(changes.with_free_groups, NUM_BLOCKS)),
         _pair,
     ),
     Row(
         "published",
         "DualReal, published",
         "the paper's adapters and recipe at our steps and batches, sampled as published: the pair acts on the negative prompt too",
-        partial(_whole, "joint", _published),
+        partial(_whole, "joint", changes.published),
         _pair_on_all_rows,
         settings={"learning_rate": 1e-2},
         candidates=_rates(2e-3, 4e-3, 2e-2),
@@ -369,12 +320,12 @@ _TABLE = (
         "published-guided",
         "DualReal, published, our guidance",
         "the same pair, sampled as ours: it acts on the prompt alone",
-        partial(_whole, "joint", _published),
+        partial(_whole, "joint", changes.published),
         _pair,
         settings={"learning_rate": 1e-2},
         candidates=_rates(2e-3, 4e-3, 2e-2),
     ),
-    Row("ours", "DualReal, ours", "the recipe of this project at the toy world's scale", partial(_whole, "joint", _as_it_is), _pair),
+    Row("ours", "DualReal, ours", "the recipe of this project at the toy world's scale", partial(_whole, "joint", changes.as_it_is), _pair),
 )
 ROWS: dict[str, Row] = {row.name: row for row in _TABLE}
 REFERENCES = ("base", "identity-only", "motion-only")
