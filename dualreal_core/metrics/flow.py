@@ -16,8 +16,8 @@ from .pixel import PIXEL_RANGE
 
 FlowNetwork = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
-BATCH = 4
-"""Frame pairs that the network sees at once."""
+MAX_BATCH, BATCH_PIXELS = 4, 4 * 360 * 640
+"""Frame pairs that the network sees at once, fewer where they are larger than 640x360 px: RAFT's memory grows with the pixels."""
 LARGEST_SHARE = 0.05
 """Of the pixels, whose flow the dynamic degree is the mean of."""
 SAMPLED_FPS = 8
@@ -161,5 +161,6 @@ def flow_course(frames: torch.Tensor, num_frames: int, network: FlowNetwork) -> 
 
 
 def _flows(first: torch.Tensor, second: torch.Tensor, network: FlowNetwork) -> Iterator[torch.Tensor]:
-    for begin in range(0, len(first), BATCH):
-        yield network(first[begin : begin + BATCH], second[begin : begin + BATCH])
+    batch = max(1, min(MAX_BATCH, BATCH_PIXELS // (first.shape[2] * first.shape[3])))
+    for begin in range(0, len(first), batch):
+        yield network(first[begin : begin + batch], second[begin : begin + batch])

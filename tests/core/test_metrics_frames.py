@@ -169,3 +169,19 @@ def test_flow_fidelity_sees_the_course_in_time():
 @pytest.mark.parametrize(("lengths", "kept"), [([5], 9), ([12, 17], 17), ([80], 32), ([], 9)])
 def test_references_keep_as_many_frames_as_the_longest_video(lengths, kept):
     assert num_reference_frames(lengths) == kept
+
+
+@pytest.mark.parametrize(
+    ("size", "batches"), [((48, 64), [4, 4, 1]), ((360, 640), [4, 4, 1]), ((720, 640), [2, 2, 2, 2, 1]), ((1080, 1920), [1] * 9)]
+)
+def test_large_frames_go_through_the_flow_network_in_smaller_batches(size, batches):
+    seen = []
+
+    def network(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        seen.append(len(first))
+        return first[:, :2, :2, :2].float()
+
+    frames = torch.arange(10, dtype=torch.uint8).reshape(-1, 1, 1, 1).expand(-1, 3, *size)
+    degrees = dynamic_degree_per_pair(frames, network)
+    assert seen == batches
+    assert degrees == [close(index * 2**0.5) for index in range(9)]
