@@ -63,8 +63,9 @@ class TrainingData:
 
 
 def require_trigger(prompt: str, trigger: str, what: str) -> None:
-    """Raises InputError where a prompt lacks the word that stands for the identity."""
-    if trigger and trigger not in prompt.split():
+    """Raises InputError where a prompt lacks the word or words that stand for the identity, each a word of its own."""
+    words, wanted = prompt.split(), trigger.split()
+    if not any(words[place : place + len(wanted)] == wanted for place in range(len(words) - len(wanted) + 1)):
         raise InputError(f"{what}, {prompt!r}, lacks the trigger {trigger!r}: write it as a word of its own, as in 'dog {trigger}'.")
 
 
