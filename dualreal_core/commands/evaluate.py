@@ -21,6 +21,7 @@ from ..metrics.report import Row, document, table_lines
 from ..metrics.vbench import VBenchVideo, check_vbench_folder, prompt_of_stem, write_vbench_folder
 from ..metrics.video_scores import measure
 from ..video import VIDEO_SUFFIXES, Clip, probe_video, read_video
+from .options import check_output_folder
 
 HELP = "score videos against photos of an identity, clips of a motion and their prompts"
 
@@ -48,8 +49,10 @@ def run(arguments: argparse.Namespace) -> None:
     videos = find_files(arguments.videos, VIDEO_SUFFIXES, "video")
     photo_files = find_files(arguments.identity, PHOTO_SUFFIXES, "photo")
     clip_files = find_files(arguments.motion, VIDEO_SUFFIXES, "clip")
+    check_output_folder(arguments.out)
     if arguments.vbench is not None:
         check_vbench_folder(arguments.vbench, videos, arguments.overwrite)
+        check_output_folder(arguments.vbench)
     lengths, skipped = _probe(videos)
     photos = [_photo(path) for path in photo_files]
     clips = [_motion_clip(path) for path in clip_files]
@@ -62,6 +65,10 @@ def run(arguments: argparse.Namespace) -> None:
                 rows.append(_measure(path, arguments.prompt, models, references))
             except InputError as problem:
                 skipped[path] = str(problem)
+            except (MemoryError, RuntimeError) as problem:
+                if not _is_out_of_memory(problem):
+                    raise
+                skipped[path] = f"{path} needs more memory than is free on {arguments.device}: make it smaller or shorter."
             bar.update()
     if not rows:
         raise InputError(f"No video could be measured; the first one: {next(iter(skipped.values()))}")
@@ -126,6 +133,12 @@ def _measure(path: Path, prompt: str | None, models: Models, references: Referen
     is_cut = text is not None and models.clip is not None and models.clip.has_text and models.clip.is_cut(text)
     measured = measure(VideoMaterial(models, clip, text, MAX_FRAMES), references)
     return Row(path, clip.fps, len(clip.frames), tuple(clip.frames.shape[2:]), text, source, is_cut, measured)
+
+
+def _is_out_of_memory(problem: Exception) -> bool:
+    """Only CUDA has an error of its own for it; the CPU's allocator and others say it in a RuntimeError."""
+    is_named = isinstance(problem, MemoryError | torch.OutOfMemoryError)
+    return is_named or any(words in str(problem) for words in ("can't allocate memory", "not enough memory", "out of memory"))
 
 
 def _probe(videos: Sequence[Path]) -> tuple[dict[Path, int], dict[Path, str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import tempfile
 from pathlib import Path
 
 import torch
@@ -30,10 +31,28 @@ def add_size_options(parser: argparse.ArgumentParser) -> None:
 
 def parse_size(text: str) -> tuple[int, int]:
     """'720x480' -> (480, 720), as (height, width)."""
-    match = re.fullmatch(r"(\d+)x(\d+)", text)
+    match = re.fullmatch(r"0*([1-9]\d*)x0*([1-9]\d*)", text)
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no size; write width and height as in 720x480")
     return int(match[2]), int(match[1])
+
+
+def check_output_folder(folder: Path) -> None:
+    """Tries out whether files can be made in a folder that may not exist yet, before hours of work that end in one; leaves nothing.
+
+    Raises:
+        InputError: a file lies in its way, or it takes none.
+    """
+    existing = folder.absolute()
+    try:
+        while not existing.exists():
+            existing = existing.parent
+        with tempfile.TemporaryFile(dir=existing):
+            pass
+    except OSError as problem:
+        raise InputError(
+            f"{folder} takes no files ({problem.strerror}): it is read-only, full, or a file of that name is in the way; choose another."
+        ) from problem
 
 
 def open_base(arguments: argparse.Namespace) -> Base:

@@ -103,12 +103,15 @@ def write_vbench_folder(folder: Path, videos: Sequence[VBenchVideo], overwrites:
 def file_stem(prompt: str) -> str:
     """A prompt as a file name without its index: what no file system takes is left out, and what is too long."""
     words = " ".join(UNSAFE.sub(" ", prompt).split())
-    return words.encode()[:MAX_NAME_BYTES].decode(errors="ignore").strip(" .") or "video"
+    return words.encode(errors="ignore")[:MAX_NAME_BYTES].decode(errors="ignore").strip(" .") or "video"
 
 
 def prompt_of_stem(stem: str) -> str:
-    """The prompt in a file name of VBench's form: the name without a number at its end, `a dog runs-3` -> `a dog runs`."""
-    return re.sub(r"-\d+$", "", stem)
+    """The prompt in a file name of VBench's form: the name without a number at its end, `a dog runs-3` -> `a dog runs`.
+
+    Bytes that are no text are left out, as no text encoder takes them.
+    """
+    return re.sub(r"-\d+$", "", stem.encode(errors="ignore").decode())
 
 
 def _videos(folder: Path) -> Path:

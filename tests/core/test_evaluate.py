@@ -17,7 +17,9 @@ from dualreal_core.cli import main
 from dualreal_core.metrics import raft
 from dualreal_core.metrics.definitions import METRICS, NEEDS
 from dualreal_core.metrics.encoders import ClipEncoder, DinoEncoder
+from dualreal_core.metrics.material import References, VideoMaterial
 from dualreal_core.metrics.vbench import file_stem, prompt_of_stem
+from dualreal_core.metrics.video_scores import MeasuredVideo, measure
 from dualreal_core.video import read_video, write_gif, write_mp4
 
 ALWAYS = {"temporal_flickering", "mean_smoothness"}
@@ -235,6 +237,61 @@ def test_bad_videos_among_good_ones_are_reported_and_skipped(material, tmp_path,
     assert len(board["videos"]) == 2
     assert [Path(entry["path"]).name for entry in board["skipped"]] == ["broken.mp4"]
     assert "1 of 3 videos could not be measured" in error and "broken.mp4" in error
+
+
+OUT_OF_MEMORY = {
+    "CUDA": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 4.20 GiB."),
+    "CPU": RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried to allocate"),
+    "Python": MemoryError(),
+}
+
+
+@pytest.mark.parametrize("problem", OUT_OF_MEMORY.values(), ids=OUT_OF_MEMORY)
+def test_a_video_too_large_for_the_memory_does_not_cost_the_other_scores(material, tmp_path, capsys, monkeypatch, problem):
+    fail_on_second_video(monkeypatch, problem)
+    assert evaluate(material / "videos", "--out", tmp_path) == 2
+    board, error = scores(tmp_path), capsys.readouterr().err
+    assert [Path(video["path"]).name for video in board["videos"]] == ["a dog runs-0.mp4"]
+    assert [Path(entry["path"]).name for entry in board["skipped"]] == ["b.mp4"]
+    assert "b.mp4 needs more memory than is free on cpu: make it smaller or shorter." in error
+
+
+def test_other_errors_of_torch_are_not_taken_for_a_lack_of_memory(material, tmp_path, monkeypatch):
+    fail_on_second_video(monkeypatch, RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        evaluate(material / "videos", "--out", tmp_path)
+
+
+def fail_on_second_video(monkeypatch: pytest.MonkeyPatch, problem: Exception) -> None:
+    """Of the two videos, b.mp4 is the one with a prompt in a text file."""
+
+    def measured(video: VideoMaterial, references: References) -> MeasuredVideo:
+        if video.prompt == "a cat":
+            raise problem
+        return measure(video, references)
+
+    monkeypatch.setattr("dualreal_core.commands.evaluate.measure", measured)
+
+
+@pytest.mark.parametrize("options", [["--out", "{taken}"], ["--out", "{taken}/deep/out"], ["--vbench", "{taken}/deep"]])
+def test_folders_that_take_no_files_are_noticed_before_anything_is_measured(material, tmp_path, capsys, monkeypatch, options):
+    fail_on_second_video(monkeypatch, AssertionError("it was measured"))
+    taken = tmp_path / "taken"
+    taken.write_text("mine")
+    options = [option.format(taken=taken) for option in options]
+    given = options if "--out" in options else [*options, "--out", str(tmp_path / "out")]
+    assert evaluate(material / "videos", *given) == 2
+    assert "taken" in capsys.readouterr().err.strip().splitlines()[-1]
+    assert sorted(tmp_path.iterdir()) == [taken] and taken.read_text() == "mine"
+
+
+def test_file_names_that_are_no_text_are_measured(material, tmp_path, capsys):
+    (tmp_path / "videos").mkdir()
+    name = "caf\udce9 dog runs-0.mp4"
+    shutil.copy(material / "videos" / "b.mp4", tmp_path / "videos" / name)
+    assert evaluate(tmp_path / "videos", "--out", tmp_path / "out", "--vbench", tmp_path / "vbench") == 0
+    assert [file.name for file in (tmp_path / "vbench" / "videos").iterdir()] == ["caf dog runs-0.mp4"]
+    assert scores(tmp_path / "out")["videos"][0]["prompt"] == "caf dog runs"
 
 
 @pytest.fixture
