@@ -14,6 +14,9 @@ from .errors import InputError
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a file name that the terminal's encoding lacks must not end the command
+            stream.reconfigure(errors="backslashreplace")
     parser = argparse.ArgumentParser(prog="dualreal", description="One identity and one motion, trained together, fused in a video.")
     parser.add_argument("--version", action="version", version=f"dualreal {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -14,8 +14,8 @@ from ..errors import InputError
 from ..precision import working_dtype
 from ..sampling import default_sampling
 from ..storage import load_pair
-from ..video import write_gif, write_mp4
-from .options import add_base_options, add_size_options, open_base
+from ..video import check_fps, write_gif, write_mp4
+from .options import add_base_options, add_size_options, check_output_folder, open_base
 
 HELP = "sample a video with a trained pair"
 
@@ -50,6 +50,11 @@ def run(arguments: argparse.Namespace) -> None:
         raise InputError(f"{arguments.out} is neither .mp4 nor .gif: choose one of them.")
     if arguments.out.exists() and not arguments.overwrite:
         raise InputError(f"{arguments.out} exists: choose another --out, or add --overwrite.")
+    if arguments.out.is_dir():
+        raise InputError(f"{arguments.out} is a folder: choose another --out.")
+    check_output_folder(arguments.out.parent)
+    if arguments.fps is not None:
+        check_fps(arguments.fps)
     pair, blend = None, None
     base = open_base(arguments)
     if arguments.pair is not None:

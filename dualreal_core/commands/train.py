@@ -16,8 +16,8 @@ from ..pictures import loss_curves, save
 from ..recipes import RECIPES, Recipe, read_recipe, with_train
 from ..sampling import SamplingSettings, default_sampling, sample
 from ..training.scores import Evaluation
-from ..video import write_mp4
-from .options import add_base_options, add_size_options, open_base
+from ..video import check_fps, write_mp4
+from .options import add_base_options, add_size_options, check_output_folder, open_base
 
 HELP = "train an identity (photos) and a motion (clips) together"
 
@@ -59,10 +59,13 @@ def run(arguments: argparse.Namespace) -> None:
         raise InputError(f"{out} does not end in .safetensors: choose such a name.")
     if arguments.sample_every and not arguments.sample_prompt:
         raise InputError("--sample-every needs --sample-prompt: say what the samples show.")
-    if min(arguments.save_every, arguments.stop_after or 1, arguments.sample_every or 1) < 1:
+    if any(count is not None and count < 1 for count in (arguments.save_every, arguments.stop_after, arguments.sample_every)):
         raise InputError("--save-every, --stop-after and --sample-every must be at least 1.")
+    if arguments.fps is not None:
+        check_fps(arguments.fps)
     if not arguments.resume and out.exists():
         raise InputError(f"{out} exists: choose another --out, or add --resume to continue its run.")
+    check_output_folder(out.parent)
     recipe = _recipe(arguments)
     base = open_base(arguments)
     data = TrainingData(

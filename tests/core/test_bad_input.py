@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import pickle
 import resource
@@ -14,8 +15,10 @@ import torch
 from diffusers import CogVideoXTransformer3DModel
 from PIL import Image
 
+from dualreal_core.api import require_trigger
 from dualreal_core.bases import load_base
 from dualreal_core.cli import main
+from dualreal_core.errors import InputError
 from dualreal_core.pair import new_pair
 from dualreal_core.storage import save_pair
 from dualreal_core.toyworld.trial import Trial
@@ -124,6 +127,15 @@ def test_prompt_without_trigger(trial, capsys):
     assert not out.exists()
 
 
+def test_a_trigger_of_several_words_is_found_and_missed():
+    require_trigger("a photo of a sks dog in the snow", "sks dog", "The prompt")
+    require_trigger("sks  dog", " sks dog", "The prompt")
+    require_trigger("anything", "", "The prompt")
+    for prompt in ("a dog sks", "a sks red dog", "a sks dogs", "sks", ""):
+        with pytest.raises(InputError, match="lacks the trigger 'sks dog'"):
+            require_trigger(prompt, "sks dog", "The prompt")
+
+
 def test_pair_of_another_architecture(tmp_path, capsys):
     transformer = CogVideoXTransformer3DModel(
         num_attention_heads=2, attention_head_dim=16, num_layers=2, text_embed_dim=16, time_embed_dim=16, sample_width=4, sample_height=4
@@ -226,6 +238,63 @@ def test_loss_that_is_no_number(trial, capsys):
 def test_bad_options(trial, capsys, options):
     assert train(trial, *options) == 2
     complaint(capsys)
+
+
+@pytest.mark.parametrize("options", [["--fps", "-3"], ["--fps", "0"], ["--fps", "nan"], ["--stop-after", "0"], ["--sample-every", "0"]])
+def test_options_that_no_run_can_have(trial, capsys, options):
+    assert train(trial, *options) == 2
+    complaint(capsys, *(["must be at least 1"] if "--fps" not in options else ["frame rate", options[1], "0.1 to 240"]))
+    assert not (trial / "pair.safetensors.run").exists()
+
+
+@pytest.mark.parametrize("size", ["0x0", "0x32", "32x00"])
+def test_a_size_of_nothing(trial, capsys, size):
+    with pytest.raises(SystemExit, match="2"):
+        train(trial, "--size", size)
+    complaint(capsys, f"'{size}' is no size")
+
+
+@pytest.fixture
+def unsampled(monkeypatch) -> None:
+    def sampled(*arguments: object, **options: object) -> None:
+        raise AssertionError("it was sampled")
+
+    monkeypatch.setattr("dualreal_core.commands.generate.generate", sampled)
+
+
+@pytest.mark.parametrize("fps", ["nan", "inf", "0", "-3", "0.01", "500"])
+def test_a_frame_rate_is_refused_before_sampling(tmp_path, capsys, unsampled, fps):
+    assert main(["generate", "--prompt", "a", "--out", str(tmp_path / "a.mp4"), "--fps", fps]) == 2
+    complaint(capsys, "frame rate", fps, "0.1 to 240")
+
+
+@pytest.mark.parametrize("out", ["taken/a.mp4", "taken/deep/a.gif", "folder.mp4"])
+def test_a_file_that_cannot_be_written_is_noticed_before_sampling(tmp_path, capsys, unsampled, out):
+    (tmp_path / "taken").write_text("mine")
+    (tmp_path / "folder.mp4").mkdir()
+    assert main(["generate", "--prompt", "a", "--out", str(tmp_path / out), "--overwrite"]) == 2
+    complaint(capsys, out.partition("/a.")[0], "choose another")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["folder.mp4", "taken"]
+
+
+def test_a_pair_file_that_cannot_be_written_is_noticed_before_training(trial, capsys):
+    (trial / "taken").write_text("mine")
+    assert train(trial, "--out", trial / "taken" / "pair.safetensors", "--run-dir", trial / "run") == 2
+    complaint(capsys, "taken", "choose another")
+    assert not (trial / "run").exists()
+
+
+def test_names_that_the_terminal_cannot_show_are_escaped(trial, monkeypatch):
+    """A name in another script, and one that is no text at all."""
+    for name in ("写真.png", "caf\udce9.png"):
+        Image.new("RGB", (5, 5)).save(trial / "identity" / "x.png")
+        (trial / "identity" / "x.png").rename(trial / "identity" / name)
+    shown = io.TextIOWrapper(io.BytesIO(), encoding="cp1252")
+    monkeypatch.setattr(sys, "stdout", shown)
+    assert train(trial, "--steps", 1) == 0
+    shown.flush()
+    printed = shown.buffer.getvalue()
+    assert rb"skipped \u5199\u771f.png: " in printed and rb"skipped caf\udce9.png: " in printed
 
 
 @pytest.mark.parametrize("folder", ["missing", "empty"])
