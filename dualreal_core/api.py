@@ -131,7 +131,7 @@ class Training:
     @property
     def is_over(self) -> bool:
         """Whether all steps are done, or training stopped early: `pair` is then the result."""
-        return self.directory.is_over(self.recipe.train)
+        return self.directory.is_over
 
     @property
     def result_header(self) -> dict[str, object]:

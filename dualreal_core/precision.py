@@ -26,9 +26,15 @@ def mixed(base: Base, pair: nn.Module | None, lowers: bool = False) -> AbstractC
     if not differs and not lowers:
         return nullcontext()
     dtype = torch.bfloat16 if dtype == torch.float32 else dtype
-    if dtype == torch.float16 and torch.is_grad_enabled():
-        raise InputError("Adapters cannot be trained on a float16 base, their gradients would vanish: use --dtype bf16.")
+    if torch.is_grad_enabled():
+        check_trainable(dtype)
     return torch.autocast(next(base.transformer.parameters()).device.type, dtype)
+
+
+def check_trainable(dtype: torch.dtype) -> None:
+    """Raises InputError where gradients of adapters on a base of this dtype would underflow."""
+    if dtype == torch.float16:
+        raise InputError("Adapters cannot be trained on a float16 base, their gradients would vanish: use --dtype bf16.")
 
 
 def working_dtype(transformer: nn.Module) -> torch.dtype:

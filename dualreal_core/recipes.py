@@ -16,7 +16,8 @@ from .training.settings import TrainSettings
 
 MOST_BLOCKS = 10_000
 """Stands for the base's number of blocks where a recipe is checked before the base is known."""
-BASE_FIELDS = ("family", "dim", "num_blocks", "time_dim")
+BASE_FIELDS = ("family", "dim", "num_blocks", "time_dim", "identity_condition_dim", "motion_condition_dim")
+"""Of a pair's configuration, what the base decides."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,9 @@ def with_train(recipe: Recipe, **changes: object) -> Recipe:
 
 
 def read_recipe(path: Path, recipe: Recipe) -> Recipe:
-    """The recipe with the changes of a TOML file: tables `[train]`, `[pair]` and `[views]`. A rank brings its alpha along.
+    """The recipe with the changes of a TOML file: tables `[train]`, `[pair]` and `[views]`.
+
+    A rank brings its alpha along, and prodigy its learning rate, a factor of 1.
 
     Raises:
         InputError: no such file, no TOML, an unknown table or key, or a value of the wrong type or out of range.
@@ -118,8 +121,11 @@ def read_recipe(path: Path, recipe: Recipe) -> Recipe:
     if "rank" in pair:
         pair.setdefault("alpha", float(pair["rank"]))
     pair |= {name: tuple(pair[name]) for name in ("target_layers", "course") if name in pair}
+    trained = dict(tables.get("train", {}))
+    if trained.get("optimizer") == "prodigy":
+        trained.setdefault("learning_rate", 1.0)
     try:
-        train = replace(recipe.train, **tables.get("train", {}))
+        train = replace(recipe.train, **trained)
         changed = replace(recipe, train=train, pair={**recipe.pair, **pair}, conditions_motion=conditions_motion, **tables.get("views", {}))
         changed.views(1)
         PairConfig(family="any", dim=1, num_blocks=MOST_BLOCKS, time_dim=1, **changed.pair)

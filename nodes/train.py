@@ -108,7 +108,7 @@ class TrainingSettings(io.ComfyNode):
             raise InputError("held_out, keep_best and patience rest on evaluations, but evaluate_every is 0: raise it, or reset them.")
         train = replace(
             DUALREAL.train, steps=steps, learning_rate=learning_rate, seed=seed, motion_ratio=motion_ratio, identity_batch=identity_batch,
-            motion_batch=motion_batch, accumulation=accumulation, warmup_steps=min(warmup_steps, steps), resting_drop=resting_drop,
+            motion_batch=motion_batch, accumulation=accumulation, warmup_steps=min(warmup_steps, steps // 5), resting_drop=resting_drop,
             precision=PRECISIONS[precision], gradient_checkpointing=gradient_checkpointing, evaluate_every=evaluate_every,
             held_out=held_out, keeps_best=keep_best, patience=patience, identity_cross_ratio=identity_cross_ratio,
             course_focus=course_focus, identity_learning_rate=identity_learning_rate or None,

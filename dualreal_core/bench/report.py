@@ -17,7 +17,7 @@ from .measures import MEASURES
 from .plot import Point, ranking_plot
 from .rows import Subject, find_row, shown_settings
 from .run import Folder
-from .summary import NUM_SEEDS_AGAIN, Summary, advantages, best, margin, place_of, summarise
+from .summary import NUM_SEEDS_AGAIN, Summary, advantages, best, comparable, margin, place_of, summarise
 
 COMPARED = ("identity", "motion", "retention_identity", "retention_motion")
 MAX_SHEET_ROWS = 12
@@ -54,21 +54,24 @@ def write_report(folder: Folder) -> list[Summary]:
     if not results:
         raise InputError(f"{folder.path} holds no results yet: run the benchmark first.")
     summaries = summarise(results)
-    has_ranking = _write_ranking(folder.path / "ranking.png", summaries)
+    common = comparable(results)
+    compared = summaries if len(common) == len(results) else summarise(common)
+    has_ranking = _write_ranking(folder.path / "ranking.png", compared)
     for summary in summaries:
         _write_sheet(folder, summary, [result for result in results if result["row"] == summary.row])
     gains = advantages(results, COMPARED)
     figures = {
         "protocol": protocol,
         "rows": {summary.row: summary.as_dict() for summary in summaries},
-        "margin_percent": {measure: margin(summaries, measure) for measure in ("identity", "motion")},
+        "margin_percent": {measure: margin(compared, measure) for measure in ("identity", "motion")},
         "ours_minus_row": {row: {name: asdict(value) for name, value in by_measure.items()} for row, by_measure in gains.items()},
         "cells": results,
     }
     with atomic_path(folder.path / "results.json") as temporary:
         temporary.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     with atomic_path(folder.path / "report.md") as temporary:
-        temporary.write_text("\n".join(_lines(protocol, summaries, results, gains, has_ranking)) + "\n", encoding="utf-8")
+        lines = _lines(protocol, summaries, _headline(compared, common, results), results, gains, has_ranking)
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return summaries
 
 
@@ -99,7 +102,12 @@ def _number(value: float) -> str:
 
 
 def _lines(
-    protocol: dict, summaries: Sequence[Summary], results: Sequence[dict], gains: Mapping[str, Mapping[str, Estimate]], has_ranking: bool
+    protocol: dict,
+    summaries: Sequence[Summary],
+    headline: Sequence[str],
+    results: Sequence[dict],
+    gains: Mapping[str, Mapping[str, Estimate]],
+    has_ranking: bool,
 ) -> list[str]:
     places = sorted({place_of(result) for result in results})
     identities, motions, seeds = (sorted({place[part] for place in places}) for part in range(3))
@@ -118,7 +126,7 @@ def _lines(
         "",
         *table(rows, FUSION),
         "",
-        *_headline(summaries),
+        *headline,
         "",
         "## Prompts, leakage, consistency",
         "",
@@ -170,9 +178,12 @@ def _where_it_lands(summaries: Sequence[Summary], num_seeds: int) -> list[str]:
     ]
 
 
-def _headline(summaries: Sequence[Summary]) -> list[str]:
-    """What is best, and what ours gains over the published-style rows."""
-    lines = []
+def _headline(summaries: Sequence[Summary], common: Sequence[Mapping], results: Sequence[dict]) -> list[str]:
+    """What is best, and what ours gains over the published-style rows; `summaries` are of the `common` ones of the results."""
+    if not common:
+        return ["- no figure, motion and seed has all of these rows, so that none is named best"]
+    num_places = len({place_of(result) for result in common})
+    lines = [] if len(common) == len(results) else [f"- the ranking and what follows are over the {num_places} cells that every row has:"]
     for measure in ("retention_identity", "retention_motion"):
         first = best(summaries, measure)
         if first is not None:

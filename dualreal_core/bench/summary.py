@@ -57,6 +57,15 @@ def with_references(results: Sequence[Mapping]) -> list[dict]:
     return completed
 
 
+def comparable(results: Sequence[Mapping]) -> list[Mapping]:
+    """The results at places that every row has, so that means are over the same figures, motions and seeds."""
+    places: dict[str, set[Place]] = {}
+    for result in results:
+        places.setdefault(result["row"], set()).add(place_of(result))
+    common = set.intersection(*places.values()) if places else set()
+    return [result for result in results if place_of(result) in common]
+
+
 def summarise(results: Sequence[Mapping]) -> list[Summary]:
     """One summary per row that has cells, in the order of the table; variants follow their row."""
     completed = with_references(results)

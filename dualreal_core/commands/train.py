@@ -13,12 +13,16 @@ from ..api import Training, TrainingData, prepare_data
 from ..bases import Base
 from ..errors import InputError
 from ..pictures import loss_curves, save
+from ..precision import check_trainable
 from ..recipes import RECIPES, Recipe, read_recipe, with_train
 from ..sampling import SamplingSettings, default_sampling, sample
+from ..training.optimizers import optimizer_class
 from ..training.scores import Evaluation
 from ..video import check_fps, write_mp4
 from .options import add_base_options, add_size_options, check_output_folder, open_base
 
+WARMUP_PART = 5
+"""Steps named on the command line have at most such a part of warm-up, however long the recipe's is."""
 HELP = "train an identity (photos) and a motion (clips) together"
 
 
@@ -36,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run-dir", type=Path, help="folder for state, metrics and cache (default: OUT.run)")
     parser.add_argument("--recipe", choices=RECIPES, default="dualreal", help="defaults: ours or the paper's (default: dualreal)")
     parser.add_argument("--config", type=Path, help="TOML file with [train], [pair] and [views] settings")
-    parser.add_argument("--steps", type=int, help="optimizer steps (default: the recipe's)")
+    parser.add_argument("--steps", type=int, help="optimizer steps, of which warm-up takes a fifth at most (default: the recipe's)")
     parser.add_argument("--seed", type=int, help="seed of weights, order and noise (default: the recipe's)")
     parser.add_argument("--evaluate-every", type=int, metavar="N", help="evaluate every N steps, 0 never (default: the recipe's)")
     parser.add_argument(
@@ -67,7 +71,9 @@ def run(arguments: argparse.Namespace) -> None:
         raise InputError(f"{out} exists: choose another --out, or add --resume to continue its run.")
     check_output_folder(out.parent)
     recipe = _recipe(arguments)
+    optimizer_class(recipe.train.optimizer)
     base = open_base(arguments)
+    check_trainable(base.working_dtype)
     data = TrainingData(
         arguments.identity,
         arguments.motion,
@@ -139,8 +145,10 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
     recipe = RECIPES[arguments.recipe]
     if arguments.config is not None:
         recipe = read_recipe(arguments.config, recipe)
+    warmup_steps = None if arguments.steps is None else min(recipe.train.warmup_steps, arguments.steps // WARMUP_PART)
     changes = {
         "steps": arguments.steps,
+        "warmup_steps": warmup_steps,
         "seed": arguments.seed,
         "evaluate_every": arguments.evaluate_every,
         "held_out": arguments.held_out,

@@ -8,13 +8,26 @@ import torch
 from torch import nn
 
 from ..errors import InputError
-from .settings import TrainSettings
+from .settings import OptimizerName, TrainSettings
 
 _OPTIMIZERS = {
     "adamw": ("torch.optim", "AdamW", "torch"),
     "adamw8bit": ("bitsandbytes.optim", "AdamW8bit", "bitsandbytes"),
     "prodigy": ("prodigyopt", "Prodigy", "prodigyopt"),
 }
+
+
+def optimizer_class(name: OptimizerName) -> type[torch.optim.Optimizer]:
+    """The class of an optimizer.
+
+    Raises:
+        InputError: its package is not installed.
+    """
+    module_name, class_name, package = _OPTIMIZERS[name]
+    try:
+        return getattr(importlib.import_module(module_name), class_name)
+    except ImportError as error:
+        raise InputError(f"The optimizer '{name}' needs {package}: run `pip install {package}`, or use 'adamw'.") from error
 
 
 def make_optimizer(settings: TrainSettings, part: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
@@ -24,11 +37,6 @@ def make_optimizer(settings: TrainSettings, part: str, parameters: list[nn.Param
     Raises:
         InputError: the optimizer's package is not installed.
     """
-    module_name, class_name, package = _OPTIMIZERS[settings.optimizer]
-    try:
-        optimizer_class = getattr(importlib.import_module(module_name), class_name)
-    except ImportError as error:
-        raise InputError(f"The optimizer '{settings.optimizer}' needs {package}: run `pip install {package}`, or use 'adamw'.") from error
-    return optimizer_class(
+    return optimizer_class(settings.optimizer)(
         parameters, lr=settings.rate(part), betas=(settings.beta1, settings.beta2), eps=settings.eps, weight_decay=settings.weight_decay
     )

@@ -135,11 +135,13 @@ class Outcome:
 
         num_files: photos or clips. alike: share of them that look almost like another. unlearnt: `remaining`, or what is left on
         the data trained on if that is less. gap: what more is left on data held out than on data trained on. rise: of the
-        loss left since its lowest, where that on training data fell meanwhile. late_gain: of the last evaluation.
+        loss left since its lowest, where that on training data fell meanwhile, up to the pair that is the result. late_gain: of
+        the last evaluation, where that pair is the result.
         leak, disturbance: see `SideScores`.
         """
         side, split = self.kept.sides[role], self.splits[role]
-        history = [evaluation.sides[role] for evaluation in self.evaluations]
+        history = [evaluation.sides[role] for evaluation in self.evaluations if evaluation.step <= self.kept.step]
+        is_last = self.kept.step == self.evaluations[-1].step
         seen = side.trained
         return {
             "num_files": float(split.num_files),
@@ -147,7 +149,7 @@ class Outcome:
             "unlearnt": side.remaining if seen is None else min(side.remaining, seen),
             "gap": None if seen is None else side.remaining - seen,
             "rise": _rise(history),
-            "late_gain": history[-2].remaining - history[-1].remaining if len(history) > 1 else None,
+            "late_gain": history[-2].remaining - history[-1].remaining if is_last and len(history) > 1 else None,
             "leak": side.leak,
             "disturbance": side.disturbance,
         }

@@ -35,16 +35,21 @@ from .report import Outcome
 from .scores import Evaluation
 from .settings import TrainSettings
 from .state import RunState
-from .stopping import best_of, evaluate_if_due, is_exhausted, is_over
+from .stopping import best_of, evaluate_if_due, is_over
 
 UNREADABLE = (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, OSError)
 
 
 class RunDirectory:
-    """The folder of one run."""
+    """The folder of one run.
+
+    Attributes:
+        is_over: whether the training that came to its end here left nothing to do: all steps are done, or it stopped early.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = Path(path)
+        self.is_over = False
         self.settings_file = self.path / "run.json"
         self.metrics_file = self.path / "metrics.jsonl"
         self.checkpoint_file = self.path / "checkpoint.pt"
@@ -67,19 +72,20 @@ class RunDirectory:
 
     def _begin(self, asked_for: Mapping[str, object], is_resumed: bool) -> None:
         wanted = json.loads(json.dumps(asked_for))
-        if not is_resumed:
-            if self.settings_file.exists():
-                raise InputError(f"{self.path} already holds a run: add --resume to continue it, or choose another output.")
+        has_steps = self.checkpoint_file.exists() or bool(self._records())
+        if not is_resumed and has_steps:
+            raise InputError(f"{self.path} already holds a run: add --resume to continue it, or choose another output.")
+        if not has_steps:  # what failed before its first step may be asked for otherwise
             with atomic_path(self.settings_file) as temporary:
                 temporary.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
             self.log("started")
             return
         begun = self._begun()
-        changed = sorted(key for key in {*begun, *wanted} if begun.get(key) != wanted.get(key))
-        if changed:
-            key = changed[0]
+        difference = _difference(begun, wanted)
+        if difference is not None:
+            name, before, now = difference
             raise InputError(
-                f"{self.path} was started with another {key} ({_short(begun.get(key))}, now {_short(wanted.get(key))}): "
+                f"{self.path} was started with another {name} ({_short(before)}, now {_short(now)}): "
                 "use the same settings and data, or start afresh with another output."
             )
         self.log("resumed")
@@ -105,7 +111,7 @@ class RunDirectory:
             InputError: the checkpoint is damaged.
         """
         if not self.checkpoint_file.exists():
-            self._keep_metrics(0, 0)
+            self._keep_metrics(0, ())
             return
         try:
             with zipfile.ZipFile(self.checkpoint_file) as archive:  # torch.load does not compare checksums
@@ -115,7 +121,7 @@ class RunDirectory:
             state.load_state_dict(saved, attachment.pair)
         except (*UNREADABLE, AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{self.checkpoint_file} is damaged: start afresh with another output.") from error
-        self._keep_metrics(state.step, state.evaluations[-1].step if state.evaluations else 0)
+        self._keep_metrics(state.step, state.evaluations)
 
     def metrics(self) -> list[dict]:
         """Records of all steps so far."""
@@ -129,11 +135,6 @@ class RunDirectory:
         """(step, loss) of each side's evaluations, with the other side off."""
         done = self.evaluations()
         return {role: [(one.step, one.sides[role].alone) for one in done if role in one.sides] for role in ROLES}
-
-    def is_over(self, settings: TrainSettings) -> bool:
-        """Whether the run has done all its steps, or stopped early."""
-        steps = [record["step"] for record in self.metrics()]
-        return bool(steps) and (steps[-1] >= settings.steps or is_exhausted(self.evaluations(), settings.patience))
 
     def report(self) -> list[str]:
         """Lines of the report; none before the run is over, or without evaluations."""
@@ -171,8 +172,10 @@ class RunDirectory:
                 break
         return records
 
-    def _keep_metrics(self, step: int, evaluated_step: int) -> None:
-        kept = [record for record in self._records() if record["step"] <= (evaluated_step if "evaluation" in record else step)]
+    def _keep_metrics(self, step: int, evaluations: Sequence[Evaluation]) -> None:
+        """Records up to a step; the checkpoint's evaluations, as lines that were written last can be lost with the power."""
+        steps = [record for record in self.metrics() if record["step"] <= step]
+        kept = sorted([*steps, *(one.record() for one in evaluations)], key=lambda record: record["step"])
         with atomic_path(self.metrics_file) as temporary:
             temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
 
@@ -239,13 +242,25 @@ def run_training(
     finally:
         if (state.step, len(state.evaluations)) > saved and not state.is_torn:
             directory.save(state, attachment)
-    if is_over(state, settings):
+    directory.is_over = is_over(state, settings)
+    if directory.is_over:
         if state.best is not None:
             attachment.pair.load_state_dict(state.best)
         if state.evaluations:
             kept = best_of(state.evaluations) if settings.keeps_best else state.evaluations[-1]
             directory.write_report(Outcome(state.step, settings.steps, kept, state.evaluations, splits))
-    directory.log("finished" if is_over(state, settings) else "stopped", step=state.step)
+    directory.log("finished" if directory.is_over else "stopped", step=state.step)
+
+
+def _difference(before: Mapping[str, object], now: Mapping[str, object]) -> tuple[str, object, object] | None:
+    """Name and both values of the first entry that differs, within tables too."""
+    for key in sorted({*before, *now}):
+        one, other = before.get(key), now.get(key)
+        if one == other:
+            continue
+        inner = _difference(one, other) if isinstance(one, dict) and isinstance(other, dict) else None
+        return (key, one, other) if inner is None else (f"{key}: {inner[0]}", *inner[1:])
+    return None
 
 
 def _short(value: object) -> str:

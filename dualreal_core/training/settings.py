@@ -12,6 +12,9 @@ OptimizerName = Literal["adamw", "adamw8bit", "prodigy"]
 Precision = Literal["fp32", "bf16"]
 
 
+LEAST_PRODIGY_RATE = 0.1
+
+
 @dataclass(frozen=True)
 class TrainSettings:
     """How both sides are trained. Defaults are the published ones; `recipes.py` holds ours."""
@@ -75,6 +78,10 @@ class TrainSettings:
             raise ValueError(f"course_focus is {self.course_focus}; it must be a finite number.")
         if self.optimizer not in get_args(OptimizerName):
             raise ValueError(f"optimizer is {self.optimizer!r}; it must be one of {', '.join(get_args(OptimizerName))}.")
+        if self.optimizer == "prodigy" and self.learning_rate < LEAST_PRODIGY_RATE:
+            raise ValueError(
+                f"learning_rate is {self.learning_rate}; prodigy finds its own step, of which this is a factor: set it to 1."
+            )
         if self.precision not in get_args(Precision):
             raise ValueError(f"precision is {self.precision!r}; it must be one of {', '.join(get_args(Precision))}.")
         for name in ("warmup_steps", "weight_decay", "course_focus", "evaluate_every", "held_out", "patience"):

@@ -220,6 +220,13 @@ def test_nothing_is_overwritten(trial, capsys):
     assert (trial / "video.mp4").read_text() == "mine"
 
 
+def test_an_optimizer_that_is_not_installed_is_refused_before_anything_is_encoded(trial, capsys):
+    (trial / "run.toml").write_text("[train]\noptimizer = 'adamw8bit'\n")
+    assert train(trial, "--config", trial / "run.toml") == 2
+    complaint(capsys, "pip install bitsandbytes")
+    assert not (trial / "pair.safetensors.run").exists()
+
+
 def test_loss_that_is_no_number(trial, capsys):
     (trial / "run.toml").write_text("[train]\nlearning_rate = 1e30\nwarmup_steps = 0\n")
     assert train(trial, "--config", trial / "run.toml", "--steps", 20) == 2

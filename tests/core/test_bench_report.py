@@ -16,7 +16,7 @@ from dualreal_core.bench.plot import Point, ranking_plot, step_curves
 from dualreal_core.bench.report import shown, write_report
 from dualreal_core.bench.rows import ROWS, Subject, find_row
 from dualreal_core.bench.run import Folder
-from dualreal_core.bench.summary import advantages, best, margin, summarise, with_references
+from dualreal_core.bench.summary import advantages, best, comparable, margin, summarise, with_references
 from dualreal_core.toyworld.experiment import TOY_RECIPE
 
 
@@ -110,6 +110,15 @@ def test_margin_is_over_the_mean_of_published_style_rows():
     assert {name for name, row in ROWS.items() if row.is_published_style} == {"full-finetune", "mixed-lora", "motiondirector", "published"}
 
 
+def test_rows_are_compared_where_all_of_them_were_run():
+    other = ("nim", "zigzag", 1)
+    rows = [result("mixed-lora", 0.5, 0.2), result("ours", 0.6, 0.5), result("ours", 0.9, 0.5, other), result("base", 0.1, 0.1, other)]
+    assert comparable(rows) == []
+    common = comparable([*rows, result("base", 0.1, 0.1)])
+    assert [(one["row"], one["scores"]["identity"]) for one in common] == [("mixed-lora", 0.5), ("ours", 0.6), ("base", 0.1)]
+    assert margin(summarise(common), "identity")[0] == pytest.approx(20.0)
+
+
 def test_advantage_is_taken_cell_by_cell():
     places = [(identity, "zigzag", 0) for identity in ("vex", "nim")]
     cells = [result(row, level + one, 0.5, place) for row, level in (("sum", 0.1), ("ours", 0.2)) for one, place in enumerate(places)]
@@ -173,12 +182,16 @@ def test_report_is_written_from_saved_cells(tmp_path):
     assert "2 new seeds" in where_it_lands
     landed = next(line for line in where_it_lands.splitlines() if line.startswith("| DualReal, ours |"))
     assert landed.split(" | ")[1:4] == ["8", ".900 (.900 to .900)", ".600 (.600 to .600)"]
+    assert "that every row has" not in report
     figures = json.loads((tmp_path / "results.json").read_text())
     assert figures["rows"]["ours"]["retention_motion"]["count"] == 8
     assert figures["rows"]["ours"]["again"]["motion"]["high"] == pytest.approx(0.6)
     assert len(figures["cells"]) == 40
     for name in ("ranking", *(f"sheets/{row}" for row in levels)):
         assert Image.open(tmp_path / f"{name}.png").width > 300
+    folder.results.file(Cell("mixed-lora", Subject("vex", "zigzag", 0))).unlink()
+    write_report(folder)
+    assert "are over the 7 cells that every row has" in (tmp_path / "report.md").read_text()
 
 
 def test_ranking_sets_points_apart_and_ours_off():

@@ -111,6 +111,16 @@ def test_train_generate_inspect(trial, capsys):
     assert main(["inspect", str(trial / "pair.safetensors")]) == 0
 
 
+def test_a_float16_base_is_refused_before_anything_is_encoded(trial, models, capsys):
+    assert train(trial, "--base", models / "wan-tiny", "--dtype", "fp16", "--size", "64x48", "--num-frames", 9) == 2
+    assert "use --dtype bf16" in capsys.readouterr().err and not (trial / "pair.safetensors.run").exists()
+
+
+def test_few_steps_have_little_warm_up(trial):
+    assert train(trial, "--steps", 7, "--stop-after", 1) == 0
+    assert json.loads((trial / "pair.safetensors.run" / "run.json").read_text())["training"]["warmup_steps"] == 1
+
+
 def test_samples_have_the_size_trained_on(trial):
     assert train(trial, "--steps", 1, "--sample-every", 1, "--sample-prompt", "a figure *", "--size", "40x32", "--num-frames", 5) == 0
     sampled = read_video(trial / "pair.safetensors.run" / "sample-000001.mp4").frames

@@ -88,6 +88,8 @@ class Run:
 
 def make_settings(**changes: object) -> TrainSettings:
     defaults = {"steps": 12, "warmup_steps": 0, "motion_batch": 2, "seed": 3, "learning_rate": 1e-2, "weight_decay": 0.1}
+    if changes.get("optimizer") == "prodigy":
+        defaults["learning_rate"] = 1.0
     return TrainSettings(**{**defaults, **changes})
 
 

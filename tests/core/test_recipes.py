@@ -37,6 +37,12 @@ def test_recipes_make_pairs():
     assert replace(DUALREAL, shows_photos_as_clips=True).views(9).num_clip_frames == 9
 
 
+def test_prodigy_comes_with_its_rate(read):
+    assert read("[train]\noptimizer = 'prodigy'\n", DUALREAL).train.learning_rate == 1
+    assert read("[train]\noptimizer = 'prodigy'\nlearning_rate = 0.5\n", DUALREAL).train.learning_rate == 0.5
+    assert read("[train]\noptimizer = 'adamw8bit'\n", DUALREAL).train.learning_rate == DUALREAL.train.learning_rate
+
+
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_values_take_effect(read, recipe):
     changed = read(
@@ -54,7 +60,7 @@ def test_values_take_effect(read, recipe):
         target_layers = ["to_q", "to_v"]
         course = [0, 0.5, 1]
         has_controller = false
-        motion_condition_dim = 5
+        controller_dim = 5
         conditions_motion = false
         [views]
         num_views = 3
@@ -66,7 +72,7 @@ def test_values_take_effect(read, recipe):
     assert changed.train == replace(
         recipe.train, steps=12, learning_rate=1, motion_learning_rate=2e-4, optimizer="prodigy", gradient_checkpointing=True
     )
-    own = {"identity_kind": "lora", "rank": 4, "target_layers": ("to_q", "to_v"), "has_controller": False, "motion_condition_dim": 5}
+    own = {"identity_kind": "lora", "rank": 4, "target_layers": ("to_q", "to_v"), "has_controller": False, "controller_dim": 5}
     own["alpha"] = 4.0
     own["course"] = (0, 0.5, 1)
     assert changed.pair == {**recipe.pair, **own} and not changed.conditions_motion
@@ -108,6 +114,8 @@ def test_every_setting_can_be_set(read):
         ("[train.more]\nsteps = 3\n", ["'more' in [train]"]),
         ("[pair]\nfamily = 'wan'\n", ["'family' in [pair]"]),
         ("[pair]\ndim = 3\n", ["'dim' in [pair]"]),
+        ("[pair]\nmotion_condition_dim = 3\n", ["'motion_condition_dim' in [pair]"]),
+        ("[train]\noptimizer = 'prodigy'\nlearning_rate = 1e-3\n", ["prodigy finds its own step", "set it to 1"]),
         ("[views]\nnum_clip_frames = 3\n", ["'num_clip_frames' in [views]"]),
     ],
 )

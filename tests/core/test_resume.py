@@ -14,6 +14,7 @@ from tiny import TinyBase, all_items, is_same, make_pair
 
 from dualreal_core.attach import Attachment
 from dualreal_core.errors import InputError
+from dualreal_core.training.loop import StepDone
 from dualreal_core.training.run import RunDirectory, run_training
 from dualreal_core.training.settings import TrainSettings
 
@@ -163,7 +164,7 @@ def test_the_directory_does_not_change_the_result(tmp_path, uninterrupted):
 
 
 @pytest.mark.parametrize(
-    "change", [{"steps": 8}, {"learning_rate": 2e-2}, {"seed": 1}, {"optimizer": "prodigy"}, {"identity_learning_rate": 1e-3}], ids=str
+    "change", [{"steps": 8}, {"learning_rate": 2e-2}, {"seed": 1}, {"optimizer": "adamw8bit"}, {"identity_learning_rate": 1e-3}], ids=str
 )
 def test_other_settings_are_refused(tmp_path, change):
     list(Session(tmp_path).run(stop_after=2))
@@ -171,6 +172,28 @@ def test_other_settings_are_refused(tmp_path, change):
     with pytest.raises(InputError, match=rf"was started with another {next(iter(change))} \(.*, now .*\): use the same settings"):
         list(Session(tmp_path, **change).run(is_resumed=True))
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+def test_what_differs_is_named_within_tables_too(tmp_path):
+    directory = RunDirectory(tmp_path)
+    with directory.opened({"training": {"steps": 1, "seed": 0}}, False):
+        directory.add_metrics(StepDone(1, "motion", 0.5, None, 1.0, 1e-3))
+    with pytest.raises(InputError, match=r"was started with another training: seed \(0, now 1\)"), directory.opened(
+        {"training": {"steps": 1, "seed": 1}}, True
+    ):
+        pass
+
+
+@pytest.mark.parametrize("is_resumed", [False, True])
+def test_what_failed_before_its_first_step_may_be_asked_for_otherwise(tmp_path, uninterrupted, is_resumed):
+    broken = Session(tmp_path, optimizer="adamw8bit")
+    with pytest.raises(InputError, match="pip install bitsandbytes"):
+        list(broken.run())
+    session = Session(tmp_path)
+    list(session.run(is_resumed))
+    assert is_same(session.result(), uninterrupted["wan"])
+    with pytest.raises(InputError, match="already holds a run"):
+        list(Session(tmp_path).run())
 
 
 def test_directory_in_use_is_refused(tmp_path):

@@ -130,7 +130,7 @@ def test_without_keeping_the_last_pair_is_the_result(tmp_path):
 def test_stopped_after_some_steps(tmp_path, uninterrupted, stop_after):
     session = Session(tmp_path, **WATCHED)
     list(session.run(stop_after=stop_after))
-    assert session.directory.report() == [] and not session.directory.is_over(session.settings)
+    assert session.directory.report() == [] and not session.directory.is_over
     check_end(tmp_path, uninterrupted)
 
 
@@ -145,6 +145,17 @@ def test_killed(tmp_path, uninterrupted, step, save_every):
     with (tmp_path / "killed" / "metrics.jsonl").open("a") as stream:
         stream.write('{"step": 8, "evaluation": {"iden')
     check_end(tmp_path / "killed", uninterrupted)
+
+
+def test_lines_lost_with_the_power_do_not_keep_a_run_from_its_end(tmp_path, uninterrupted):
+    """The checkpoint is on the disk, and the metrics' last lines, the last evaluation among them, are not."""
+    list(Session(tmp_path, **WATCHED).run())
+    metrics = tmp_path / "metrics.jsonl"
+    metrics.write_text("".join(line + "\n" for line in metrics.read_text().splitlines()[:-2]))
+    again = Session(tmp_path, **WATCHED)
+    assert list(again.run(is_resumed=True)) == [] and again.directory.is_over
+    assert [one.step for one in again.directory.evaluations()] == [2, 4, 6, 8, 9]
+    assert is_same(dict(again.pair.state_dict()), uninterrupted[0]) and again.directory.report() == uninterrupted[3]
 
 
 @pytest.mark.parametrize("call", [1, 3, 5])
@@ -170,7 +181,7 @@ def test_stops_early_and_stays_stopped(tmp_path, uninterrupted):
     settings = {**WATCHED, "learning_rate": 1e-9, "patience": 2}
     session = Session(tmp_path, **settings)
     assert len(list(session.run())) == 6  # the first evaluation and two more
-    assert session.directory.is_over(session.settings)
+    assert session.directory.is_over
     assert "Trained 6 of 9 steps, where no side improved any more." in session.directory.report()
     log = (tmp_path / "log.jsonl").read_text().splitlines()
     assert json.loads(log[-1])["event"] == "finished"

@@ -65,6 +65,12 @@ def test_each_limit_is_found_alone(run, expected):
     assert found(run) == expected
 
 
+def test_what_came_after_the_pair_that_was_kept_is_not_held_against_it():
+    later = outcome(6, 300, {"alone": 0.45}, {"alone": 0.4}, trained=0.4)
+    assert set(found(later)) == {"overfitted"}
+    assert found(dataclasses.replace(later, kept=later.evaluations[1])) == {}
+
+
 def test_near_identical_photos_are_found():
     items = make_items("identity", 6)
     twins = [dataclasses.replace(item, latents=item.latents + 0.01 * torch.randn(item.latents.shape)) for item in items[:2]]
