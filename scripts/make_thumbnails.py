@@ -105,7 +105,7 @@ def run(server: Server, graph: dict, sources: dict[str, list], shown: dict[str, 
 
 def fetch(server: Server, item: dict) -> Image.Image:
     query = urllib.parse.urlencode({key: item[key] for key in ("filename", "subfolder", "type")})
-    return Image.open(io.BytesIO(server.fetch(f"/view?{query}"))).convert("RGB")
+    return Image.open(io.BytesIO(server.request(f"/view?{query}"))).convert("RGB")
 
 
 def strip(frames: list[Image.Image], label: str = "") -> Image.Image:
