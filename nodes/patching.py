@@ -149,7 +149,8 @@ class AppliedPair:
         kinds = [self._kind_of(mark) for mark in options.get("cond_or_uncond") or [0]]
         rows_per_kind = max(1, latents.shape[0] // len(kinds))
         sigmas = _by_row(options.get("sigmas"), latents.shape[0])
-        stages = [self.denoising.stage(sigma, options.get("sample_sigmas")) for sigma in sigmas]
+        places = {sigma: self.denoising.stage(sigma, options.get("sample_sigmas")) for sigma in dict.fromkeys(sigmas)}
+        stages = [places[sigma] for sigma in sigmas]
         acting = {"wanted", "unwanted"} if self.dosage.adapts_negative else {"wanted"}
         factors = [
             float(kinds[min(row // rows_per_kind, len(kinds) - 1)] in acting and self.denoising.covers(sigma))
@@ -226,8 +227,8 @@ def apply_pair(
         InputError: the pair does not fit the model.
     """
     check_fit(diffusion_model(model), pair)
-    weights = digest({**pair.state_dict(), **({} if condition is None else {"condition": condition})})
-    name = f"{weights} {pair.config} {dosage} {blend}"
+    given = {**pair.state_dict(), **({} if condition is None else {"condition": condition})}
+    name = f"{digest({part: tensor.detach().cpu() for part, tensor in given.items()})} {pair.config} {dosage} {blend}"
     applied = AppliedPair(pair, blend, dosage, Denoising.of(model, dosage), condition, name)
     patched = model.clone()
     others = applied_pairs(model)
