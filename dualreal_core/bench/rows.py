@@ -21,6 +21,8 @@ from .pieces import Piece
 
 Settings = Mapping[str, float]
 NUM_BLOCKS = TRANSFORMER_CONFIG["num_layers"]
+
+
 @dataclass(frozen=True)
 class Contestant:
     """What is sampled: the base with a pair, with other weights, or as it is.
