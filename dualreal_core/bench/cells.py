@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +12,6 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from ..api import read_reference_image
 from ..atomic import atomic_path
 from ..attach import Attachment
 from ..bases import Base, load_base
@@ -111,12 +109,9 @@ def sample_videos(base: Base, contestant: Contestant, trial: Trial, prompts: Seq
     settings = replace(default_sampling(base), seed=SAMPLE_SEED + 100 * trial.seed, adapts_negative=contestant.adapts_negative)
     if protocol.sampling_steps is not None:
         settings = replace(settings, num_steps=protocol.sampling_steps)
-    with tempfile.TemporaryDirectory() as folder:
-        trial.write_photos(Path(folder))
-        photo = read_reference_image(min(Path(folder).glob("*.png")), base.default_size)
     with base.encoders(), torch.no_grad():
         texts, negative = [base.encode_text(prompt) for prompt in prompts], base.encode_text("")
-        condition = base.embed_image(photo)
+        condition = base.embed_image(trial.reference_image())
     kept = None
     if contestant.weights is not None:
         kept = {name: tensor.clone() for name, tensor in base.transformer.state_dict().items()}

@@ -66,6 +66,11 @@ class Trial:
             photos.append(Example(background, photo[None], world.caption(SUBJECT, None, background)))
         return photos
 
+    def reference_image(self) -> torch.Tensor:
+        """What a conditioned side is shown: the middle of a photo, where the figure is as large as in a clip; (3, 32, 32) in [-1, 1]."""
+        slack = (PHOTO_CELLS - world.FRAME_CELLS) // 2
+        return _signed(self.photos()[0].frames)[0, :, slack:-slack, slack:-slack]
+
     def clips(self) -> list[Example]:
         """Six clips of other subjects that perform the motion, at `FPS`."""
         generator = torch.Generator().manual_seed(self.seed + 1)
