@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -21,6 +21,7 @@ from ..sampling import default_sampling, sample
 from ..toyworld.experiment import SAMPLE_SEED
 from ..toyworld.trial import Trial
 from ..training.loop import METHOD
+from ..training.settings import TrainSettings
 from .measures import measure
 from .pieces import Piece, Runs
 from .prompts import requests
@@ -52,6 +53,16 @@ class Protocol:
     sampling_steps: int | None = None
     method: int = METHOD
 
+    @classmethod
+    def from_note(cls, note: Mapping) -> Protocol:
+        """The protocol that `asdict` and JSON made `note` of.
+
+        Raises:
+            TypeError: a recipe of that time had other settings.
+        """
+        recipe = note["recipe"]
+        return cls(Recipe(**{**recipe, "train": TrainSettings(**recipe["train"])}), note["sampling_steps"], note["method"])
+
 
 class Results:
     """The folder of measured cells."""
@@ -67,7 +78,7 @@ class Results:
     def is_done(self, cell: Cell, protocol: Protocol) -> bool:
         """Whether the cell was measured, and is what would be made now."""
         file = self.file(cell)
-        return file.exists() and json.loads(file.read_text(encoding="utf-8"))["made_from"] == _made_from(cell, protocol)
+        return file.exists() and is_current(json.loads(file.read_text(encoding="utf-8")), protocol)
 
     def read(self) -> list[dict]:
         """All results."""
@@ -102,6 +113,12 @@ class Results:
             save_file({"videos": ((torch.stack(videos) + 1) * 127.5).round().to(torch.uint8)}, temporary)
         with atomic_path(self.file(cell)) as temporary:
             temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def is_current(result: Mapping, protocol: Protocol) -> bool:
+    """Whether a result is of what its row trains and samples now: that may change from version to version."""
+    cell = Cell(result["row"], Subject(result["identity"], result["motion"], result["seed"]))
+    return result["made_from"] == _made_from(cell, protocol)
 
 
 def sample_videos(base: Base, contestant: Contestant, trial: Trial, prompts: Sequence[str], protocol: Protocol) -> list[torch.Tensor]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from ..atomic import atomic_path
 from ..errors import InputError
 from ..pictures import contact_sheet, save
-from .cells import Cell
+from .cells import Cell, is_current
 from .intervals import LEVEL, NUM_RESAMPLES, Estimate
 from .measures import MEASURES
 from .plot import Point, ranking_plot
@@ -47,12 +47,17 @@ BESIDES = {
 def write_report(folder: Folder) -> list[Summary]:
     """Writes report.md, results.json, ranking.png and sheets/ROW.png from the cells that are done.
 
+    Cells of a row that was changed since are left out, and the report says so.
+
     Raises:
         InputError: there are none, or the folder holds no benchmark.
     """
-    protocol, results = folder.protocol, folder.results.read()
+    protocol, asked_for, found = folder.protocol, folder.asked_for, folder.results.read()
+    results = [result for result in found if is_current(result, asked_for)]
+    outdated = sorted({result["row"] for result in found if not is_current(result, asked_for)})
     if not results:
-        raise InputError(f"{folder.path} holds no results yet: run the benchmark first.")
+        of_now = f" of {', '.join(outdated)} as they are now" if outdated else ""
+        raise InputError(f"{folder.path} holds no results{of_now} yet: run the benchmark first.")
     summaries = summarise(results)
     common = comparable(results)
     compared = summaries if len(common) == len(results) else summarise(common)
@@ -70,7 +75,7 @@ def write_report(folder: Folder) -> list[Summary]:
     with atomic_path(folder.path / "results.json") as temporary:
         temporary.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     with atomic_path(folder.path / "report.md") as temporary:
-        lines = _lines(protocol, summaries, _headline(compared, common, results), results, gains, has_ranking)
+        lines = _lines(protocol, summaries, [*_left_out(outdated), *_headline(compared, common, results)], results, gains, has_ranking)
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return summaries
 
@@ -176,6 +181,11 @@ def _where_it_lands(summaries: Sequence[Summary], num_seeds: int) -> list[str]:
         "",
         *table([(summary.title, summary.again) for summary in summaries], {name: FUSION[name] for name in COMPARED}),
     ]
+
+
+def _left_out(rows: Sequence[str]) -> list[str]:
+    """What a reader misses in the tables."""
+    return [f"- left out, as they were made from other settings than these rows have now: cells of {', '.join(rows)}"] if rows else []
 
 
 def _headline(summaries: Sequence[Summary], common: Sequence[Mapping], results: Sequence[dict]) -> list[str]:

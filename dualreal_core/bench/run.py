@@ -49,6 +49,18 @@ class Folder:
         except (OSError, json.JSONDecodeError) as error:
             raise InputError(f"{self.path} holds no benchmark: run it first, without --report-only.") from error
 
+    @property
+    def asked_for(self) -> Protocol:
+        """The protocol as an object.
+
+        Raises:
+            InputError: the folder holds no benchmark, or one of a version whose recipes had other settings.
+        """
+        try:
+            return Protocol.from_note(self.protocol)
+        except (KeyError, TypeError) as error:
+            raise InputError(f"{self.path} holds results of an earlier version's settings: choose another --out.") from error
+
 
 def run_cells(folder: Folder, cells: Sequence[Cell], protocol: Protocol, num_workers: int, on_job: OnJob | None = None) -> None:
     """Makes all cells that are not done, and the pieces they need.

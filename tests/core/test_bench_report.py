@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 
 import pytest
 import torch
@@ -22,7 +23,8 @@ from dualreal_core.toyworld.experiment import TOY_RECIPE
 
 def result(row: str, identity: float, motion: float, place: tuple[str, str, int] = ("vex", "zigzag", 0), leak: float = 0.5) -> dict:
     scores = {**dict.fromkeys(MEASURES, 0.5), "identity": identity, "motion": motion, "leak_figure": leak}
-    made_from = {"runs": [], "settings": dict(find_row(row).settings), "sampling_steps": None}
+    runs = [piece.key for piece in Cell(row, Subject(*place)).plan(TOY_RECIPE)]
+    made_from = {"runs": runs, "settings": dict(find_row(row).settings), "sampling_steps": None}
     return {"row": row, "identity": place[0], "motion": place[1], "seed": place[2], "scores": scores, "made_from": made_from}
 
 
@@ -56,6 +58,21 @@ def test_undefined_values_are_left_out_and_counted():
     assert estimate({("a", "x", 0): None}) == Estimate(None, None, None, 0)
     constant = estimate({("a", "x", 0): 0.4, ("a", "y", 0): None, ("b", "y", 0): 0.4})
     assert (constant.low, constant.high, constant.count) == (pytest.approx(0.4), pytest.approx(0.4), 2)
+
+
+@pytest.mark.parametrize(("spreads", "share"), [((0.05, 0.05, 0.05, 0.05), 0.88), ((0.0, 0.1, 0.0, 0.02), 0.75)])
+def test_intervals_hold_the_truth_as_often_as_the_documentation_says(spreads, share):
+    drawn = torch.Generator().manual_seed(2)
+    inside = 0
+    for _ in range(150):
+        shapes = ((4, 1, 1), (1, 3, 1), (1, 1, 3), (4, 3, 3))
+        cells = sum(spread * torch.randn(shape, generator=drawn) for spread, shape in zip(spreads, shapes, strict=True))
+        places = {
+            (str(row), str(column), seed): float(cells[row, column, seed]) for row, column, seed in product(range(4), range(3), range(3))
+        }
+        value = estimate(places)
+        inside += value.low <= 0 <= value.high
+    assert inside / 150 == pytest.approx(share, abs=0.08)
 
 
 def test_where_another_run_lands_by_hand():
@@ -189,9 +206,15 @@ def test_report_is_written_from_saved_cells(tmp_path):
     assert len(figures["cells"]) == 40
     for name in ("ranking", *(f"sheets/{row}" for row in levels)):
         assert Image.open(tmp_path / f"{name}.png").width > 300
-    folder.results.file(Cell("mixed-lora", Subject("vex", "zigzag", 0))).unlink()
+    assert "left out" not in report
+    file = folder.results.file(Cell("mixed-lora", Subject("vex", "zigzag", 0)))
+    cell = json.loads(file.read_text())
+    file.write_text(json.dumps({**cell, "made_from": {**cell["made_from"], "runs": ["mixed-lora-as-it-once-was"]}}))
     write_report(folder)
-    assert "are over the 7 cells that every row has" in (tmp_path / "report.md").read_text()
+    report = (tmp_path / "report.md").read_text()
+    assert "are over the 7 cells that every row has" in report
+    assert "left out, as they were made from other settings than these rows have now: cells of mixed-lora" in report
+    assert len(json.loads((tmp_path / "results.json").read_text())["cells"]) == 39
 
 
 def test_ranking_sets_points_apart_and_ours_off():
