@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -44,11 +45,11 @@ class Attachment:
         self.strengths: dict[Role, float] = dict.fromkeys(ROLES, 1.0)
         self.row_strengths: torch.Tensor | None = None
         self.record: BlendRecord | None = None
-        self._embedding: torch.Tensor | None = None
+        self._embedding: tuple[torch.Tensor, torch.Tensor] | None = None
         self._weights: torch.Tensor | None = None
         self._read: dict[tuple[nn.Module, str], list[torch.Tensor]] = {}
         self._registrations = list(_registrations(self, transformer, family_of(transformer)))
-        self._handles: list[RemovableHandle] = []
+        self._handles: list[RemovableHandle | _LayerByLayer] = []
         self.attach()
 
     def attach(self) -> None:
@@ -106,7 +107,9 @@ def check_fit(transformer: nn.Module, pair: AdapterPair) -> None:
             )
 
 
-def _registrations(attachment: Attachment, transformer: nn.Module, family: FamilyDescription) -> Iterator[Callable[[], RemovableHandle]]:
+def _registrations(
+    attachment: Attachment, transformer: nn.Module, family: FamilyDescription
+) -> Iterator[Callable[[], RemovableHandle | _LayerByLayer]]:
     """One call per hook, made once, so that re-attaching puts the same hooks back."""
     blocks = list(family.blocks(transformer))
     keep = _keep_embedding(attachment, family)
@@ -130,12 +133,30 @@ def _registrations(attachment: Attachment, transformer: nn.Module, family: Famil
             yield lambda reader=reader, read=read: reader.register_forward_pre_hook(read, with_kwargs=True)
         update = _add_updates(attachment, attachment.pair.config.group_of(index), adapters, site)
         yield lambda writer=writer, update=update: writer.register_forward_hook(update, with_kwargs=True)
+        for path, sequence in family.sequences.items():
+            if site.reads.startswith(f"{path}."):
+                whole, layers = block.get_submodule(path), block.get_submodule(sequence)
+                yield lambda whole=whole, layers=layers: _LayerByLayer(whole, layers)
+
+
+class _LayerByLayer:
+    """Has a module call its layers one by one until removed; one whose `forward` somebody else has replaced is left alone."""
+
+    def __init__(self, module: nn.Module, layers: nn.Module) -> None:
+        self._module = module if "forward" not in vars(module) else None
+        if self._module is not None:
+            module.forward = functools.partial(nn.Sequential.forward, layers)
+
+    def remove(self) -> None:
+        if self._module is not None:
+            del self._module.forward
 
 
 def _keep_embedding(attachment: Attachment, family: FamilyDescription):
     def hook(module: nn.Module, args: tuple, output: torch.Tensor | tuple) -> None:
         if attachment._embedding is None:  # some bases embed a second timestep, of reference frames, afterwards
-            attachment._embedding = output if family.time_embedding_output is None else output[family.time_embedding_output]
+            embedding = output if family.time_embedding_output is None else output[family.time_embedding_output]
+            attachment._embedding = embedding, args[0]
 
     return hook
 
@@ -146,8 +167,7 @@ def _choose_weights(attachment: Attachment, family: FamilyDescription):
             return
         tokens = [_stream(args, kwargs, name, family.block_streams.index(name)) for name in family.controller_streams]
         rows = tokens[0].shape[0]
-        # where each token has a timestep of its own, the last one is never that of a reference frame
-        embedding = attachment._embedding.reshape(rows, -1, attachment._embedding.shape[-1])[:, -1]
+        embedding = _of_noisiest(*attachment._embedding, rows)
         attachment._embedding = None
         weights = attachment.blend.weights(embedding, tokens, attachment.stage)
         strengths = [attachment.strengths[role] for role in ROLES]
@@ -160,6 +180,18 @@ def _choose_weights(attachment: Attachment, family: FamilyDescription):
             attachment.record.add(attachment._weights, attachment.stage)
 
     return hook
+
+
+def _of_noisiest(embedding: torch.Tensor, embedded: torch.Tensor, rows: int) -> torch.Tensor:
+    """(B, E) of embeddings (B * n, E): where frames or tokens have timesteps of their own, those of references are cleaner than the rest.
+
+    embedded: what was embedded, timesteps (B * n,) or their sines (B * n, D), of which the slowest, which is last, rises with them.
+    """
+    embedding = embedding.reshape(rows, -1, embedding.shape[-1])
+    if embedding.shape[1] == 1:
+        return embedding[:, 0]
+    noisiest = embedded.reshape(*embedding.shape[:2], -1)[..., -1].argmax(dim=1)
+    return embedding[torch.arange(rows, device=noisiest.device), noisiest]
 
 
 def _keep_read(attachment: Attachment, writer: nn.Module, site: Site):

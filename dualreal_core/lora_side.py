@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from .errors import InputError
-from .families import family_of
+from .families import family_of, is_linear
 from .families.lora_names import PER_SAMPLE_LAYERS
 from .pair import AdapterPair, PairConfig, Role, base_sizes, lora_key
 
@@ -89,7 +89,7 @@ def block_layers(transformer: nn.Module) -> dict[str, tuple[int, str]]:
         f"{paths[number]}.{path}": (number, names.get(path, path))
         for number, (block, _) in enumerate(family.blocks(transformer))
         for path, module in block.named_modules()
-        if isinstance(module, nn.Linear) and path not in PER_SAMPLE_LAYERS.get(family.name, ())
+        if is_linear(module) and path not in PER_SAMPLE_LAYERS.get(family.name, ())
     }
 
 

@@ -6,12 +6,12 @@ from torch import nn
 
 from ..errors import InputError
 from .cogvideox import COGVIDEOX, COMFY_COGVIDEOX
-from .description import BlockList, FamilyDescription, Site
+from .description import BlockList, FamilyDescription, Site, is_linear
 from .hunyuan import COMFY_HUNYUAN
 from .ltx import COMFY_LTX
 from .wan import COMFY_WAN, WAN
 
-__all__ = ["CANONICAL", "COGVIDEOX", "DESCRIPTIONS", "WAN", "BlockList", "FamilyDescription", "Site", "family_of"]
+__all__ = ["CANONICAL", "COGVIDEOX", "DESCRIPTIONS", "WAN", "BlockList", "FamilyDescription", "Site", "family_of", "is_linear"]
 
 DESCRIPTIONS: tuple[FamilyDescription, ...] = (COGVIDEOX, WAN, COMFY_COGVIDEOX, COMFY_WAN, COMFY_LTX, COMFY_HUNYUAN)
 CANONICAL: dict[str, FamilyDescription] = {family.name: family for family in reversed(DESCRIPTIONS)}
@@ -24,9 +24,16 @@ def family_of(transformer: nn.Module) -> FamilyDescription:
     Raises:
         InputError: no family describes that class.
     """
-    for kind in type(transformer).__mro__:
+    kinds = type(transformer).__mro__
+    for kind in kinds:
         for family in DESCRIPTIONS:
             if (kind.__module__.partition(".")[0], kind.__name__) == (family.package, family.class_name):
+                unlike = next((kind.__name__ for kind in kinds if kind.__name__ in family.unlike), None)
+                if unlike is not None:
+                    raise InputError(
+                        f"{unlike} is made from {family.class_name}, but runs its blocks in another way, so no pair can act in it: use a "
+                        f"text-to-video model of class {family.class_name}, or LoRAs with the stock LoRA loader."
+                    )
                 return family
     known = ", ".join(sorted({family.class_name for family in DESCRIPTIONS}))
     raise InputError(f"{type(transformer).__name__} is no known video DiT; known are {known}: describe it in dualreal_core/families.")

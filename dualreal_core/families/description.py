@@ -49,6 +49,9 @@ class FamilyDescription:
         time_embedding_output: index into its output where that is a tuple.
         time_linear: path of the linear layer whose width is E.
         layer_paths: where this class calls a linear layer otherwise than the family does: the family's name to the path.
+        sequences: modules of a block that may compute several of their layers at once, so that no hook on these acts, and the
+            sequence of layers that each then stands for.
+        unlike: classes made from this one that call their blocks, or the whole DiT, in a way in which hooks do not act.
         changes_in_place: blocks overwrite their inputs, so what autograd saves must be copied.
     """
 
@@ -62,6 +65,8 @@ class FamilyDescription:
     time_linear: str
     time_embedding_output: int | None = None
     layer_paths: Mapping[str, str] = field(default_factory=dict)
+    sequences: Mapping[str, str] = field(default_factory=dict)
+    unlike: tuple[str, ...] = ()
     changes_in_place: bool = False
 
     def blocks(self, transformer: nn.Module) -> Iterator[tuple[nn.Module, BlockList]]:
@@ -77,3 +82,8 @@ class FamilyDescription:
     def linear_layers(self) -> list[str]:
         """The family's names of all linear layers that sites name."""
         return [layer for block_list in self.block_lists for site in block_list.sites for layer in site.linear_layers]
+
+
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module is a linear layer, of torch or a class of the host's own for quantized weights."""
+    return isinstance(module, nn.Linear) or (type(module).__name__ == "Linear" and hasattr(module, "in_features"))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from . import CANONICAL, family_of
+from . import CANONICAL, family_of, is_linear
 
 Rows = tuple[int, int | None]
 """First and end row of a layer's output, in widths of the tokens; None: its last row."""
@@ -96,7 +96,7 @@ def lora_names(transformer: nn.Module) -> dict[str, NamedRows]:
     """Every name, without prefix, by which LoRA files may call a linear layer of the DiT's blocks."""
     names: dict[str, NamedRows] = {}
     for block_path, family_path, block, others in _blocks(transformer):
-        own = {path: module for path, module in block.named_modules() if isinstance(module, nn.Linear)}
+        own = {path: module for path, module in block.named_modules() if is_linear(module)}
         for path, linear in own.items():
             rows = NamedRows(f"{block_path}.{path}", 0, linear.out_features)
             names[rows.path] = rows

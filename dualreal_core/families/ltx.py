@@ -20,5 +20,7 @@ COMFY_LTX = FamilyDescription(
     time_embedding="adaln_single",
     time_linear="adaln_single.emb.timestep_embedder.linear_2",
     time_embedding_output=1,
+    sequences={"ff": "ff.net"},
+    unlike=("LTXAVModel",),
     changes_in_place=True,
 )

@@ -56,4 +56,6 @@ COMFY_WAN = FamilyDescription(
         "ffn.net.0.proj": "ffn.0",
         "ffn.net.2": "ffn.2",
     },
+    sequences={"ffn": "ffn"},
+    unlike=("CausalWanModel", "WanAnimate2Model"),
 )

@@ -185,6 +185,18 @@ def test_a_lora_of_another_model_is_refused(server: ComfyServer, models: Path) -
         server.run(graph)
 
 
+def test_a_relative_that_runs_its_blocks_otherwise_is_refused(server: ComfyServer, models: Path) -> None:
+    """Around the frame by frame calls of an autoregressive Wan the host runs no wrapper: a pair would not act, and nothing would tell."""
+    folder, file = models / "diffusion_models", write_lora(models, "wan", "comfyui", "wan causal.safetensors")
+    config = {"config": json.dumps({"transformer": {"causal_ar": True}})}
+    save_file(load_file(folder / ARCHITECTURES["wan"].checkpoint), folder / "causal.safetensors", config)
+    graph = graphs.through(graphs.text_to_latent("wan"), "applied", apply(["lora", 0])) | {"lora": load_lora("identity", file)}
+    graph["model"]["inputs"]["unet_name"] = "causal.safetensors"
+    with pytest.raises(RunFailed, match="CausalWanModel is made from WanModel") as failed:
+        server.run(graph)
+    assert failed.value.node_id == "lora"
+
+
 def test_text_encoder_tensors_are_left_out(server: ComfyServer, models: Path, stock: tuple[str, torch.Tensor]) -> None:
     name, merged = stock
     text = {"lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": torch.ones(2, 8)}

@@ -12,20 +12,20 @@ from architectures import ARCHITECTURES
 from comfy_server import ComfyServer
 from graphs import Graph, node
 from safetensors.torch import load_file, save_file
+from test_lora import LAYERS, apply, load_lora
 from test_training import training
 
-CHECKPOINT = ARCHITECTURES["wan"].checkpoint
 TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "float8_e4m3fn": torch.float8_e4m3fn, "int8_tensorwise": torch.int8}
 LARGEST = {"float8_e4m3fn": 448, "int8_tensorwise": 127}
 
 
-def write_checkpoint(folder: Path, form: str) -> str:
-    """The tiny Wan with all weights of a type, or with the blocks' matrices quantized, a scale each, as ComfyUI names such formats."""
+def write_checkpoint(folder: Path, form: str, architecture: str = "wan") -> str:
+    """A tiny model with all weights of a type, or with the blocks' matrices quantized, a scale each, as ComfyUI names such formats."""
     weights, layers = {}, {}
-    for name, weight in load_file(folder / CHECKPOINT).items():
+    for name, weight in load_file(folder / ARCHITECTURES[architecture].checkpoint).items():
         if form not in LARGEST:
             weights[name] = weight.to(TYPES[form])
-        elif weight.ndim == 2 and name.startswith("blocks."):
+        elif weight.ndim == 2 and "blocks." in name:
             scale = weight.abs().max() / LARGEST[form]
             numbers = weight / scale
             weights[name] = (numbers.round() if form == "int8_tensorwise" else numbers).to(TYPES[form])
@@ -33,8 +33,9 @@ def write_checkpoint(folder: Path, form: str) -> str:
             layers[name.removesuffix(".weight")] = {"format": form}
         else:
             weights[name] = weight
-    save_file(weights, folder / f"{form}.safetensors", {"_quantization_metadata": json.dumps({"layers": layers})} if layers else None)
-    return f"{form}.safetensors"
+    file = f"{architecture} {form}.safetensors"
+    save_file(weights, folder / file, {"_quantization_metadata": json.dumps({"layers": layers})} if layers else None)
+    return file
 
 
 def losses_of(server: ComfyServer, graph: Graph) -> list[float]:
@@ -63,3 +64,33 @@ def test_trains_as_in_full_precision_and_samples(server: ComfyServer, full_preci
         start_percent=0.0, end_percent=1.0, negative="adapted",
     )  # fmt: skip
     assert server.tensors(server.run(blended))["0.samples"].isfinite().all()
+
+
+LAST_LAYERS = {"wan": "blocks.1.ffn.2", "ltxv": "transformer_blocks.1.ff.net.2"}
+"""Layers that ComfyUI computes without calling them where their weights are of INT8."""
+
+
+@pytest.mark.parametrize("form", list(LARGEST))
+@pytest.mark.parametrize("name", list(LAST_LAYERS))
+def test_a_lora_acts_as_by_the_stock_loader(server: ComfyServer, models: Path, name: str, form: str) -> None:
+    """The layers of such a model are of the host's own class. The stock loader rounds the sum of both to the format, we do not."""
+    layers = dict.fromkeys([*LAYERS[name], LAST_LAYERS[name]])
+    weights = load_file(models / "diffusion_models" / ARCHITECTURES[name].checkpoint)
+    generator, tensors = torch.Generator().manual_seed(7), {}
+    for layer in layers:
+        rows, columns = weights[f"{layer}.weight"].shape
+        tensors[f"diffusion_model.{layer}.lora_A.weight"] = torch.randn(4, columns, generator=generator) / columns**0.5
+        tensors[f"diffusion_model.{layer}.lora_B.weight"] = torch.randn(rows, 4, generator=generator)
+    (models / "loras").mkdir(exist_ok=True)
+    save_file(tensors, models / "loras" / f"{name} quantized.safetensors")
+    checkpoint = write_checkpoint(models / "diffusion_models", form, name)
+
+    def predicted(extra: Graph, model: str) -> torch.Tensor:
+        graph = graphs.text_to_latent(name) | extra | graphs.raw_predictions([model, 0], [0.9, 0.4])
+        graph["model"]["inputs"]["unet_name"] = checkpoint
+        return server.tensors(server.run(graph))["0.samples"]
+
+    file = f"{name} quantized.safetensors"
+    stock = predicted({"lora": node("LoraLoaderModelOnly", model=["model", 0], lora_name=file, strength_model=1.0)}, "lora")
+    ours = predicted({"lora": load_lora("identity", file), "applied": apply(["lora", 0])}, "applied")
+    assert (ours - stock).norm() < 0.1 * (stock - predicted({}, "model")).norm()

@@ -147,6 +147,75 @@ def test_a_host_may_leave_out_the_first_block():
     assert torch.isfinite(shortened).all() and not torch.allclose(shortened, predict(base), atol=1e-4)
 
 
+@pytest.mark.parametrize("noisy_frame", [0, 1, 2])
+def test_the_noisiest_frame_tells_the_stage(noisy_frame):
+    """Wan 2.2 gives each token a timestep of its own; those of reference frames are cleaner, wherever these frames are."""
+    wan = TinyBase("wan", 2)
+    latents, _, text = model_inputs(batch=2)
+    timesteps = torch.zeros(2, 3)
+    timesteps[:, noisy_frame] = torch.tensor([900.0, 300.0])
+    seen = []
+
+    class Spy(FixedBlend):
+        def weights(self, embedding: torch.Tensor, tokens: list[torch.Tensor], stage: float | None = None) -> torch.Tensor:
+            seen.append(embedding)
+            return super().weights(embedding, tokens, stage)
+
+    with torch.no_grad(), Attachment(wan.transformer, make_pair(wan, num_groups=2), Spy(0.1, 0.1)):
+        wan.transformer(latents, timesteps.repeat_interleave(6, 1), text)
+        wan.transformer(latents, timesteps[:, noisy_frame], text)
+    torch.testing.assert_close(*seen, rtol=0, atol=1e-6)
+
+
+class FoldingFeedForward(nn.Sequential):
+    """Calls its last layer's matrix without calling the layer, as ComfyUI does where weights are of INT8."""
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return nn.functional.linear(self[1](self[0](hidden)), self[2].weight, self[2].bias)
+
+
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_layers_that_a_base_folds_are_called_while_attached(monkeypatch, is_replaced):
+    """The same as where nothing is folded; a forward that somebody else put there stays."""
+    module = wan_module("WanModel")
+    pair = fill(new_pair(module, identity_kind="lora", motion_kind="lora", rank=2, num_groups=1, has_controller=False))
+    block, hidden = module.blocks[0], torch.randn(1, 3, 8)
+    if is_replaced:
+        replaced = lambda hidden: nn.Sequential.forward(block.ffn, hidden)  # noqa: E731
+        block.ffn.forward = replaced
+    before, outputs = dict(vars(block.ffn)), []
+    first, second = Attachment(module, pair, FixedBlend(1.0, 0.5)), Attachment(module, pair, FixedBlend(1.0, 0.5))
+    for attachment in (first, second):
+        attachment._weights = torch.tensor([[[1.0, 0.5]]])
+    outputs.append(block.ffn(hidden))
+    monkeypatch.setattr(FoldingFeedForward, "forward", nn.Sequential.forward)
+    outputs.append(block.ffn(hidden))
+    monkeypatch.undo()
+    torch.testing.assert_close(*outputs, rtol=0, atol=0)
+    second.detach(), first.detach()
+    assert vars(block.ffn).get("forward") is before.get("forward")
+    assert not torch.allclose(block.ffn(hidden), outputs[0], atol=1e-3)
+
+
+def wan_module(name: str) -> nn.Module:
+    """A module of a class of this name made from ComfyUI's WanModel; only its modules' places are those of Wan."""
+    wan = type("WanModel", (nn.Module,), {"__module__": "comfy.ldm.wan.model"})
+    module = wan() if name == "WanModel" else type(name, (wan,), {"__module__": "comfy.ldm.wan.other"})()
+    module.time_embedding = nn.Sequential(nn.Linear(4, 8), nn.SiLU(), nn.Linear(8, 8))
+    attention = nn.ModuleDict({layer: nn.Linear(8, 8) for layer in "qkvo"})
+    ffn = FoldingFeedForward(nn.Linear(8, 16), nn.GELU(approximate="tanh"), nn.Linear(16, 8))
+    module.blocks = nn.ModuleList([nn.ModuleDict({"self_attn": attention, "ffn": ffn})])
+    return module
+
+
+@pytest.mark.parametrize("name", ["CausalWanModel", "WanAnimate2Model"])
+def test_relatives_that_run_their_blocks_otherwise_are_refused(name):
+    assert new_pair(wan_module("WanModel"), num_groups=1)
+    assert new_pair(wan_module("VaceWanModel"), num_groups=1)
+    with pytest.raises(InputError, match=f"{name} is made from WanModel"):
+        new_pair(wan_module(name), num_groups=1)
+
+
 @pytest.mark.parametrize("num_groups", [1, 3, NUM_BLOCKS])
 def test_each_block_uses_the_weights_of_its_group(base, num_groups):
     """Only group g has a weight: the same as a pair whose adapters outside of g are zero."""
