@@ -237,7 +237,7 @@ _TABLE = (
     Row(
         "unmasked",
         "joint, no masking",
-        "both sides and the controller learn from every batch",
+        "both sides and the controller learn from every batch, so without focus and crossing",
         partial(_whole, "unmasked", changes.as_it_is),
         _pair,
         settings={"learning_rate": 2e-3},
@@ -246,7 +246,7 @@ _TABLE = (
     Row(
         "fixed",
         "joint, fixed weights",
-        "ours without the controller",
+        "ours without controller and course, so without a focus",
         partial(_whole, "joint", changes.without_controller),
         _fixed,
         settings=_EVEN,
