@@ -269,6 +269,8 @@ def _framecrc(path: Path, options: list[str]) -> tuple[str, str]:
     reason = _first_error(messages)
     if reason or done.returncode != 0:
         reason = reason or f"ffmpeg ended with status {done.returncode}"
+        if reason.startswith("Stream map"):
+            reason = "it holds no picture, only sound or text"
         raise InputError(f"{path} cannot be read as a video ({reason}); {CURE.format(name=path.name)}.")
     return done.stdout.decode(), messages
 

@@ -15,7 +15,7 @@ from ..precision import working_dtype
 from ..sampling import default_sampling
 from ..storage import load_pair
 from ..video import check_fps, write_gif, write_mp4
-from .options import add_base_options, add_size_options, check_output_folder, open_base
+from .options import add_base_options, add_size_options, check_output_folder, open_base, parse_finite, parse_seed
 
 HELP = "sample a video with a trained pair"
 
@@ -29,17 +29,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--negative-prompt", default="", help="what it does not show")
     parser.add_argument("--reference-image", type=Path, help="photo of the identity, for a conditioned motion side")
     parser.add_argument("--out", type=Path, required=True, help="video file, .mp4 or .gif")
-    parser.add_argument("--identity-strength", type=float, default=1.0, help="factor on the identity side (default: 1)")
-    parser.add_argument("--motion-strength", type=float, default=1.0, help="factor on the motion side (default: 1)")
+    parser.add_argument("--identity-strength", type=parse_finite, default=1.0, help="factor on the identity side (default: 1)")
+    parser.add_argument("--motion-strength", type=parse_finite, default=1.0, help="factor on the motion side (default: 1)")
     parser.add_argument(
         "--blend",
         choices=("learned", "fixed"),
         help="the pair's StageBlender, or half its scale each (default: learned if it has one, else its course if it has one)",
     )
     parser.add_argument("--adapt-negative", action="store_true", help="let the pair act on the negative prompt too, as published")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=parse_seed, default=0)
     parser.add_argument("--steps", type=int, help="denoising steps (default: the base's)")
-    parser.add_argument("--guidance-scale", type=float, help="classifier-free guidance (default: the base's)")
+    parser.add_argument("--guidance-scale", type=parse_finite, help="classifier-free guidance (default: the base's)")
     parser.add_argument("--fps", type=float, help="frames per second of the file (default: the base's)")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
 

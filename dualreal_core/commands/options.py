@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 import tempfile
 from pathlib import Path
@@ -35,6 +36,24 @@ def parse_size(text: str) -> tuple[int, int]:
     if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is no size; write width and height as in 720x480")
     return int(match[2]), int(match[1])
+
+
+def parse_seed(text: str) -> int:
+    """A whole number that a random generator takes."""
+    if re.fullmatch(r"[+-]?\d+", text) is None or not -(2**63) <= int(text) < 2**63:
+        raise argparse.ArgumentTypeError(f"{text!r} is no seed; write a whole number of at most 18 digits")
+    return int(text)
+
+
+def parse_finite(text: str) -> float:
+    """A number; 'nan' and 'inf', which Python takes for numbers, would give a video of noise without a word."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not math.isfinite(number):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number; write one as in 0.8")
+    return number
 
 
 def check_output_folder(folder: Path) -> None:

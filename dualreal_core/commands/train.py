@@ -19,7 +19,7 @@ from ..sampling import SamplingSettings, default_sampling, sample
 from ..training.optimizers import optimizer_class
 from ..training.scores import Evaluation
 from ..video import check_fps, write_mp4
-from .options import add_base_options, add_size_options, check_output_folder, open_base
+from .options import add_base_options, add_size_options, check_output_folder, open_base, parse_seed
 
 WARMUP_PART = 5
 """Steps named on the command line have at most such a part of warm-up, however long the recipe's is."""
@@ -41,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--recipe", choices=RECIPES, default="dualreal", help="defaults: ours or the paper's (default: dualreal)")
     parser.add_argument("--config", type=Path, help="TOML file with [train], [pair] and [views] settings")
     parser.add_argument("--steps", type=int, help="optimizer steps, of which warm-up takes a fifth at most (default: the recipe's)")
-    parser.add_argument("--seed", type=int, help="seed of weights, order and noise (default: the recipe's)")
+    parser.add_argument("--seed", type=parse_seed, help="seed of weights, order and noise (default: the recipe's)")
     parser.add_argument("--evaluate-every", type=int, metavar="N", help="evaluate every N steps, 0 never (default: the recipe's)")
     parser.add_argument(
         "--held-out", type=float, metavar="X", help="photos and clips to evaluate on instead of training: a share below 1, or a number"
@@ -63,13 +63,16 @@ def run(arguments: argparse.Namespace) -> None:
         raise InputError(f"{out} does not end in .safetensors: choose such a name.")
     if arguments.sample_every and not arguments.sample_prompt:
         raise InputError("--sample-every needs --sample-prompt: say what the samples show.")
-    if any(count is not None and count < 1 for count in (arguments.save_every, arguments.stop_after, arguments.sample_every)):
-        raise InputError("--save-every, --stop-after and --sample-every must be at least 1.")
+    counts = arguments.num_frames, arguments.save_every, arguments.stop_after, arguments.sample_every
+    if any(count is not None and count < 1 for count in counts):
+        raise InputError("--num-frames, --save-every, --stop-after and --sample-every must be at least 1.")
     if arguments.fps is not None:
         check_fps(arguments.fps)
     if not arguments.resume and out.exists():
         raise InputError(f"{out} exists: choose another --out, or add --resume to continue its run.")
     check_output_folder(out.parent)
+    if arguments.resume and not directory.is_dir():
+        raise InputError(f"{directory} holds no run to resume: start it without --resume.")
     recipe = _recipe(arguments)
     optimizer_class(recipe.train.optimizer)
     base = open_base(arguments)
@@ -124,7 +127,9 @@ def _train(training: Training, base: Base, arguments: argparse.Namespace) -> Non
             left = ", ".join(f"{role} {side.remaining:.0%}" for role, side in evaluation.sides.items())
             bar.write(f"step {evaluation.step}: of the base's loss is left: {left}")
 
-        for done in training.steps(arguments.resume, arguments.stop_after, arguments.save_every, evaluated):
+        # A run that was killed while it encoded has a cache and no settings yet: to resume it is to begin its training.
+        is_resumed = arguments.resume and training.directory.settings_file.exists()
+        for done in training.steps(is_resumed, arguments.stop_after, arguments.save_every, evaluated):
             bar.update(done.step - bar.n)
             bar.set_postfix_str(f"{done.role} loss {done.loss:.4f}")
             if text is not None and done.step % arguments.sample_every == 0:

@@ -68,11 +68,14 @@ def read_captions(folder: Path, prompt: str | None) -> Captions:
 def _read_lines(path: Path) -> list[str]:
     """Stripped lines; a newline ends a line and begins none."""
     try:
-        return [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+        text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as problem:
         raise InputError(f"{path} is not UTF-8 text; save it as UTF-8.") from problem
     except OSError as problem:
         raise InputError(f"{path} cannot be opened ({problem.strerror}); check its permissions.") from problem
+    if "\0" in text:  # English in UTF-16 without a byte order mark decodes as UTF-8, with a zero beside each letter
+        raise InputError(f"{path} is not UTF-8 text; save it as UTF-8.")
+    return [line.strip() for line in text.splitlines()]
 
 
 def _without_blank_end(lines: list[str]) -> list[str]:

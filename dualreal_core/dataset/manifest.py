@@ -185,11 +185,13 @@ class _Scan:
             elif not path.is_file():
                 self.skip(path, f"missing: {LIST_FILE} lists it, but there is no such file")
         if not found and not self.skipped:
-            raise InputError(f"The {self.role} folder {self.folder} holds no {noun}s; {cure}.")
+            inner = sorted(path.name for path in self.folder.iterdir() if path.is_dir() and path.name != subfolder)
+            below = f" itself; its folder '{inner[0]}' is not looked into: give that one, or" if inner else ";"
+            raise InputError(f"The {self.role} folder {self.folder} holds no {noun}s{below} {cure}.")
         found.sort(key=_natural_order)
         for path in found:
             if path.suffix.lower() not in suffixes:
-                self.skip(path, f"unsupported: {path.suffix or 'a file without suffix'} is not a {noun} kind used here")
+                self.skip(path, f"unsupported: {path.suffix or 'a file without suffix'} is not among the {noun} kinds used here")
         return [path for path in found if path.suffix.lower() in suffixes]
 
     def fingerprint(self, path: Path) -> str | None:

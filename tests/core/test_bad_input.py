@@ -75,6 +75,13 @@ def test_empty_folder(trial, empty, capsys):
     complaint(capsys, str(empty), "add")
 
 
+def test_a_folder_of_folders_names_one(trial, empty, capsys):
+    (empty / "images").mkdir()
+    (trial / "identity").rename(empty / "dog")
+    assert train(trial, "--identity", empty) == 2
+    complaint(capsys, "holds no images itself", "its folder 'dog' is not looked into")
+
+
 def test_text_named_png(trial, empty, capsys):
     (empty / "notes.png").write_text("hello")
     assert train(trial, "--identity", empty) == 2
@@ -247,7 +254,9 @@ def test_bad_options(trial, capsys, options):
     complaint(capsys)
 
 
-@pytest.mark.parametrize("options", [["--fps", "-3"], ["--fps", "0"], ["--fps", "nan"], ["--stop-after", "0"], ["--sample-every", "0"]])
+@pytest.mark.parametrize(
+    "options", [["--fps", "-3"], ["--fps", "0"], ["--fps", "nan"], ["--stop-after", "0"], ["--sample-every", "0"], ["--num-frames", "0"]]
+)
 def test_options_that_no_run_can_have(trial, capsys, options):
     assert train(trial, *options) == 2
     complaint(capsys, *(["must be at least 1"] if "--fps" not in options else ["frame rate", options[1], "0.1 to 240"]))
@@ -273,6 +282,16 @@ def unsampled(monkeypatch) -> None:
 def test_a_frame_rate_is_refused_before_sampling(tmp_path, capsys, unsampled, fps):
     assert main(["generate", "--prompt", "a", "--out", str(tmp_path / "a.mp4"), "--fps", fps]) == 2
     complaint(capsys, "frame rate", fps, "0.1 to 240")
+
+
+NUMBERS = [(f"--{name}", value) for name in ("identity-strength", "motion-strength", "guidance-scale") for value in ("nan", "inf")]
+
+
+@pytest.mark.parametrize(("option", "value"), [*NUMBERS, ("--seed", str(2**63)), ("--seed", "1.5")])
+def test_numbers_that_no_video_can_be_sampled_with(tmp_path, capsys, unsampled, option, value):
+    with pytest.raises(SystemExit):
+        main(["generate", "--prompt", "a dog", "--out", str(tmp_path / "a.mp4"), option, value])
+    complaint(capsys, option, value)
 
 
 @pytest.mark.parametrize("out", ["taken/a.mp4", "taken/deep/a.gif", "folder.mp4"])

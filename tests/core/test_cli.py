@@ -138,6 +138,14 @@ def test_stop_and_resume(trial):
     assert all(torch.equal(a, b) for a, b in zip(stopped.state_dict().values(), whole.state_dict().values(), strict=True))
 
 
+def test_a_run_killed_while_it_encoded_is_resumed(trial, capsys):
+    assert train(trial, "--prompt-identity", "dog *", "--prompt-motion", "box", "--steps", 2, "--resume") == 2
+    assert "holds no run to resume" in capsys.readouterr().err
+    (trial / "pair.safetensors.run" / "cache").mkdir(parents=True)
+    assert train(trial, "--prompt-identity", "dog *", "--prompt-motion", "box", "--steps", 2, "--resume") == 0
+    assert (trial / "pair.safetensors").exists()
+
+
 @pytest.mark.parametrize("change", [("--size", "16x16"), ("--num-frames", 5), ("--fps", 5)])
 def test_other_samples_of_the_same_files_are_refused(trial, capsys, change):
     assert train(trial, "--steps", 6, "--stop-after", 2) == 0

@@ -60,7 +60,7 @@ def test_motion_reasons_and_short_clips(tmp_path):
     assert found["d_brief.mp4"] == "too short: 0.33 s give 3 frames at 8 fps, and 5 are needed"
     assert found["e_cut.mp4"].startswith("unreadable: ") and found["f_words.avi"].startswith("unreadable: ")
     assert found["videos/a.mp4"] == "exact duplicate of g_copy.mp4"
-    assert found["photo.png"] == "unsupported: .png is not a video kind used here"
+    assert found["photo.png"] == "unsupported: .png is not among the video kinds used here"
     assert len(scan_motion(tmp_path, "x", (64, 96), 3, 8).items) > len(manifest.items)
 
 

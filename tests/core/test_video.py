@@ -71,6 +71,12 @@ def test_what_is_no_video_is_refused(tmp_path, content):
         read_video(path)
 
 
+def test_a_file_of_sound_alone_is_refused(tmp_path):
+    ffmpeg("-f", "lavfi", "-i", "sine=duration=1", str(tmp_path / "sound.mp4"))
+    with pytest.raises(InputError, match=r"sound\.mp4 cannot be read as a video \(it holds no picture"):
+        probe_video(tmp_path / "sound.mp4")
+
+
 def test_missing_file_and_folder_are_refused(tmp_path):
     for path in (tmp_path / "nowhere.mp4", tmp_path):
         with pytest.raises(InputError, match="check the path"):
