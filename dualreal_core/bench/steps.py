@@ -68,11 +68,15 @@ def run_curves(
 
 
 def measure_curve(path: Path, curve: Curve, protocol: Protocol) -> None:
-    """Trains one run from point to point and measures it at each; a killed one continues."""
-    missing = [point for point in curve.points if not _file(path, curve, point).exists()]
+    """Trains one run from point to point and measures it at each; a killed one continues.
+
+    Raises:
+        InputError: the run that is there is of what the row once was, or went further than a point that was not measured.
+    """
+    row, (piece,) = find_row(curve.cell.row), curve.cell.plan(protocol.recipe)
+    missing = [point for point in curve.points if not _is_measured(_file(path, curve, point), piece.key)]
     if not missing:
         return
-    row, (piece,) = find_row(curve.cell.row), curve.cell.plan(protocol.recipe)
     base, run, trial = load_base("toyworld"), path / "curves" / curve.name, curve.cell.trial
     training = Training(base, load_trial(base, trial, piece.recipe, run / "references"), piece.recipe, run / "run")
     try:
@@ -82,7 +86,7 @@ def measure_curve(path: Path, curve: Curve, protocol: Protocol) -> None:
             videos = sample_videos(base, row.assemble([training.pair], row.settings), trial, trial.prompts, protocol)
             training.attachment.attach()
             with atomic_path(_file(path, curve, point)) as temporary:
-                temporary.write_text(json.dumps(trial.score(videos)) + "\n", encoding="utf-8")
+                temporary.write_text(json.dumps({"made_from": piece.key, **trial.score(videos)}) + "\n", encoding="utf-8")
     finally:
         training.close()
 
@@ -136,6 +140,11 @@ def _advance(training: Training, point: int) -> None:
         raise InputError(f"{directory.path} went {step} steps, beyond {point}, which was not measured: choose another --out for it.")
     for _ in training.steps(is_resumed=True, stop_after=point - step):
         pass
+
+
+def _is_measured(file: Path, key: str) -> bool:
+    """Whether these are scores of the run with that key: a row may change from version to version."""
+    return file.exists() and json.loads(file.read_text(encoding="utf-8")).get("made_from") == key
 
 
 def _file(path: Path, curve: Curve, point: int) -> Path:

@@ -343,6 +343,8 @@ def test_curve_is_measured_at_each_point_and_not_again(tmp_path):
     files[1].unlink()
     measure_curve(tmp_path, curve, PROTOCOL)  # as after a kill between the last state and its scores
     assert files[1].exists()
+    with pytest.raises(InputError, match="was started with another"):
+        measure_curve(tmp_path, curve, Protocol(with_train(RECIPE, learning_rate=1e-3), 1))
     files[0].unlink()
     with pytest.raises(InputError, match="went 4 steps, beyond 2"):
         measure_curve(tmp_path, curve, PROTOCOL)
