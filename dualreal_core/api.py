@@ -98,7 +98,7 @@ class Training:
                 raise InputError(f"The {role} side is of kind 'none', but motion_ratio {recipe.train.motion_ratio} trains it: set 0 or 1.")
         self.directory = RunDirectory(directory)
         self.header = {
-            "base": {"name": base.name, "encoders": base.fingerprint},
+            "base": {"name": _shown_name(base), "encoders": base.fingerprint},
             "training": {"recipe": recipe.name, "method": METHOD, **asdict(recipe.train)},
             "datasets": {role: list(data[role].fingerprints) for role in ROLES if self._sees(role)},
             **(header or {}),
@@ -121,7 +121,13 @@ class Training:
         """Trains, yielding after each step; see `run_training`."""
         views = {name: getattr(self.recipe, name) for name in ("num_views", "view_margin", "shows_photos_as_clips")}
         cuts = {role: self.data[role].cut for role in ROLES if self._sees(role)}
-        asked_for = {**self.header, "pair": asdict(self.pair.config), "views": views, "size, length, rate or caption of the data": cuts}
+        asked_for = {
+            **self.header,
+            "base": {"name": self.base.name, "encoders": self.base.fingerprint},  # its whole path: two folders may share a name
+            "pair": asdict(self.pair.config),
+            "views": views,
+            "size, length, rate or caption of the data": cuts,
+        }
         items = {role: self.data[role].items for role in ROLES}
         with self.directory.opened(asked_for, is_resumed):
             yield from run_training(
@@ -149,13 +155,18 @@ class Training:
         self.attachment.detach()
 
 
+def _shown_name(base: Base) -> str:
+    """The name that goes into pairs, which are passed on: of a model folder without the places above it."""
+    return Path(base.name).resolve().name
+
+
 def train_pair(base: Base, data: TrainingData, out: Path, recipe: Recipe = DUALREAL, directory: Path | None = None) -> AdapterPair:
     """Trains a pair from folders and writes it to `out`; everything of the run lies in `directory` (`OUT.run`).
 
     Raises:
         InputError: see `TrainingData.scan`; or the run cannot be written.
     """
-    directory = directory or Path(f"{out}.run")
+    directory = Path(directory or f"{out}.run")
     prepared = prepare_data(base, data.scan(base, recipe), directory / "cache")
     training = Training(base, prepared, recipe, directory, {"prompts": _prompts(data)})
     try:
@@ -176,7 +187,7 @@ def generate(
     pair: AdapterPair | None,
     prompt: str,
     reference_image: Path | torch.Tensor | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     negative_prompt: str = "",
     blend: Blend | None = None,
     strengths: tuple[float, float] = (1.0, 1.0),
@@ -190,13 +201,16 @@ def generate(
         pair: None for the base alone.
         reference_image: photo of the identity (a file, or (3, H, W) in [-1, 1]) for a conditioned motion side.
         blend: weights other than the pair's own.
+        seed: of the noise; default: that of `settings`.
         strengths: factors on the identity and the motion weights.
-        settings: size, length, steps and guidance; default: the base's own.
+        settings: size, length, steps and guidance; default: the base's own, with seed 0.
 
     Raises:
         InputError: the image cannot be read, the pair was made for another base, or a size does not suit the base.
     """
-    settings = replace(settings or default_sampling(base), seed=seed)
+    settings = settings or default_sampling(base)
+    settings = settings if seed is None else replace(settings, seed=seed)
+    _check_size(base, settings)
     if reference_image is not None and pair is not None:
         _check_condition(base, pair)
     with base.encoders(), torch.no_grad():
@@ -216,6 +230,15 @@ def generate(
             attachment.detach()
     with base.encoders(), torch.no_grad():
         return base.decode_latents(latents[0]).float().cpu()
+
+
+def _check_size(base: Base, settings: SamplingSettings) -> None:
+    sides = settings.height, settings.width
+    if (settings.num_frames - 1) % base.frame_multiple or any(side % base.size_multiple for side in sides):
+        raise InputError(
+            f"{settings.num_frames} frames of {settings.width}x{settings.height} px do not fit {base.name}: choose "
+            f"{base.frame_multiple} * k + 1 frames, and sides that are multiples of {base.size_multiple}."
+        )
 
 
 def _check_condition(base: Base, pair: AdapterPair) -> None:
