@@ -21,7 +21,7 @@ from ..families import family_of
 from ..precision import working_dtype
 from .base import pad_texts
 from .denoising import SchedulerStep, denoise
-from .folder_files import check_component, fingerprint, read_json
+from .folder_files import check_component, check_tokenizer, fingerprint, read_json
 from .folder_layouts import PIPELINES, FolderLayout, layout_of
 from .image_encoder import ImageEncoder
 
@@ -63,6 +63,7 @@ class DiffusersFolderBase:
         pipeline = _pipeline_class(folder)
         for component in ("transformer", "vae", "text_encoder"):
             check_component(folder / component)
+        check_tokenizer(folder / "tokenizer")
         config, vae_config = read_json(folder / "transformer" / "config.json"), read_json(folder / "vae" / "config.json")
         self._layout = layout_of(pipeline, config)
         self._scheduler = _load_scheduler(folder / "scheduler")

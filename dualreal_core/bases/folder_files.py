@@ -8,6 +8,8 @@ import struct
 from collections.abc import Iterable
 from pathlib import Path
 
+from transformers.utils import is_protobuf_available, is_sentencepiece_available
+
 from ..errors import InputError
 
 FINGERPRINT_BYTES = 65536
@@ -70,6 +72,15 @@ def check_component(folder: Path) -> TensorShapes:
     if not paths:
         raise InputError(f"{folder} has no .safetensors file: download the weights in safetensors format into it.")
     return {name: shape for path in paths for name, shape in tensor_shapes(path).items()}
+
+
+def check_tokenizer(folder: Path) -> None:
+    """Raises InputError where a tokenizer is kept as a SentencePiece model alone, as CogVideoX's is, and nothing here can read one."""
+    needed = {"sentencepiece": is_sentencepiece_available, "protobuf": is_protobuf_available}
+    missing = [package for package, is_available in needed.items() if not is_available()]
+    if missing and not (folder / "tokenizer.json").is_file() and any(folder.glob("*.model")):
+        packages = " ".join(missing)
+        raise InputError(f"{folder} holds a SentencePiece model, and {' and '.join(missing)} must read it: run `pip install {packages}`.")
 
 
 def fingerprint(folders: Iterable[Path], *settings: str) -> str:

@@ -21,6 +21,7 @@ from diffusers import (
 from PIL import Image
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
+from dualreal_core.bases import folder_files
 from dualreal_core.bases.diffusers_folder import DiffusersFolderBase
 from dualreal_core.bases.folder_layouts import layout_of
 from dualreal_core.bases.image_encoder import ImagePreparation
@@ -441,6 +442,18 @@ def test_bad_folders(name: str, breakage: str, copy_of: Callable[[str], Path]) -
     with pytest.raises(InputError, match=message) as caught:
         DiffusersFolderBase(folder)
     assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_reads_a_tokenizer_must_be_installed(copy_of: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """CogVideoX's own folders hold no tokenizer.json, and the libraries ask for yet another package then."""
+    folder = copy_of("cogvideox")
+    monkeypatch.setattr(folder_files, "is_sentencepiece_available", lambda: False)
+    monkeypatch.setattr(folder_files, "is_protobuf_available", lambda: False)
+    (folder / "tokenizer" / "spiece.model").write_bytes(b"model")
+    DiffusersFolderBase(folder)
+    (folder / "tokenizer" / "tokenizer.json").unlink()
+    with pytest.raises(InputError, match="run `pip install sentencepiece protobuf`"):
+        DiffusersFolderBase(folder)
 
 
 def test_bad_tokenizer(copy_of: Callable[[str], Path]) -> None:
