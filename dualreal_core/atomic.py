@@ -26,7 +26,8 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
         InputError: the folder or the disk does not take the file.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem[:100]}.{secrets.token_hex(6)}{path.suffix}")
+    # 40 characters of up to 4 bytes: no longer than the 255 bytes a name may have, wherever `path` itself is not
+    temporary = path.with_name(f".{path.stem[:40]}.{secrets.token_hex(6)}{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary

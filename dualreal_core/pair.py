@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -61,8 +62,8 @@ class PairConfig:
         if not all(0 <= share <= 1 for share in self.course):
             raise ValueError(f"course is {list(self.course)}; it holds shares from 0 to 1.")
         controller_dim = 1 if self.controller_dim is None else self.controller_dim
-        if min(self.scale, self.bottleneck_dim, self.rank, self.alpha, controller_dim) <= 0:
-            raise ValueError("scale, bottleneck_dim, rank, alpha and controller_dim must be positive.")
+        if not all(0 < size < math.inf for size in (self.scale, self.bottleneck_dim, self.rank, self.alpha, controller_dim)):
+            raise ValueError("scale, bottleneck_dim, rank, alpha and controller_dim must be positive and finite.")
 
     def kind(self, role: Role) -> AdapterKind:
         """Kind of adapter of a role."""

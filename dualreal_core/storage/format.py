@@ -61,7 +61,12 @@ def read_header(path: Path) -> Header:
             raise InputError(f"{path} is no DualReal pair (it has no '{HEADER_KEY}' header): give a file that DualReal wrote.")
     try:
         header = json.loads(metadata[HEADER_KEY])
-        version = int(header["format_version"])
+        version = header["format_version"]
+        if type(version) is not int:
+            raise ValueError(f"its format_version is {version!r}")
+        for name in ("prompts", "datasets"):
+            if not isinstance(header.get(name) or {}, dict):
+                raise ValueError(f"its {name} are {header[name]!r}")
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path} has a damaged '{HEADER_KEY}' header ({_first_line(error)}): use another copy.") from error
     if version > FORMAT_VERSION:
@@ -93,6 +98,8 @@ def load_pair(path: Path) -> tuple[AdapterPair, Header]:
             raise ValueError(f"its family is {config.family!r}")
         if header.get("digest") not in (None, digest(tensors)):
             raise ValueError("its weights do not match their digest")
+        if not all(tensor.isfinite().all() for tensor in tensors.values()):
+            raise ValueError("some of its weights are no finite numbers, which would make every video black")
         with torch.device("meta"):  # a header may ask for any size
             pair = AdapterPair(config, _site_keys(config, tensors), _lora_shapes(config, tensors))
         named = {name if name.startswith("controller.") else SIDES + name: tensor.float() for name, tensor in tensors.items()}

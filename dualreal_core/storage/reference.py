@@ -45,7 +45,8 @@ def read_reference(path: Path) -> dict[str, torch.Tensor]:
         raise InputError(
             f"{path} is no checkpoint of plain tensors (nothing in it was executed): it is damaged or holds code; use the original file."
         ) from error
-    if not isinstance(loaded, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in loaded.values()):
+    is_flat = isinstance(loaded, dict) and all(isinstance(name, str) for name in loaded)
+    if not is_flat or not all(isinstance(tensor, torch.Tensor) for tensor in loaded.values()):
         raise InputError(f"{path} does not hold a flat dict of tensors as the reference saves: use its final checkpoint.")
     return {name: tensor.detach().float() for name, tensor in loaded.items()}
 
@@ -58,7 +59,7 @@ def pair_from_reference(tensors: dict[str, torch.Tensor], path: Path) -> Adapter
     """
     try:
         return _build(tensors)
-    except (KeyError, ValueError, RuntimeError, StopIteration) as error:
+    except (IndexError, KeyError, TypeError, ValueError, RuntimeError, StopIteration) as error:
         reason = (str(error).strip().splitlines() or ["a tensor is missing"])[-1].strip()
         raise InputError(f"{path} is no complete checkpoint of the reference ({reason}): use its final checkpoint.") from error
 

@@ -40,11 +40,11 @@ def test_pickled_code_does_not_run(tmp_path, writes, container):
 
 
 def test_pth_with_other_things(tmp_path):
-    for content in ([torch.zeros(1)], {"step": 3}, {"model": {"weight": torch.zeros(1)}}):
+    for content in ([torch.zeros(1)], {"step": 3}, {"model": {"weight": torch.zeros(1)}}, {0: torch.zeros(1)}):
         torch.save(content, tmp_path / "other.pth")
         with pytest.raises(InputError, match="does not hold a flat dict of tensors"):
             read_reference(tmp_path / "other.pth")
-    for content in ({}, {"weight": torch.zeros(1)}):
+    for content in ({}, {"weight": torch.zeros(1)}, {"transformer_blocks.0.id_attn_adapter.down_linear.weight": torch.zeros(1)}):
         torch.save(content, tmp_path / "other.pth")
         with pytest.raises(InputError, match="no complete checkpoint of the reference"):
             load_pair(tmp_path / "other.pth")

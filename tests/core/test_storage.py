@@ -221,6 +221,8 @@ def test_other_safetensors(tmp_path):
         {"course": "late"},
         {"course": None},
         {"scale": "large"},
+        {"scale": float("nan")},
+        {"alpha": float("inf")},
         {"target_layers": None},
         {"invented": 1},
         {"time_dim": 10**6},  # a StageBlender of 48 TB
@@ -250,6 +252,31 @@ def test_damaged_header(tmp_path, header):
     for read in (load_pair, read_header):
         with pytest.raises(InputError, match=r"pair\.safetensors has a damaged 'dualreal' header"):
             read(tmp_path / "pair.safetensors")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"format_version": float("inf")}, {"format_version": "3"}, {"format_version": 2.5}, {"prompts": "a dog *"}, {"datasets": ["abc"]}],
+    ids=str,
+)
+def test_header_fields_of_another_type(wan, tmp_path, change):
+    path = tmp_path / "pair.safetensors"
+    save_pair(path, tiny_pair(wan), HEADER)
+    rewrite(path, **change)
+    for read in (load_pair, read_header):
+        with pytest.raises(InputError, match=r"pair\.safetensors has a damaged 'dualreal' header"):
+            read(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_finite_numbers(wan, tmp_path, value):
+    """They would pass through every layer and make the whole video black."""
+    pair = tiny_pair(wan)
+    with torch.no_grad():
+        next(pair.parameters())[0, 0] = value
+    save_pair(tmp_path / "pair.safetensors", pair)
+    with pytest.raises(InputError, match=r"pair\.safetensors .*no finite numbers"):
+        load_pair(tmp_path / "pair.safetensors")
 
 
 def test_newer_format(wan, tmp_path):
@@ -334,6 +361,12 @@ def test_an_interrupt_leaves_the_old_file(wan, tmp_path, monkeypatch, writer):
     with pytest.raises(KeyboardInterrupt):
         WRITERS[writer](path, pair)
     assert path.read_bytes() == old and list(tmp_path.iterdir()) == [path]
+
+
+def test_names_as_long_as_the_file_system_takes(wan, tmp_path):
+    path = tmp_path / f"{'漢' * 80}.safetensors"  # 252 of 255 bytes
+    save_pair(path, tiny_pair(wan))
+    assert load_pair(path)[0].config.dim == 32
 
 
 def test_a_folder_in_the_way(wan, tmp_path):
