@@ -78,10 +78,10 @@ class TrainSettings:
             raise ValueError(f"course_focus is {self.course_focus}; it must be a finite number.")
         if self.optimizer not in get_args(OptimizerName):
             raise ValueError(f"optimizer is {self.optimizer!r}; it must be one of {', '.join(get_args(OptimizerName))}.")
-        if self.optimizer == "prodigy" and self.learning_rate < LEAST_PRODIGY_RATE:
-            raise ValueError(
-                f"learning_rate is {self.learning_rate}; prodigy finds its own step, of which this is a factor: set it to 1."
-            )
+        for name in ("learning_rate", "identity_learning_rate", "motion_learning_rate", "controller_learning_rate"):
+            value = getattr(self, name)
+            if self.optimizer == "prodigy" and value is not None and value < LEAST_PRODIGY_RATE:
+                raise ValueError(f"{name} is {value}; prodigy finds its own step, of which this is a factor: set it to 1.")
         if self.precision not in get_args(Precision):
             raise ValueError(f"precision is {self.precision!r}; it must be one of {', '.join(get_args(Precision))}.")
         for name in ("warmup_steps", "weight_decay", "course_focus", "evaluate_every", "held_out", "patience"):

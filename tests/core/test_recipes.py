@@ -43,6 +43,13 @@ def test_prodigy_comes_with_its_rate(read):
     assert read("[train]\noptimizer = 'adamw8bit'\n", DUALREAL).train.learning_rate == DUALREAL.train.learning_rate
 
 
+@pytest.mark.parametrize("part", ["identity", "motion", "controller"])
+def test_prodigy_takes_no_small_rate_for_a_part_either(part):
+    """It would hardly learn, and nothing would say so."""
+    with pytest.raises(ValueError, match=f"{part}_learning_rate is 0.0005; prodigy finds its own step"):
+        TrainSettings(optimizer="prodigy", learning_rate=1, **{f"{part}_learning_rate": 5e-4})
+
+
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_values_take_effect(read, recipe):
     changed = read(
@@ -51,7 +58,7 @@ def test_values_take_effect(read, recipe):
         [train]
         steps = 12
         learning_rate = 1          # a whole number where a fraction may stand
-        motion_learning_rate = 2e-4
+        motion_learning_rate = 0.2
         optimizer = "prodigy"
         gradient_checkpointing = true
         [pair]
@@ -70,7 +77,7 @@ def test_values_take_effect(read, recipe):
         recipe,
     )
     assert changed.train == replace(
-        recipe.train, steps=12, learning_rate=1, motion_learning_rate=2e-4, optimizer="prodigy", gradient_checkpointing=True
+        recipe.train, steps=12, learning_rate=1, motion_learning_rate=0.2, optimizer="prodigy", gradient_checkpointing=True
     )
     own = {"identity_kind": "lora", "rank": 4, "target_layers": ("to_q", "to_v"), "has_controller": False, "controller_dim": 5}
     own["alpha"] = 4.0
