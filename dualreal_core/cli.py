@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"dualreal {chosen.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        advice = getattr(COMMANDS[chosen.command], "INTERRUPTED", "what was trained is saved, add --resume to continue")
+        advice = getattr(COMMANDS[chosen.command], "INTERRUPTED", "nothing was written")
         print(f"dualreal {chosen.command}: interrupted; {advice}.", file=sys.stderr)
         return 130
     return 0

@@ -27,6 +27,7 @@ from ..training.run import RunDirectory
 from ..video import read_video, write_gif, write_mp4
 
 HELP = "teach the embedded base a new identity and a new motion, and fuse them"
+INTERRUPTED = "what was trained is kept, repeat the command to continue"
 ROWS = {
     "base": "base, same prompt",
     "identity": "identity only",

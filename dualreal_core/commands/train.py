@@ -24,6 +24,7 @@ from .options import add_base_options, add_size_options, check_output_folder, op
 WARMUP_PART = 5
 """Steps named on the command line have at most such a part of warm-up, however long the recipe's is."""
 HELP = "train an identity (photos) and a motion (clips) together"
+INTERRUPTED = "what was encoded and trained is kept, add --resume to continue; if nothing was yet, leave it out"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

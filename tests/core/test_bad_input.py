@@ -18,6 +18,7 @@ from PIL import Image
 from dualreal_core.api import require_trigger
 from dualreal_core.bases import load_base
 from dualreal_core.cli import main
+from dualreal_core.commands import COMMANDS
 from dualreal_core.errors import InputError
 from dualreal_core.pair import new_pair
 from dualreal_core.storage import save_pair
@@ -308,6 +309,23 @@ def test_a_pair_file_that_cannot_be_written_is_noticed_before_training(trial, ca
     assert train(trial, "--out", trial / "taken" / "pair.safetensors", "--run-dir", trial / "run") == 2
     complaint(capsys, "taken", "choose another")
     assert not (trial / "run").exists()
+
+
+@pytest.mark.parametrize("command", ["train", "demo", "generate", "bench"])
+def test_an_interrupt_names_a_way_on_that_the_command_has(trial, capsys, monkeypatch, command):
+    def interrupted(arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(COMMANDS[command], "run", interrupted)
+    needed = {
+        "train": ["--identity", "a", "--motion", "b", "--out", "c.safetensors"],
+        "generate": ["--prompt", "a", "--out", "a.mp4"],
+        "bench": ["fusion", "--out", "a"],
+    }
+    assert main([command, *needed.get(command, [])]) == 130
+    message = complaint(capsys, "interrupted")
+    assert ("--resume" in message) == (command == "train")
+    assert ("repeat the command" in message) == (command in ("demo", "bench"))
 
 
 def test_names_that_the_terminal_cannot_show_are_escaped(trial, monkeypatch):
