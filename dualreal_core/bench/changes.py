@@ -63,11 +63,11 @@ def with_free_groups(num_groups: int, recipe: Recipe) -> Recipe:
 
 
 def published(recipe: Recipe) -> Recipe:
-    """The paper's pair and recipe at our steps and batches and the row's rate: its own suit a base a thousand times larger.
+    """The paper's pair and recipe at our steps and batches and the row's rates: its own suit a base a thousand times larger.
 
     It sees the stills that all rows see: photos of the toy world are larger than a frame, and scaled down they would show a
     figure smaller than the one that is asked for.
     """
-    names = ("steps", "seed", "learning_rate", "warmup_steps", "identity_batch", "motion_batch")
+    names = ("steps", "seed", "learning_rate", "controller_learning_rate", "warmup_steps", "identity_batch", "motion_batch")
     same_stills = replace(PUBLISHED, num_views=recipe.num_views, view_margin=recipe.view_margin)
     return with_train(same_stills, **{name: getattr(recipe.train, name) for name in names})

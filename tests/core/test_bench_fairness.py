@@ -1,0 +1,65 @@
+"""No competitor of the benchmark is handicapped: all see the same figure, and train as many steps."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dualreal_core.bases import load_base
+from dualreal_core.bench.cells import Protocol, sample_videos
+from dualreal_core.bench.pieces import unique
+from dualreal_core.bench.rows import ROWS, Subject, find_row
+from dualreal_core.recipes import with_train
+from dualreal_core.toyworld.experiment import TOY_RECIPE, load_trial
+from dualreal_core.toyworld.figures import FIGURES
+from dualreal_core.toyworld.scores import named_sprites, sprite_likeness, templates
+from dualreal_core.toyworld.trial import Trial
+
+SUBJECT = Subject("tam", "box", 0)
+RECIPE = with_train(TOY_RECIPE, steps=4, identity_batch=1, motion_batch=1, warmup_steps=0, evaluate_every=0)
+PROTOCOL = Protocol(RECIPE, sampling_steps=1)
+
+
+@pytest.fixture(scope="module")
+def base():
+    return load_base("toyworld")
+
+
+def test_every_row_sees_the_figure_as_large_as_it_is_asked_for(base, tmp_path):
+    """A photo scaled down to a frame would teach a figure that its own score does not know."""
+    sprites = named_sprites()
+    bank, target = templates(sprites), sprites.index(FIGURES[SUBJECT.identity])
+    recipes = [piece.recipe for row in ROWS.values() for piece in unique(row.plan(SUBJECT, RECIPE))]
+    cuts = {(recipe.num_views, recipe.view_margin): recipe for recipe in recipes}
+    for number, recipe in enumerate(cuts.values()):
+        items = load_trial(base, Trial("tam", "box"), recipe, tmp_path / str(number))["identity"].items
+        stills = [item.latents for item in items if item.num_frames == 1]
+        with base.encoders(), torch.no_grad():
+            photos = torch.cat([base.decode_latents(latents) for latents in stills])
+        assert sprite_likeness(photos, bank)[:, target].min() > 0.95
+
+
+def test_a_conditioned_pair_is_shown_the_figure_as_large_as_in_a_clip(base, monkeypatch):
+    shown, embed = [], type(base).embed_image
+    monkeypatch.setattr(type(base), "embed_image", lambda self, frame: shown.append(frame) or embed(self, frame))
+    sample_videos(base, find_row("base").assemble([], {}), Trial("tam", "box"), ["a figure *"], PROTOCOL)
+    sprites = named_sprites()
+    assert shown[0].shape == (3, 32, 32)
+    assert sprite_likeness(shown[0][None], templates(sprites))[0, sprites.index(FIGURES["tam"])] > 0.999
+
+
+def test_the_published_controller_has_a_rate_of_its_own():
+    """At the sides' rate it runs to one side within a few steps, and the other then learns nothing."""
+    for name in ("published", "published-guided"):
+        train = find_row(name).plan(SUBJECT, with_train(RECIPE, controller_learning_rate=5e-3))[0].recipe.train
+        assert (train.rate("identity"), train.rate("motion"), train.rate("controller")) == (1e-2, 1e-2, 1e-4)
+    changed = find_row("published[controller_learning_rate=1e-3]").plan(SUBJECT, RECIPE)[0].recipe.train
+    assert (changed.rate("identity"), changed.rate("controller")) == (1e-2, 1e-3)
+
+
+def test_all_rows_train_the_same_number_of_steps():
+    for row in ROWS.values():
+        pieces = unique(row.plan(SUBJECT, RECIPE))
+        halves = {"identity", "motion", "second-identity", "second-motion", "motiondirector"}
+        steps = sum(piece.recipe.train.steps // 2 if piece.trainer in halves else piece.recipe.train.steps for piece in pieces)
+        assert steps == {"base": 0, "identity-only": 2, "motion-only": 2}.get(row.name, 4), row.name
