@@ -105,6 +105,8 @@ def cogvideox_objective(scheduler: SchedulerMixin) -> Objective:
 def wan_objective(scheduler: SchedulerMixin) -> Objective:
     """Flow matching with the shift of the sampler: `flow_shift` (UniPC) or `shift` (Euler)."""
     shift = scheduler.config.get("flow_shift" if scheduler.config.get("use_flow_sigmas") else "shift")
+    if scheduler.config.get("use_dynamic_shifting"):
+        raise ValueError("its use_dynamic_shifting moves the shift with the size of the video, and Wan is trained with one shift")
     if shift is None:
         raise ValueError("it has neither flow sigmas with flow_shift nor shift")
     return FlowMatching(shift=float(shift), timestep_scale=float(scheduler.config.num_train_timesteps))

@@ -308,6 +308,14 @@ def test_sampling_with_the_other_scheduler(
     check_sampling(base, pipeline, num_steps=3)
 
 
+def test_a_scheduler_whose_shift_moves_is_refused_before_training(copy_of: Callable[[str], Path]) -> None:
+    """It would be trained with another shift and then not be sampled at all."""
+    folder = copy_of("wan")
+    FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True).save_pretrained(folder / "scheduler")
+    with pytest.raises(InputError, match="use_dynamic_shifting"):
+        DiffusersFolderBase(folder)
+
+
 def test_runs_do_not_disturb_each_other(base: DiffusersFolderBase) -> None:
     """Two interleaved runs with the same seed, and a third after an abandoned one, agree."""
     first, second = (base.denoise(noise(base), 3, torch.Generator().manual_seed(1)) for _ in range(2))
