@@ -7,6 +7,7 @@ the module that clones share, order does not matter, and the DiT that a call rea
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +21,7 @@ import comfy.utils
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
+from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 from torch import nn
 
 from ..dualreal_core.attach import Attachment, check_fit
@@ -127,6 +129,7 @@ class AppliedPair:
         """Starts a new record with each sampling, and leaves nothing behind that the host does not count."""
         self.record.clear()
         kept, self.guider = self.guider, executor.class_obj
+        _run_uncompiled(self.guider.model_options["transformer_options"])
         self.denoising = Denoising.of(self.guider.model_patcher, self.dosage)
         try:
             return executor(*args, **kwargs)
@@ -301,6 +304,7 @@ def ready_to_train(model: ModelPatcher) -> Iterator[ModelPatcher]:
         patcher = model.clone(disable_dynamic=True, force_deepcopy=can_load_again)
         if patcher.model.get_dtype_inference() == torch.float16:  # adapter gradients would underflow
             patcher.set_model_compute_dtype(torch.bfloat16)
+        patcher.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, COMPILE_KEY)  # it would exchange the copy for the compiled model
         patcher.model.requires_grad_(False)
         load_to_train(patcher)
         for applied in applied_pairs(patcher):
@@ -348,6 +352,15 @@ def _leave_inference_mode(model: nn.Module) -> None:
 def _transformer_options(values: list[object]) -> dict:
     """The host's per-call options; their place among the arguments differs by model."""
     return next((value for value in values if isinstance(value, dict) and "sigmas" in value), {})
+
+
+def _run_uncompiled(options: dict) -> None:
+    """Takes a compile node's wrapper out of per-call options: compiled code does not see that hooks come and go."""
+    wrappers = options.get("wrappers", {})
+    around = wrappers.get(WrappersMP.APPLY_MODEL, {})
+    if COMPILE_KEY in around:
+        logging.warning("The model runs uncompiled here: a pair cannot act in compiled code.")
+        wrappers[WrappersMP.APPLY_MODEL] = {key: wrapper for key, wrapper in around.items() if key != COMPILE_KEY}
 
 
 def _by_row(sigmas: torch.Tensor | None, num_rows: int) -> list[float | None]:

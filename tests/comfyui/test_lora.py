@@ -197,6 +197,20 @@ def test_a_relative_that_runs_its_blocks_otherwise_is_refused(server: ComfyServe
     assert failed.value.node_id == "lora"
 
 
+@pytest.mark.parametrize("first", ["compiled", "applied"])
+def test_it_acts_on_a_model_to_be_compiled(server: ComfyServer, models: Path, first: str) -> None:
+    file = write_lora(models, "wan", "comfyui", "wan compiled.safetensors")
+    compiled = node("TorchCompileModel", model=["model" if first == "compiled" else "applied", 0], backend="inductor")
+    applied = apply(["lora", 0])
+    applied["inputs"]["model"] = ["compiled" if first == "compiled" else "model", 0]
+    last = "applied" if first == "compiled" else "compiled"
+    begin = len(server.log())
+    ours = predictions(server, "wan", {"lora": load_lora("identity", file), "applied": applied, "compiled": compiled}, [last, 0])
+    loader = node("LoraLoaderModelOnly", model=["model", 0], lora_name=file, strength_model=1.0)
+    equal(ours, predictions(server, "wan", {"stock": loader}, ["stock", 0]))
+    assert "runs uncompiled" in server.log()[begin:]
+
+
 def test_text_encoder_tensors_are_left_out(server: ComfyServer, models: Path, stock: tuple[str, torch.Tensor]) -> None:
     name, merged = stock
     text = {"lora_te1_text_model_encoder_layers_0_mlp_fc1.lora_down.weight": torch.ones(2, 8)}
