@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -88,7 +89,14 @@ def run(arguments: argparse.Namespace) -> None:
         arguments.num_frames,
         arguments.fps,
     )
-    manifests = data.scan(base, recipe)
+    check_output_folder(directory)
+    directory.mkdir(parents=True, exist_ok=True)  # by this --resume knows a run that was killed before anything else was in it
+    try:
+        manifests = data.scan(base, recipe)
+    except InputError:
+        with contextlib.suppress(OSError):  # there is a run in it already
+            directory.rmdir()
+        raise
     for manifest in manifests.values():
         print("\n".join(manifest.report.lines()))
     with tqdm(desc="encoding", unit="sample") as bar:
@@ -128,7 +136,7 @@ def _train(training: Training, base: Base, arguments: argparse.Namespace) -> Non
             left = ", ".join(f"{role} {side.remaining:.0%}" for role, side in evaluation.sides.items())
             bar.write(f"step {evaluation.step}: of the base's loss is left: {left}")
 
-        # A run that was killed while it encoded has a cache and no settings yet: to resume it is to begin its training.
+        # A run that was killed while it looked through the files or encoded has no settings yet: to resume it is to begin its training.
         is_resumed = arguments.resume and training.directory.settings_file.exists()
         for done in training.steps(is_resumed, arguments.stop_after, arguments.save_every, evaluated):
             bar.update(done.step - bar.n)

@@ -15,6 +15,7 @@ import torch
 
 from dualreal_core.bases import load_base
 from dualreal_core.cli import main
+from dualreal_core.commands import train as train_command
 from dualreal_core.storage import load_pair
 from dualreal_core.toyworld.experiment import TOY_RECIPE, load_trial
 from dualreal_core.toyworld.trial import Trial
@@ -138,12 +139,23 @@ def test_stop_and_resume(trial):
     assert all(torch.equal(a, b) for a, b in zip(stopped.state_dict().values(), whole.state_dict().values(), strict=True))
 
 
-def test_a_run_killed_while_it_encoded_is_resumed(trial, capsys):
-    assert train(trial, "--prompt-identity", "dog *", "--prompt-motion", "box", "--steps", 2, "--resume") == 2
+@pytest.mark.parametrize("stage", ["scan", "prepare_data"])
+def test_a_run_killed_before_its_training_is_resumed(trial, capsys, monkeypatch, stage):
+    def killed(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    assert train(trial, "--steps", 2, "--resume") == 2
     assert "holds no run to resume" in capsys.readouterr().err
-    (trial / "pair.safetensors.run" / "cache").mkdir(parents=True)
-    assert train(trial, "--prompt-identity", "dog *", "--prompt-motion", "box", "--steps", 2, "--resume") == 0
+    with monkeypatch.context() as patches:
+        patches.setattr(train_command.TrainingData if stage == "scan" else train_command, stage, killed)
+        assert train(trial, "--steps", 2) == 130
+    assert train(trial, "--steps", 2, "--resume") == 0
     assert (trial / "pair.safetensors").exists()
+
+
+def test_files_that_cannot_be_used_leave_no_folder_of_a_run(trial):
+    assert train(trial, "--identity", trial / "clips") == 2
+    assert not (trial / "pair.safetensors.run").exists()
 
 
 @pytest.mark.parametrize("change", [("--size", "16x16"), ("--num-frames", 5), ("--fps", 5)])

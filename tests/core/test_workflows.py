@@ -206,6 +206,14 @@ def test_batch_entries_of_one_pair_share_its_run_wherever_they_stand(batch: Modu
     assert [entry.name for entry in entries] == ["001 犬 踊り", "002 rex jump", "003 犬 踊り"]
 
 
+@pytest.mark.parametrize("comma", [",", ";", "\t"])
+def test_batch_reads_what_spreadsheets_write(batch: ModuleType, tmp_path: Path, comma: str) -> None:
+    lines = [comma.join(("identity", "motion", "prompt")), comma.join(("dog", "jump", '"a dog, it jumps; high"'))]
+    (tmp_path / "jobs.csv").write_text("\r\n".join(lines), encoding="utf-8-sig", newline="")
+    (entry,) = batch.read_list(tmp_path / "jobs.csv")
+    assert (entry.identity, entry.motion, entry.prompt) == ("dog", "jump", "a dog, it jumps; high")
+
+
 @pytest.mark.parametrize(
     ("name", "content", "said"),
     [

@@ -244,8 +244,9 @@ def read_list(path: Path) -> list[Entry]:
         rows = _read_json(path)
     else:
         try:
-            with path.open(newline="", encoding="utf-8-sig") as file:
-                rows = list(csv.DictReader(file))
+            lines = path.read_text(encoding="utf-8-sig").splitlines(keepends=True)
+            # Spreadsheets write what the country uses: semicolons where the comma is the decimal point.
+            rows = list(csv.DictReader(lines, delimiter=max(",;\t", key="".join(lines[:1]).count)))
         except (OSError, UnicodeDecodeError, csv.Error) as problem:
             raise BatchError(f"{path} cannot be read as CSV ({problem}): check the path and the file.") from problem
     if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
