@@ -35,9 +35,10 @@ class Attachment:
         """Attaches `pair`; without `blend`, by its controller, or on its course, or each side at half its scale.
 
         Raises:
-            InputError: the pair was made for another architecture or width.
+            InputError: the pair was made for another architecture or width, or the DiT is compiled.
         """
         check_fit(transformer, pair)
+        _check_uncompiled(transformer)
         self.pair = pair
         self.blend = blend or default_blend(pair)
         self.condition: torch.Tensor | None = None
@@ -105,6 +106,14 @@ def check_fit(transformer: nn.Module, pair: AdapterPair) -> None:
                 f"The pair was made for a base with {name} {made_for}, but this base has {name} {value}: "
                 "use the base it was made for, or train a new pair."
             )
+
+
+def _check_uncompiled(transformer: nn.Module) -> None:
+    """Raises InputError where torch.compile was used: compiled code does not see hooks that come later, and would leave the pair out."""
+    for name, module in transformer.named_modules():
+        if module._compiled_call_impl is not None or "_orig_mod" in module._modules:
+            part = name or "The model"
+            raise InputError(f"{part} is compiled, and a pair cannot act in compiled code: use the model without torch.compile.")
 
 
 def _registrations(

@@ -365,3 +365,16 @@ def test_bfloat16(family, kind):
     assert low.dtype == torch.bfloat16
     for output in (mixed, low):
         assert (output.float() - exact).norm() < 0.03 * exact.norm()
+
+
+@pytest.mark.parametrize("part", ["", "blocks.1", "blocks.2, exchanged"])
+def test_a_compiled_base_is_refused(part):
+    """Compiled code runs on without the hooks that come later, so the pair would be left out without a word."""
+    base = TinyBase("wan", NUM_BLOCKS)
+    if part.endswith("exchanged"):
+        base.transformer.blocks[2] = torch.compile(base.transformer.blocks[2], backend="eager")
+    else:
+        base.transformer.get_submodule(part).compile(backend="eager")
+    with pytest.raises(InputError, match="is compiled"):
+        Attachment(base.transformer, make_pair(base, "lora"))
+    assert num_hooks(base.transformer) == 0
