@@ -95,7 +95,7 @@ def read_recipe(path: Path, recipe: Recipe) -> Recipe:
     # only the command line reads TOML, and Python before 3.11 needs a package for it
     tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     try:
-        tables = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        tables = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): check the path of the configuration.") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:

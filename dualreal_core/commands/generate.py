@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from ..api import generate, require_trigger
 from ..blend import FixedBlend, LearnedBlend
+from ..dataset.photos import open_photo
 from ..errors import InputError
 from ..precision import working_dtype
 from ..sampling import default_sampling
@@ -55,6 +56,8 @@ def run(arguments: argparse.Namespace) -> None:
     check_output_folder(arguments.out.parent)
     if arguments.fps is not None:
         check_fps(arguments.fps)
+    if arguments.reference_image is not None:
+        open_photo(arguments.reference_image)
     pair, blend = None, None
     base = open_base(arguments)
     if arguments.pair is not None:

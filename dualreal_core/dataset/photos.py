@@ -81,8 +81,10 @@ def open_photo(path: Path) -> Photo:
     """Decodes the whole file, turned upright; of an animation, the first picture.
 
     Raises:
-        InputError: not a picture, damaged, cut off, or absurdly large.
+        InputError: no such file, not a picture, damaged, cut off, or absurdly large.
     """
+    if not path.is_file():
+        raise InputError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}: check the path of the photo.")
     try:
         with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
             image.load()

@@ -113,7 +113,8 @@ def load_pair(path: Path) -> tuple[AdapterPair, Header]:
 def _opened(path: Path):
     path = Path(path)
     if not path.is_file():
-        raise InputError(f"{path} does not exist: check the path of the pair file.")
+        state = "is a folder" if path.is_dir() else "does not exist"
+        raise InputError(f"{path} {state}: check the path of the pair file.")
     try:
         return safe_open(path, "pt")
     except (SafetensorError, OSError) as error:

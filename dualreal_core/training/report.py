@@ -65,7 +65,7 @@ RULES = (
     ),
     Rule(
         "unfinished", "late_gain", 0.02,
-        "The {role} was still improving: its last evaluation gained {value:.0%} of the base's loss (more than {threshold:.0%}).",
+        "The {role} was still improving: its last evaluation gained {value:.1%} of the base's loss (more than {threshold:.0%}).",
         "Train more steps.",
     ),
     Rule(

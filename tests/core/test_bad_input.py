@@ -163,6 +163,20 @@ def test_pair_of_another_width(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("command", ["generate", "inspect"])
+def test_a_folder_is_no_pair(tmp_path, capsys, command):
+    options = ["--pair", str(tmp_path), "--prompt", "a", "--out", str(tmp_path / "a.mp4")] if command == "generate" else [str(tmp_path)]
+    assert main([command, *options]) == 2
+    complaint(capsys, tmp_path.name, "is a folder")
+
+
+def test_a_missing_reference_image_is_noticed_before_anything_is_loaded(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("dualreal_core.commands.generate.open_base", lambda arguments: pytest.fail("the base was loaded"))
+    command = ["generate", "--prompt", "a", "--out", tmp_path / "a.mp4", "--reference-image", tmp_path / "me.png"]
+    assert main([str(part) for part in command]) == 2
+    complaint(capsys, "me.png", "does not exist")
+
+
+@pytest.mark.parametrize("command", ["generate", "inspect"])
 def test_truncated_pair(tmp_path, capsys, command):
     path = tmp_path / "pair.safetensors"
     save_pair(path, new_pair(load_base("toyworld").transformer))

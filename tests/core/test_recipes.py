@@ -213,6 +213,10 @@ def test_invalid_toml(read, text):
         read(text)
 
 
+def test_the_mark_that_some_editors_write_first_is_no_fault(read):
+    assert read("\ufeff[train]\nsteps = 3\n").train.steps == 3
+
+
 def test_not_text(tmp_path):
     (tmp_path / "config.toml").write_bytes(b"\xff\xfe[train]")
     with pytest.raises(InputError, match=r"config\.toml is no valid TOML"):

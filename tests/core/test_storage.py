@@ -185,9 +185,9 @@ def test_other_content(tmp_path, suffix, content):
         load_pair(path)
 
 
-@pytest.mark.parametrize("name", ["nowhere.safetensors", "nowhere.pth", ""])
+@pytest.mark.parametrize("name", ["nowhere.safetensors", "nowhere.pth", "."])
 def test_missing(tmp_path, name):
-    with pytest.raises(InputError, match="does not exist: check the path"):
+    with pytest.raises(InputError, match="(does not exist|is a folder): check the path"):
         load_pair(tmp_path / name)
 
 
