@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> None:
     }
     record, sides = BlendRecord(), {}
     for name, pair in tqdm(pairs.items(), desc="sampling", unit="video set"):
-        sides[name] = evaluate(base, trial, pair, out / "references", record if name == "fused" else None)
+        sides[name] = evaluate(base, trial, pair, record if name == "fused" else None)
     _write_pictures(out, runs, trial, sides, record, fused)
     kept = retentions(sides, "fused")
     board = {

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from ..api import Training, TrainingData, prepare_data, read_reference_image
+from ..api import Training, TrainingData, prepare_data
 from ..atomic import atomic_path
 from ..attach import Attachment
 from ..bases import Base
@@ -99,13 +99,12 @@ def _finish(training: Training, on_step: OnStep | None) -> AdapterPair:
     return training.pair
 
 
-def evaluate(base: Base, trial: Trial, pair: AdapterPair | None, folder: Path, record: BlendRecord | None = None, repeats: int = 1) -> Side:
+def evaluate(base: Base, trial: Trial, pair: AdapterPair | None, record: BlendRecord | None = None, repeats: int = 1) -> Side:
     """Samples the trial's prompts, `repeats` times with different noise, and scores the videos."""
     settings = replace(default_sampling(base), seed=SAMPLE_SEED + 100 * trial.seed)
-    photo = read_reference_image(next(iter(sorted((folder / "identity").glob("*.png")))), base.default_size)
     with base.encoders(), torch.no_grad():
         texts = [base.encode_text(prompt) for prompt in trial.prompts] * repeats
-        negative, condition = base.encode_text(""), base.embed_image(photo)
+        negative, condition = base.encode_text(""), base.embed_image(trial.reference_image())
     if pair is None:
         latents = sample(base, texts, negative, settings)
     else:

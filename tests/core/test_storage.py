@@ -187,7 +187,7 @@ def test_other_content(tmp_path, suffix, content):
 
 @pytest.mark.parametrize("name", ["nowhere.safetensors", "nowhere.pth", "."])
 def test_missing(tmp_path, name):
-    with pytest.raises(InputError, match="(does not exist|is a folder): check the path"):
+    with pytest.raises(InputError, match=r"(does not exist|is a folder): check the path"):
         load_pair(tmp_path / name)
 
 
