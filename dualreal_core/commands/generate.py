@@ -85,11 +85,6 @@ def run(arguments: argparse.Namespace) -> None:
         settings = replace(default_sampling(base), **{name: value for name, value in given.items() if value is not None})
     except ValueError as error:
         raise InputError(str(error)) from error
-    if (settings.num_frames - 1) % base.frame_multiple or settings.height % base.size_multiple or settings.width % base.size_multiple:
-        raise InputError(
-            f"{settings.num_frames} frames of {settings.width}x{settings.height} px do not fit {base.name}: choose "
-            f"{base.frame_multiple} * k + 1 frames, and sides that are multiples of {base.size_multiple}."
-        )
     with tqdm(total=settings.num_steps, desc="sampling", unit="step") as bar:
         frames = generate(
             base,
