@@ -71,3 +71,14 @@ def published(recipe: Recipe) -> Recipe:
     names = ("steps", "seed", "learning_rate", "controller_learning_rate", "warmup_steps", "identity_batch", "motion_batch")
     same_stills = replace(PUBLISHED, num_views=recipe.num_views, view_margin=recipe.view_margin)
     return with_train(same_stills, **{name: getattr(recipe.train, name) for name in names})
+
+
+def published_without_controller(recipe: Recipe) -> Recipe:
+    """The paper's pair at fixed weights."""
+    return without_controller(published(recipe))
+
+
+def published_with_groups(num_groups: int, recipe: Recipe) -> Recipe:
+    """The paper's pair with a controller of so many groups."""
+    own = published(recipe)
+    return replace(own, pair={**own.pair, "num_groups": num_groups})

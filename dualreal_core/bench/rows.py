@@ -108,6 +108,11 @@ def _both_alone(subject: Subject, ours: Recipe, own: Recipe) -> tuple[Piece, ...
     return _identity(subject, ours, own) + _motion(subject, ours, own)
 
 
+def _published_alone(subject: Subject, ours: Recipe, own: Recipe) -> tuple[Piece, ...]:
+    recipe = changes.published(own)
+    return (Piece("identity", recipe, identity=subject.identity), Piece("motion", recipe, motion=subject.motion))
+
+
 def _whole(trainer: str, change: Callable[[Recipe], Recipe], subject: Subject, ours: Recipe, own: Recipe) -> tuple[Piece, ...]:
     return (Piece(trainer, change(own), subject.identity, subject.motion),)
 
@@ -146,6 +151,14 @@ def _sum_on_course(trained: Sequence[Trained], settings: Settings) -> Contestant
     return Contestant(pair=pair, blend=PLANS["movement first"].blend(pair.config))
 
 
+def _even_sum(trained: Sequence[Trained], settings: Settings) -> Contestant:
+    return _sum(trained, _EVEN)
+
+
+def _even(trained: Sequence[Trained], settings: Settings) -> Contestant:
+    return _shared(trained[0], _EVEN)
+
+
 def _fixed(trained: Sequence[Trained], settings: Settings) -> Contestant:
     return _shared(trained[0], settings)
 
@@ -157,6 +170,9 @@ def _shared(pair: AdapterPair, settings: Settings) -> Contestant:
 
 _SHARES = tuple({"identity_share": share} for share in (0.42, 0.46, 0.54, 0.58))
 _EVEN = {"identity_share": 0.5}
+_FREE_RATE = {"controller_learning_rate": 2e-3}
+_SLOW = ({"controller_learning_rate": 1e-4},)
+"""A free controller competes at the sides' rate, and at that which the paper's needs here."""
 
 
 def _rates(*rates: float) -> tuple[Settings, ...]:
@@ -283,6 +299,8 @@ _TABLE = (
         "ours with a free controller that starts from even weights, so without a focus",
         partial(_whole, "joint", changes.without_course),
         _pair,
+        settings=_FREE_RATE,
+        candidates=_SLOW,
     ),
     Row(
         "no-controller",
@@ -297,6 +315,8 @@ _TABLE = (
         "ours with a free controller that weighs all blocks alike",
         partial(_whole, "joint", partial(changes.with_free_groups, 1)),
         _pair,
+        settings=_FREE_RATE,
+        candidates=_SLOW,
     ),
     Row(
         "two-groups",
@@ -304,6 +324,8 @@ _TABLE = (
         "ours with a free controller of two groups, between one group and one per block",
         partial(_whole, "joint", partial(changes.with_free_groups, 2)),
         _pair,
+        settings=_FREE_RATE,
+        candidates=_SLOW,
     ),
     Row(
         "per-block",
@@ -311,6 +333,8 @@ _TABLE = (
         "ours with a free controller of five groups, one per block: the paper's seven groups need more blocks than this base has",
         partial(_whole, "joint", partial(changes.with_free_groups, NUM_BLOCKS)),
         _pair,
+        settings=_FREE_RATE,
+        candidates=_SLOW,
     ),
     Row(
         "published",
@@ -330,6 +354,30 @@ _TABLE = (
         _pair,
         settings=_PUBLISHED_RATES,
         candidates=_PUBLISHED_CANDIDATES,
+    ),
+    Row(
+        "published-separate",
+        "published, separate",
+        "the paper's adapters, each side trained alone for half of the steps, added up; sampled as ours",
+        _published_alone,
+        _even_sum,
+        settings=_PUBLISHED_RATES,
+    ),
+    Row(
+        "published-fixed",
+        "published, fixed weights",
+        "the paper's adapters and joint training without the controller, at even weights; sampled as ours",
+        partial(_whole, "joint", changes.published_without_controller),
+        _even,
+        settings=_PUBLISHED_RATES,
+    ),
+    Row(
+        "published-one-group",
+        "published, 1 group",
+        "the paper's pair with a controller that weighs all blocks alike; sampled as ours",
+        partial(_whole, "joint", partial(changes.published_with_groups, 1)),
+        _pair,
+        settings=_PUBLISHED_RATES,
     ),
     Row("ours", "DualReal, ours", "the recipe of this project at the toy world's scale", partial(_whole, "joint", changes.as_it_is), _pair),
 )
