@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -46,10 +47,12 @@ class TrainingData:
             InputError: a folder is unusable, or the identity prompt lacks its trigger.
         """
         size, num_frames = self.size or base.default_size, self.num_frames or base.default_num_frames
+        if self.fps is not None and not 0 < self.fps < math.inf:
+            raise InputError(f"fps is {self.fps:g}: it must be a finite number above 0.")
         if num_frames < 2 or (num_frames - 1) % base.frame_multiple:
             multiple = base.frame_multiple
             raise InputError(f"{num_frames} frames do not fit {base.name}: choose {multiple} * k + 1, at least {multiple + 1}.")
-        if any(side % base.size_multiple for side in size):
+        if any(side < 1 or side % base.size_multiple for side in size):
             raise InputError(f"{size[1]}x{size[0]} px does not fit {base.name}: choose multiples of {base.size_multiple}.")
         manifests = {
             "identity": scan_identity(self.identity, self.prompt_identity, size, recipe.views(num_frames)),

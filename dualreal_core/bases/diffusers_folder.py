@@ -21,7 +21,7 @@ from ..families import family_of
 from ..precision import working_dtype
 from .base import pad_texts
 from .denoising import SchedulerStep, denoise
-from .folder_files import check_component, check_tokenizer, fingerprint, read_json
+from .folder_files import check_component, check_tokenizer, fingerprint, read_json, weight_variant
 from .folder_layouts import PIPELINES, FolderLayout, layout_of
 from .image_encoder import ImageEncoder
 
@@ -262,6 +262,7 @@ def _load_weights(model_class: type[nn.Module], path: Path, dtype: torch.dtype, 
     """A frozen model in evaluation mode, refusing files that lack weights (the libraries would fill them at random)."""
     keyword = "dtype" if issubclass(model_class, PreTrainedModel) else "torch_dtype"
     options = {keyword: dtype, "local_files_only": True, "use_safetensors": True, "output_loading_info": True}
+    options["variant"] = weight_variant(path)
     model, report = _explained(lambda: model_class.from_pretrained(path, **options), path)
     if report["missing_keys"]:
         missing = sorted(report["missing_keys"])

@@ -74,6 +74,12 @@ def check_component(folder: Path) -> TensorShapes:
     return {name: shape for path in paths for name, shape in tensor_shapes(path).items()}
 
 
+def weight_variant(folder: Path) -> str | None:
+    """What marks the weights of a component where all of its weight files are marked alike, as 'fp16' in 'model.fp16.safetensors'."""
+    marks = {path.name.split(".")[1].partition("-")[0] if path.name.count(".") == 2 else None for path in folder.glob("*.safetensors")}
+    return marks.pop() if len(marks) == 1 else None
+
+
 def check_tokenizer(folder: Path) -> None:
     """Raises InputError where a tokenizer is kept as a SentencePiece model alone, as CogVideoX's is, and nothing here can read one."""
     needed = {"sentencepiece": is_sentencepiece_available, "protobuf": is_protobuf_available}

@@ -10,7 +10,7 @@ from torch.nn import functional
 from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection
 
 from ..errors import InputError
-from .folder_files import check_component, read_json
+from .folder_files import check_component, read_json, weight_variant
 
 INTERPOLATION = {0: "nearest", 2: "bilinear", 3: "bicubic"}
 PREPARATION_PLACES = ("preprocessor_config.json", "../image_processor/preprocessor_config.json")
@@ -91,6 +91,11 @@ class ImageEncoder:
         config = CLIPVisionConfig.from_pretrained(self.folder, local_files_only=True)
         config.projection_dim = self.condition_dim
         model = CLIPVisionModelWithProjection.from_pretrained(
-            self.folder, config=config, dtype=torch.float32, local_files_only=True, use_safetensors=True
+            self.folder,
+            config=config,
+            dtype=torch.float32,
+            local_files_only=True,
+            use_safetensors=True,
+            variant=weight_variant(self.folder),
         )
         return model.eval().requires_grad_(False).to(device)

@@ -17,6 +17,8 @@ from .sizes import crop_note, enlargement_note, smallest_side, too_small
 from .views import ViewSettings
 from .windows import TooShort, find_windows
 
+SUBFOLDERS = ("images", "videos")
+"""Of a folder of both kinds; each side looks into its own."""
 ONE_VIEW = ViewSettings()
 PHOTO_CURE = "add PNG, JPEG or WebP photos of at least {side} px on the shorter side"
 CLIP_CURE = "add MP4, MOV, AVI, WebM or GIF clips of at least {frames} frames at {fps:g} fps and {side} px on the shorter side"
@@ -176,6 +178,7 @@ class _Scan:
         """Candidates in natural order; other files, except text and hidden ones, are skipped as unsupported."""
         try:
             found = [path for place in (self.folder, self.folder / subfolder) if place.is_dir() for path in place.iterdir()]
+            inner = sorted(path.name for path in self.folder.iterdir() if path.is_dir() and path.name != subfolder)
         except OSError as problem:
             raise InputError(f"{self.folder} cannot be listed ({problem.strerror}); check its permissions.") from problem
         found = [path for path in found if not path.is_dir() and not path.name.startswith(".") and path.suffix.lower() != ".txt"]
@@ -185,9 +188,11 @@ class _Scan:
             elif not path.is_file():
                 self.skip(path, f"missing: {LIST_FILE} lists it, but there is no such file")
         if not found and not self.skipped:
-            inner = sorted(path.name for path in self.folder.iterdir() if path.is_dir() and path.name != subfolder)
             below = f" itself; its folder '{inner[0]}' is not looked into: give that one, or" if inner else ";"
             raise InputError(f"The {self.role} folder {self.folder} holds no {noun}s{below} {cure}.")
+        others = [name for name in inner if name not in SUBFOLDERS and not name.startswith(".")]
+        if others:
+            self.notes.append(f"not looked into: the folder{'s' if len(others) > 1 else ''} {', '.join(others)}")
         found.sort(key=_natural_order)
         for path in found:
             if path.suffix.lower() not in suffixes:

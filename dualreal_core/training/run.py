@@ -81,7 +81,7 @@ class RunDirectory:
             self.log("started")
             return
         begun = self._begun()
-        difference = _difference(begun, wanted)
+        difference = _difference(*map(_recipe_first, (begun, wanted)))
         if difference is not None:
             name, before, now = difference
             raise InputError(
@@ -252,6 +252,12 @@ def run_training(
     directory.log("finished" if directory.is_over else "stopped", step=state.step)
 
 
+def _recipe_first(asked_for: Mapping[str, object]) -> dict[str, object]:
+    """Another recipe changes much else, which says less than its name."""
+    training = asked_for.get("training")
+    return {" recipe": training.get("recipe") if isinstance(training, Mapping) else None, **asked_for}
+
+
 def _difference(before: Mapping[str, object], now: Mapping[str, object]) -> tuple[str, object, object] | None:
     """Name and both values of the first entry that differs, within tables too."""
     for key in sorted({*before, *now}):
@@ -259,7 +265,7 @@ def _difference(before: Mapping[str, object], now: Mapping[str, object]) -> tupl
         if one == other:
             continue
         inner = _difference(one, other) if isinstance(one, dict) and isinstance(other, dict) else None
-        return (key, one, other) if inner is None else (f"{key}: {inner[0]}", *inner[1:])
+        return (key.strip(), one, other) if inner is None else (f"{key}: {inner[0]}", *inner[1:])
     return None
 
 

@@ -50,6 +50,22 @@ def test_a_size_that_does_not_suit_the_base_is_refused(change):
         generate(load_base("toyworld"), None, "a figure", settings=replace(SETTINGS, **change))
 
 
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"fps": -1.0}, "fps is -1: it must be a finite number above 0"),
+        ({"fps": float("nan")}, "fps is nan"),
+        ({"fps": 0.0}, "fps is 0"),
+        ({"num_frames": 1}, "1 frames do not fit toyworld"),
+        ({"size": (0, 32)}, "32x0 px does not fit toyworld"),
+        ({"size": (-32, 32)}, "32x-32 px does not fit toyworld"),
+    ],
+)
+def test_data_that_cannot_be_cut_so_is_refused(data, change, reason):
+    with pytest.raises(InputError, match=reason):
+        replace(data, **change).scan(load_base("toyworld"), RECIPE)
+
+
 def test_a_pair_does_not_tell_where_its_base_lies(data, tmp_path):
     """Pairs are passed on. The run's own folder keeps the whole path, by which a resumed run knows its base."""
     script = Path(__file__).parents[2] / "scripts" / "make_tiny_models.py"

@@ -60,6 +60,16 @@ def test_identity_reasons(tmp_path):
     assert json.loads(json.dumps(manifest.report.as_dict()))["skipped"][0].keys() == {"file", "reason"}
 
 
+def test_folders_beside_the_photos_are_named(tmp_path):
+    save(tmp_path / "a.png", blocks(80, 120, 1))
+    for name in ("images", "videos", ".cache"):
+        (tmp_path / name).mkdir()
+    assert scan_identity(tmp_path, "x", SIZE).report.notes == ()
+    for name in ("more", "best"):
+        (tmp_path / name).mkdir()
+    assert scan_identity(tmp_path, "x", SIZE).report.notes == ("not looked into: the folders best, more",)
+
+
 @pytest.mark.parametrize(("size", "passes"), [((32, 32), True), ((480, 720), False)])
 def test_smallest_side_follows_the_training_size(tmp_path, size, passes):
     save(tmp_path / "a.png", blocks(40, 48, 1))

@@ -22,6 +22,7 @@ from PIL import Image
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
 from dualreal_core.bases.diffusers_folder import DiffusersFolderBase
+from dualreal_core.bases.folder_files import weight_variant
 from dualreal_core.bases.folder_layouts import layout_of
 from dualreal_core.bases.image_encoder import ImagePreparation
 from dualreal_core.errors import InputError
@@ -374,6 +375,33 @@ def test_fingerprint(copy_of: Callable[[str], Path], base: DiffusersFolderBase, 
     content[-1] ^= 1
     weights.write_bytes(content)
     assert DiffusersFolderBase(folder).fingerprint != base.fingerprint
+
+
+def test_weights_that_are_all_marked_fp16_are_read(
+    copy_of: Callable[[str], Path], base: DiffusersFolderBase, name: str, clip: torch.Tensor
+) -> None:
+    folder = copy_of(name)
+    for file in folder.glob("*/*.safetensors"):
+        file.rename(file.with_suffix(".fp16.safetensors"))
+    marked = DiffusersFolderBase(folder)
+    answers = []
+    for one in (marked, base):
+        with one.encoders():
+            answers.append((one.encode_text(PROMPT), one.encode_frames(clip), one.embed_image(clip[0])))
+    assert all(torch.equal(*pair) for pair in zip(*answers, strict=True))
+    before = base.transformer.state_dict()
+    assert all(torch.equal(tensor, before[key]) for key, tensor in marked.transformer.state_dict().items())
+
+
+def test_weights_of_which_some_are_not_marked_are_read_unmarked(tmp_path: Path) -> None:
+    for names, mark in ((["model.safetensors"], None), (["model.fp16-00001-of-00002.safetensors"], "fp16"), ([], None)):
+        folder = tmp_path / str(mark) / str(len(names))
+        folder.mkdir(parents=True)
+        for file in names:
+            (folder / file).touch()
+        assert weight_variant(folder) == mark
+    (tmp_path / "fp16" / "1" / "model-00001-of-00002.safetensors").touch()
+    assert weight_variant(tmp_path / "fp16" / "1") is None
 
 
 def test_layouts() -> None:

@@ -184,6 +184,15 @@ def test_what_differs_is_named_within_tables_too(tmp_path):
         pass
 
 
+def test_another_recipe_is_named_before_what_it_changes(tmp_path):
+    directory = RunDirectory(tmp_path)
+    with directory.opened({"pair": {"alpha": 32.0}, "training": {"recipe": "dualreal"}}, False):
+        directory.add_metrics(StepDone(1, "motion", 0.5, None, 1.0, 1e-3))
+    now = {"pair": {"alpha": 16.0}, "training": {"recipe": "published"}}
+    with pytest.raises(InputError, match=r'was started with another recipe \("dualreal", now "published"\)'), directory.opened(now, True):
+        pass
+
+
 @pytest.mark.parametrize("is_resumed", [False, True])
 def test_what_failed_before_its_first_step_may_be_asked_for_otherwise(tmp_path, uninterrupted, is_resumed):
     broken = Session(tmp_path, optimizer="adamw8bit")
