@@ -106,11 +106,17 @@ def _updates(tensors: dict[str, torch.Tensor], key_map: dict[str, Target], file:
         _require_plain(update, target, file)
     used = set().union(*(update.loaded_keys for update in loaded.values()))
     unknown = [key for key in tensors if key not in used]
+    bias = next((key for key in unknown if key.endswith("lora_B.bias")), None)
+    if bias is not None:
+        raise InputError(f"{file} changes biases too ({bias}), which adapters cannot reach: {STOCK}.")
     if unknown:
         raise InputError(
             f"{len(unknown)} of the {len(tensors)} tensors of {file} belong to no layer of this model, {unknown[0]} for one: use the model "
-            "that the LoRA was made for."
+            f"that the LoRA was made for, or, if it is this one, {STOCK}, which leaves them out."
         )
+    broken = next((key for key, tensor in tensors.items() if not tensor.float().isfinite().all()), None)
+    if broken is not None:
+        raise InputError(f"{file} holds values that are no numbers (NaN or infinite, in {broken}): its training failed; use another one.")
     return [_update(target, *update.weights[:3]) for target, update in loaded.items()]
 
 

@@ -62,8 +62,8 @@ def read_lora(path: Path, pair: AdapterPair, role: Role) -> None:
     pair is changed only if the whole file fits.
 
     Raises:
-        InputError: not a LoRA file, other layers than the pair's, another rank or width, an alpha that is no number, or more than
-            plain LoRA.
+        InputError: not a LoRA file, other layers than the pair's, another rank or width, values or an alpha that are no numbers, or
+            more than plain LoRA.
     """
     path = Path(path)
     try:
@@ -78,6 +78,9 @@ def read_lora(path: Path, pair: AdapterPair, role: Role) -> None:
     others = other_tensors(tensors)
     if others or adapter_config.get("use_dora"):
         raise InputError(f"{path} is more than a plain LoRA ({[*others, 'use_dora'][0]}): give one without DoRA, biases and norms.")
+    broken = next((name for name, tensor in tensors.items() if not tensor.float().isfinite().all()), None)
+    if broken is not None:
+        raise InputError(f"{path} holds values that are no numbers (NaN or infinite, in {broken}): its training failed; use another one.")
     if pair.config.kind(role) != "lora":
         raise InputError(f"The {role} side is of kind {pair.config.kind(role)!r}, which cannot hold {path}: make it with kind 'lora'.")
     side, fitting, paths = pair.sides[role], {}, block_paths(pair)

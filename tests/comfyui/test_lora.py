@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import graphs
@@ -165,7 +166,8 @@ def test_combined_loras_at_the_ends_and_the_middle_of_a_blend(server: ComfyServe
             "by a lokr update",
         ),
         ({"diffusion_model.head.head.lora_A.weight": (2, 256), "diffusion_model.head.head.lora_B.weight": (64, 2)}, "head.head"),
-        ({"diffusion_model.blocks.9.ffn.0.lora_A.weight": (2, 256)}, "1 of the 9 tensors"),
+        ({"diffusion_model.blocks.9.ffn.0.lora_A.weight": (2, 256)}, "1 of the 9 tensors.*stock LoRA loader"),
+        ({"diffusion_model.blocks.0.self_attn.q.lora_B.bias": (256,)}, r"changes biases too.*stock LoRA loader"),
     ],
 )
 def test_what_cannot_be_weighed_is_refused(server: ComfyServer, models: Path, extra: dict[str, tuple], message: str) -> None:
@@ -175,6 +177,15 @@ def test_what_cannot_be_weighed_is_refused(server: ComfyServer, models: Path, ex
         server.run(graphs.through(graph, "applied", apply(["lora", 0])) | {"lora": graph["lora"]})
     assert failed.value.node_id == "lora"
     assert "refused.safetensors" in failed.value.message
+
+
+def test_a_lora_of_nan_is_refused(server: ComfyServer, models: Path) -> None:
+    nan = {"diffusion_model.blocks.1.self_attn.q.lora_A.weight": (2, 256), "diffusion_model.blocks.1.self_attn.q.lora_B.weight": (256, 2)}
+    file = write_lora(models, "wan", "comfyui", "nan.safetensors", {key: torch.full(shape, math.nan) for key, shape in nan.items()})
+    graph = graphs.text_to_latent("wan") | {"lora": load_lora("motion", file)}
+    graph |= {"show": node("DualRealSavePair", pair=["lora", 0], filename_prefix="never", consent="")}
+    with pytest.raises(RunFailed, match=r"nan\.safetensors holds values that are no numbers"):
+        server.run(graph)
 
 
 def test_a_lora_of_another_model_is_refused(server: ComfyServer, models: Path) -> None:

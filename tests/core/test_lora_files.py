@@ -217,6 +217,7 @@ def test_loras_that_do_not_fit(wan, tmp_path):
         ({**whole, "transformer.blocks.0.attn1.to_q.lora_magnitude_vector": torch.zeros(32)}, "is more than a plain LoRA"),
         ({**whole, "transformer.blocks.0.attn1.to_q.lora_B.bias": torch.zeros(32)}, "is more than a plain LoRA"),
         ({**whole, "text_encoder.layer.lora_A.weight": torch.zeros(4, 4)}, "has layer text_encoder.layer, which"),
+        ({**whole, last: whole[last] * float("nan")}, "values that are no numbers .*lora_B"),
         ({"weight": torch.zeros(1)}, "holds no LoRA layers in a known naming"),
     ):
         save_file(tensors, path)
