@@ -151,14 +151,6 @@ def _sum_on_course(trained: Sequence[Trained], settings: Settings) -> Contestant
     return Contestant(pair=pair, blend=PLANS["movement first"].blend(pair.config))
 
 
-def _even_sum(trained: Sequence[Trained], settings: Settings) -> Contestant:
-    return _sum(trained, _EVEN)
-
-
-def _even(trained: Sequence[Trained], settings: Settings) -> Contestant:
-    return _shared(trained[0], _EVEN)
-
-
 def _fixed(trained: Sequence[Trained], settings: Settings) -> Contestant:
     return _shared(trained[0], settings)
 
@@ -360,16 +352,16 @@ _TABLE = (
         "published, separate",
         "the paper's adapters, each side trained alone for half of the steps, added up; sampled as ours",
         _published_alone,
-        _even_sum,
-        settings=_PUBLISHED_RATES,
+        _sum,
+        settings={**_PUBLISHED_RATES, **_EVEN},
     ),
     Row(
         "published-fixed",
         "published, fixed weights",
         "the paper's adapters and joint training without the controller, at even weights; sampled as ours",
         partial(_whole, "joint", changes.published_without_controller),
-        _even,
-        settings=_PUBLISHED_RATES,
+        _fixed,
+        settings={**_PUBLISHED_RATES, **_EVEN},
     ),
     Row(
         "published-one-group",

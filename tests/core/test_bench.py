@@ -156,15 +156,6 @@ def test_groups_differ_between_the_rows():
     assert not find_row("fixed").plan(SUBJECT, RECIPE)[0].recipe.pair["has_controller"]
 
 
-def test_the_published_rows_of_the_ablation_differ_in_one_thing_each():
-    whole = find_row("published-guided").plan(SUBJECT, RECIPE)[0].recipe
-    for name, changed in (("fixed", {"has_controller": False, "course": ()}), ("one-group", {"num_groups": 1})):
-        (piece,) = find_row(f"published-{name}").plan(SUBJECT, RECIPE)
-        assert piece.recipe == replace(whole, pair={**whole.pair, **changed})
-    sides = find_row("published-separate").plan(SUBJECT, RECIPE)
-    assert [(piece.trainer, piece.recipe) for piece in sides] == [("identity", whole), ("motion", whole)]
-
-
 def test_published_sides_are_summed_at_the_weights_they_were_trained_at(folder):
     row = find_row("published-separate")
     pieces = row.plan(SUBJECT, RECIPE)
@@ -172,12 +163,6 @@ def test_published_sides_are_summed_at_the_weights_they_were_trained_at(folder):
         folder.runs.train(piece)
     contestant = row.assemble([folder.runs.load(piece) for piece in pieces], row.settings)
     assert contestant.blend == FixedBlend(0.1, 0.1) and contestant.pair.config.identity_kind == "bottleneck-skip"
-
-
-def test_a_free_controller_competes_at_the_rate_of_the_sides_and_at_a_slow_one():
-    rows = [find_row("per-block"), *find_row("per-block").variants()]
-    trains = [row.plan(SUBJECT, RECIPE)[0].recipe.train for row in rows]
-    assert [(train.rate("identity"), train.rate("controller")) for train in trains] == [(2e-3, 2e-3), (2e-3, 1e-4)]
 
 
 def test_without_controller_ours_keeps_to_its_course(base, references, tmp_path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -55,6 +57,21 @@ def test_the_published_controller_has_a_rate_of_its_own():
         assert (train.rate("identity"), train.rate("motion"), train.rate("controller")) == (1e-2, 1e-2, 1e-4)
     changed = find_row("published[controller_learning_rate=1e-3]").plan(SUBJECT, RECIPE)[0].recipe.train
     assert (changed.rate("identity"), changed.rate("controller")) == (1e-2, 1e-3)
+
+
+def test_the_published_rows_of_the_ablation_differ_in_one_thing_each():
+    whole = find_row("published-guided").plan(SUBJECT, RECIPE)[0].recipe
+    for name, changed in (("fixed", {"has_controller": False, "course": ()}), ("one-group", {"num_groups": 1})):
+        (piece,) = find_row(f"published-{name}").plan(SUBJECT, RECIPE)
+        assert piece.recipe == replace(whole, pair={**whole.pair, **changed})
+    sides = find_row("published-separate").plan(SUBJECT, RECIPE)
+    assert [(piece.trainer, piece.recipe) for piece in sides] == [("identity", whole), ("motion", whole)]
+
+
+def test_a_free_controller_competes_at_the_rate_of_the_sides_and_at_a_slow_one():
+    rows = [find_row("per-block"), *find_row("per-block").variants()]
+    trains = [row.plan(SUBJECT, RECIPE)[0].recipe.train for row in rows]
+    assert [(train.rate("identity"), train.rate("controller")) for train in trains] == [(2e-3, 2e-3), (2e-3, 1e-4)]
 
 
 def test_all_rows_train_the_same_number_of_steps():
