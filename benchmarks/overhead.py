@@ -89,8 +89,8 @@ def make_model(sizes: dict[str, int]):
 def blended(model, kind: str, settings: dict[str, object]):
     """The MODEL with a pair of noise, both sides on every row."""
     import torch
-    from dualreal_pack.dualreal_core.attach import default_blend
-    from dualreal_pack.dualreal_core.pair import new_pair
+    from dualreal_pack.dualreal_core.method.attach import default_blend
+    from dualreal_pack.dualreal_core.method.pair import new_pair
     from dualreal_pack.nodes.patching import Dosage, apply_pair
 
     pair = new_pair(model.model.diffusion_model, identity_kind=kind, motion_kind=kind, scale=2.0, **settings)

@@ -9,17 +9,17 @@ from pathlib import Path
 
 import torch
 
-from .attach import Attachment
 from .bases import Base
-from .blend import Blend, BlendRecord
 from .dataset import Manifest, PreparedSet, prepare, scan_identity, scan_motion
 from .dataset.photos import open_photo
 from .errors import InputError
-from .pair import ROLES, AdapterPair, Role, new_pair
-from .recipes import DUALREAL, Recipe
+from .method.attach import Attachment
+from .method.blend import Blend, BlendRecord
+from .method.pair import ROLES, AdapterPair, Role, new_pair
 from .sampling import SamplingSettings, default_sampling, sample
 from .storage import save_pair
 from .training.loop import METHOD, StepDone
+from .training.recipes import DUALREAL, Recipe
 from .training.run import RunDirectory, run_training
 from .training.scores import Evaluation
 from .training.stopping import best_of

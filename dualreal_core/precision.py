@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from .errors import InputError
-from .families import family_of
 
 if TYPE_CHECKING:
     from .bases import Base
@@ -21,7 +20,7 @@ def mixed(base: Base, pair: nn.Module | None, lowers: bool = False) -> AbstractC
     Raises:
         InputError: a float16 base is to train float32 adapters, whose gradients would underflow.
     """
-    dtype = base.working_dtype
+    dtype = base.compute_dtype
     differs = pair is not None and any(weight.dtype != dtype for weight in pair.parameters())
     if not differs and not lowers:
         return nullcontext()
@@ -35,10 +34,3 @@ def check_trainable(dtype: torch.dtype) -> None:
     """Raises InputError where gradients of adapters on a base of this dtype would underflow."""
     if dtype == torch.float16:
         raise InputError("Adapters cannot be trained on a float16 base, their gradients would vanish: use --dtype bf16.")
-
-
-def working_dtype(transformer: nn.Module) -> torch.dtype:
-    """Dtype of a DiT's matrices; some of its other weights may be kept in float32."""
-    family = family_of(transformer)
-    block, block_list = next(iter(family.blocks(transformer)))
-    return block.get_submodule(family.layer_path(block_list.sites[0].linear_layers[0])).weight.dtype

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from .attach import Attachment
 from .bases import Base
+from .method.attach import Attachment
 from .precision import mixed
 
 

@@ -18,8 +18,8 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from .atomic import atomic_path
 from .errors import InputError
+from .files.atomic import atomic_path
 
 VIDEO_SUFFIXES = (".mp4", ".mov", ".m4v", ".avi", ".webm", ".mkv", ".gif")
 DEMUXERS = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,gif"

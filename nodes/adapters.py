@@ -9,9 +9,9 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io, ui
 
-from ..dualreal_core.combine import combine, combine_headers
 from ..dualreal_core.errors import InputError
-from ..dualreal_core.pair import Role
+from ..dualreal_core.method.combine import combine, combine_headers
+from ..dualreal_core.method.pair import Role
 from ..dualreal_core.storage import load_pair, save_pair
 from .lora_import import import_lora
 from .types import CATEGORY, PairType, TrainedPair

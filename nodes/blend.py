@@ -10,11 +10,11 @@ import torch
 from comfy_api.input import CurveInput
 from comfy_api.latest import io, ui
 
-from ..dualreal_core.attach import default_blend
-from ..dualreal_core.blend import PLANS, BlendRecord, SharePlan
 from ..dualreal_core.errors import InputError
-from ..dualreal_core.pair import ROLES
-from ..dualreal_core.pictures.heat_map import blend_map
+from ..dualreal_core.method.attach import default_blend
+from ..dualreal_core.method.blend import PLANS, BlendRecord, SharePlan
+from ..dualreal_core.method.pair import ROLES
+from ..dualreal_core.plots.heat_map import blend_map
 from .patching import Dosage, applied_pairs, apply_pair
 from .types import CATEGORY, BlendType, PairType, TrainedPair
 

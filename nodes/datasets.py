@@ -13,10 +13,10 @@ import torch
 from comfy.clip_vision import ClipVisionModel
 from comfy_api.latest import Input, InputImpl, io, ui
 
+from ..dualreal_core.dataset.crops import ViewSettings
 from ..dualreal_core.dataset.frames import CLIP_CURE, ClipCutter, FrameSample, cut_photos, match_captions
 from ..dualreal_core.dataset.report import Report
 from ..dualreal_core.dataset.sizes import TrainingSize
-from ..dualreal_core.dataset.views import ViewSettings
 from ..dualreal_core.errors import InputError
 from .types import FILE_KEY
 

@@ -7,7 +7,7 @@ from fractions import Fraction
 from comfy_api.latest import InputImpl, Types, io
 
 from ..dualreal_core.toyworld.trial import FPS, HELD_OUT_IDENTITIES, HELD_OUT_MOTIONS, Example, Trial
-from .toy_host import empty_latent, load_clip, load_model, load_vae
+from .embedded_model import empty_latent, load_clip, load_model, load_vae
 
 MAX_SEED = 2**32 - 1
 

@@ -27,7 +27,7 @@ from ..dualreal_core.metrics import (
     thinned,
     with_frame_scores,
 )
-from ..dualreal_core.pictures import score_table
+from ..dualreal_core.plots import score_table
 from .datasets import declared_frames
 
 EMBEDDING, TOY_WORLD = "embedding", "toy world"

@@ -15,11 +15,11 @@ from comfy.model_patcher import ModelPatcher
 from comfy.weight_adapter import LoRAAdapter, WeightAdapterBase
 from safetensors import SafetensorError
 
-from ..dualreal_core.digest import file_digest
 from ..dualreal_core.errors import InputError
 from ..dualreal_core.families.lora_names import lora_names
-from ..dualreal_core.lora_side import LinearUpdate, one_sided_pair
-from ..dualreal_core.pair import Role
+from ..dualreal_core.files.digest import file_digest
+from ..dualreal_core.method.from_lora import LinearUpdate, one_sided_pair
+from ..dualreal_core.method.pair import Role
 from .patching import diffusion_model
 from .types import TrainedPair
 

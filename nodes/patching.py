@@ -24,11 +24,11 @@ from comfy.patcher_extension import WrappersMP
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 from torch import nn
 
-from ..dualreal_core.attach import Attachment, check_fit
-from ..dualreal_core.blend import Blend, BlendRecord
 from ..dualreal_core.errors import InputError
 from ..dualreal_core.families import family_of
-from ..dualreal_core.pair import ROLES, AdapterPair
+from ..dualreal_core.method.attach import Attachment, check_fit
+from ..dualreal_core.method.blend import Blend, BlendRecord
+from ..dualreal_core.method.pair import ROLES, AdapterPair
 from ..dualreal_core.storage.format import digest
 
 if TYPE_CHECKING:

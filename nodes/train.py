@@ -15,11 +15,11 @@ from comfy_api.latest import io, ui
 from ..dualreal_core.api import Training
 from ..dualreal_core.dataset.cache import PreparedSet
 from ..dualreal_core.errors import InputError
-from ..dualreal_core.pair import Role, base_sizes
-from ..dualreal_core.recipes import DUALREAL, Recipe
+from ..dualreal_core.method.pair import Role, base_sizes
 from ..dualreal_core.training.loop import METHOD
+from ..dualreal_core.training.recipes import DUALREAL, Recipe
 from ..dualreal_core.training.run import RunDirectory
-from .host_base import HostBase
+from .comfy_base import HostBase
 from .patching import ready_to_train
 from .train_preview import TrainingView
 from .types import CATEGORY, LossMapType, PairType, SettingsType, TrainedPair, TrainerSettings

@@ -11,12 +11,12 @@ from PIL import Image
 from server import PromptServer
 
 from ..dualreal_core.api import Training
-from ..dualreal_core.pictures.curves import loss_curves
-from ..dualreal_core.pictures.sheet import contact_sheet
+from ..dualreal_core.plots.contact_sheet import contact_sheet
+from ..dualreal_core.plots.curves import loss_curves
 from ..dualreal_core.sampling import SamplingSettings, sample
 from ..dualreal_core.training.loop import StepDone
 from ..dualreal_core.training.scores import Evaluation
-from .host_base import HostBase, HostItem, HostText
+from .comfy_base import HostBase, HostItem, HostText
 from .patching import load_to_train
 
 SAMPLE_STEPS = 8

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from comfy_api.latest import io
 
-from ..dualreal_core.pair import AdapterPair
-from ..dualreal_core.recipes import Recipe
+from ..dualreal_core.method.pair import AdapterPair
+from ..dualreal_core.training.recipes import Recipe
 
 CATEGORY = "DualReal"
 FILE_KEY = "dualreal_file"

@@ -32,7 +32,7 @@ class Base(Protocol):
         default_num_frames, default_fps, default_guidance_scale, default_num_steps: likewise.
         condition_dim: E, or None where no image encoder is at hand (adapters then take no condition).
         fingerprint: hash of the encoders' weights: the key under which cached latents are valid.
-        working_dtype: of the DiT's activations.
+        compute_dtype: of the DiT's activations.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Base(Protocol):
     default_num_steps: int
     condition_dim: int | None
     fingerprint: str
-    working_dtype: torch.dtype
+    compute_dtype: torch.dtype
 
     def encoders(self) -> AbstractContextManager[None]:
         """Loads text encoder, VAE and image encoder on entry and drops them from memory on exit.

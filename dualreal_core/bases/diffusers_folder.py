@@ -18,7 +18,6 @@ from transformers import AutoTokenizer, CLIPVisionModelWithProjection, PreTraine
 
 from ..errors import InputError
 from ..families import family_of
-from ..precision import working_dtype
 from .base import pad_texts
 from .denoising import SchedulerStep, denoise
 from .folder_files import check_component, check_tokenizer, fingerprint, read_json, weight_variant
@@ -97,7 +96,7 @@ class DiffusersFolderBase:
         self.fingerprint = fingerprint(encoder_folders, pipeline, str(self.text_length), str(dtype))
         self.transformer = _load_weights(self._layout.transformer, folder / "transformer", dtype, device)
         self.family = family_of(self.transformer)
-        self.working_dtype = working_dtype(self.transformer)
+        self.compute_dtype = self.family.compute_dtype(self.transformer)
         self._encoders: _Encoders | None = None
 
     @contextmanager

@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, WanTransformer3DModel
 
-from ..digest import file_digest
 from ..families import WAN
+from ..files.digest import file_digest
 from ..objective import FlowMatching
 from ..toyworld.codec import CELLS_PER_LATENT, LATENT_CHANNELS, ToyCodec
 from ..toyworld.model import SHIFT, TRANSFORMER_CONFIG, WEIGHTS, load_codec, load_weights, position_planes
@@ -35,7 +35,7 @@ class ToyWorldBase:
     default_guidance_scale = 3.0
     default_num_steps = 20
     condition_dim = 3 * LATENT_CHANNELS
-    working_dtype = torch.float32
+    compute_dtype = torch.float32
 
     def __init__(self, device: str = "cpu", weights: Path = WEIGHTS) -> None:
         self._weights = weights

@@ -14,13 +14,13 @@ from pathlib import Path
 import torch
 
 from ..api import Training
-from ..attach import Attachment
 from ..bases import Base
 from ..dataset import PreparedItem, PreparedSet
-from ..pair import ROLES, AdapterPair, Role, new_pair
-from ..recipes import Recipe
-from ..toyworld.experiment import one_role, train_joint, train_side
+from ..method.attach import Attachment
+from ..method.pair import ROLES, AdapterPair, Role, new_pair
+from ..training.recipes import Recipe
 from ..training.settings import TrainSettings
+from .experiment import one_role, train_joint, train_side
 from .fitting import BatchLoss, debiased_loss, fit, plain_loss
 
 Trained = AdapterPair | dict[str, torch.Tensor]

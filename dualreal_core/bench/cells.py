@@ -12,16 +12,16 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from ..atomic import atomic_path
-from ..attach import Attachment
 from ..bases import Base, load_base
-from ..provenance import provenance
-from ..recipes import Recipe
+from ..files.atomic import atomic_path
+from ..files.provenance import provenance
+from ..method.attach import Attachment
 from ..sampling import default_sampling, sample
-from ..toyworld.experiment import SAMPLE_SEED
 from ..toyworld.trial import Trial
 from ..training.loop import METHOD
+from ..training.recipes import Recipe
 from ..training.settings import TrainSettings
+from .experiment import SAMPLE_SEED
 from .measures import measure
 from .pieces import Piece, Runs
 from .prompts import requests

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..recipes import PUBLISHED, Recipe, with_train
+from ..training.recipes import PUBLISHED, Recipe, with_train
 from ..training.settings import TrainSettings
 
 JOINT_SETTINGS = (

@@ -7,11 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
-from ..attach import Attachment
 from ..bases import Base
 from ..dataset import PreparedItem
+from ..method.attach import Attachment
+from ..method.pair import ROLES, Role
 from ..objective import Objective
-from ..pair import ROLES, Role
 from ..training.loop import DivergedError, loss_masks
 from ..training.optimizers import make_optimizer
 from ..training.settings import TrainSettings

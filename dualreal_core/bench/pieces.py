@@ -12,17 +12,17 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 
-from ..atomic import atomic_path
 from ..bases import load_base
-from ..pair import AdapterPair
-from ..recipes import Recipe
+from ..files.atomic import atomic_path
+from ..method.pair import AdapterPair
 from ..storage import load_pair, save_pair
-from ..toyworld.experiment import load_trial
 from ..toyworld.figures import TUNING_IDENTITIES
 from ..toyworld.paths import TUNING_MOTIONS
 from ..toyworld.trial import Trial
+from ..training.recipes import Recipe
 from ..training.run import RunDirectory
 from .baselines import TRAINERS, Trained
+from .experiment import load_trial
 
 
 @dataclass(frozen=True)

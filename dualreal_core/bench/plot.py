@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw
 
-from ..pictures.curves import nice_ticks
-from ..pictures.typography import (
+from ..plots.curves import nice_ticks
+from ..plots.typography import (
     BACKGROUND,
     INK,
     MARGIN,

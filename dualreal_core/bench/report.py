@@ -8,9 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from ..atomic import atomic_path
 from ..errors import InputError
-from ..pictures import contact_sheet, save
+from ..files.atomic import atomic_path
+from ..plots import contact_sheet, save
 from .cells import Cell, is_current
 from .intervals import LEVEL, NUM_RESAMPLES, Estimate
 from .measures import MEASURES

@@ -9,12 +9,12 @@ from functools import partial
 
 import torch
 
-from ..blend import PLANS, Blend, FixedBlend
-from ..combine import combine
 from ..errors import InputError
-from ..pair import AdapterPair
-from ..recipes import Recipe, with_train
+from ..method.blend import PLANS, Blend, FixedBlend
+from ..method.combine import combine
+from ..method.pair import AdapterPair
 from ..toyworld.model import TRANSFORMER_CONFIG
+from ..training.recipes import Recipe, with_train
 from . import changes
 from .baselines import Trained
 from .pieces import Piece

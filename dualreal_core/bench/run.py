@@ -8,8 +8,8 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from ..atomic import atomic_path
 from ..errors import InputError
+from ..files.atomic import atomic_path
 from .cells import Cell, Protocol, Results
 from .jobs import Job, OnJob, run_jobs
 from .pieces import Runs, unique

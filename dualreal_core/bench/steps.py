@@ -10,12 +10,12 @@ from pathlib import Path
 from statistics import fmean
 
 from ..api import Training
-from ..atomic import atomic_path
 from ..bases import load_base
 from ..errors import InputError
-from ..pictures import save
-from ..toyworld.experiment import load_trial
+from ..files.atomic import atomic_path
+from ..plots import save
 from .cells import Cell, Protocol, sample_videos
+from .experiment import load_trial
 from .jobs import Job, OnJob, run_jobs
 from .plot import step_curves
 from .rows import Subject, find_row

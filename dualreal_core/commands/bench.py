@@ -11,17 +11,17 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..bench.cells import Cell, Protocol
+from ..bench.experiment import STEPS, TOY_RECIPE
 from ..bench.jobs import OnJob
 from ..bench.report import write_report
 from ..bench.rows import QUICK_ROWS, REFERENCES, ROWS, Subject, find_row
 from ..bench.run import Folder, run_cells
 from ..bench.steps import run_curves
 from ..errors import InputError
-from ..locks import only_user
-from ..recipes import Recipe, read_recipe, with_train
-from ..toyworld.experiment import STEPS, TOY_RECIPE
+from ..files.locks import only_user
 from ..toyworld.figures import TEST_IDENTITIES, TUNING_IDENTITIES
 from ..toyworld.paths import TEST_MOTIONS, TUNING_MOTIONS
+from ..training.recipes import Recipe, read_recipe, with_train
 
 HELP = "measure fusion against other methods on the embedded base"
 FUSION_HELP = "every way to train and fuse, on identities x motions x seeds; what is done is kept, killed runs continue"

@@ -10,19 +10,19 @@ import torch
 from tqdm import tqdm
 
 from ..api import read_reference_image
-from ..atomic import atomic_path
 from ..bases import load_base
-from ..blend import BlendRecord
-from ..combine import combine
+from ..bench.experiment import STEPS, TOY_RECIPE, Side, evaluate, load_trial, retentions, train_joint, train_side
 from ..errors import InputError
-from ..pair import AdapterPair
-from ..pictures import blend_map, contact_sheet, loss_curves, save
-from ..recipes import with_train
-from ..toyworld.experiment import STEPS, TOY_RECIPE, Side, evaluate, load_trial, retentions, train_joint, train_side
+from ..files.atomic import atomic_path
+from ..method.blend import BlendRecord
+from ..method.combine import combine
+from ..method.pair import AdapterPair
+from ..plots import blend_map, contact_sheet, loss_curves, save
 from ..toyworld.figures import FIGURES
 from ..toyworld.paths import MOTIONS
 from ..toyworld.trial import FPS, Trial
 from ..training.loop import StepDone
+from ..training.recipes import with_train
 from ..training.run import RunDirectory
 from ..video import read_video, write_gif, write_mp4
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from ..atomic import atomic_path
 from ..dataset.captions import Captions
 from ..dataset.photos import PHOTO_SUFFIXES, open_photo
 from ..errors import InputError
+from ..files.atomic import atomic_path
 from ..metrics.material import Models, References, VideoMaterial
 from ..metrics.motion import MAX_FRAMES, num_reference_frames
 from ..metrics.raft import Raft

@@ -9,10 +9,9 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..api import generate, require_trigger
-from ..blend import FixedBlend, LearnedBlend
 from ..dataset.photos import open_photo
 from ..errors import InputError
-from ..precision import working_dtype
+from ..method.blend import FixedBlend, LearnedBlend
 from ..sampling import default_sampling
 from ..storage import load_pair
 from ..video import check_fps, write_gif, write_mp4
@@ -62,7 +61,7 @@ def run(arguments: argparse.Namespace) -> None:
     base = open_base(arguments)
     if arguments.pair is not None:
         pair, header = load_pair(arguments.pair)
-        pair.to(device=arguments.device, dtype=working_dtype(base.transformer))
+        pair.to(device=arguments.device, dtype=base.compute_dtype)
         require_trigger(arguments.prompt, (header.get("prompts") or {}).get("trigger") or "", "The prompt")
         half = pair.config.scale / 2
         if arguments.blend == "learned":

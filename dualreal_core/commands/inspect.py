@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from ..inspection import describe, lines
+from ..storage.inspection import describe, lines
 
 HELP = "show what a pair file, a LoRA or a checkpoint of the reference holds"
 

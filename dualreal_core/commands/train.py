@@ -13,11 +13,11 @@ from tqdm import tqdm
 from ..api import Training, TrainingData, prepare_data
 from ..bases import Base
 from ..errors import InputError
-from ..pictures import loss_curves, save
+from ..plots import loss_curves, save
 from ..precision import check_trainable
-from ..recipes import RECIPES, Recipe, read_recipe, with_train
 from ..sampling import SamplingSettings, default_sampling, sample
 from ..training.optimizers import optimizer_class
+from ..training.recipes import RECIPES, Recipe, read_recipe, with_train
 from ..training.scores import Evaluation
 from ..video import check_fps, write_mp4
 from .options import add_base_options, add_size_options, check_output_folder, open_base, parse_seed
@@ -78,7 +78,7 @@ def run(arguments: argparse.Namespace) -> None:
     recipe = _recipe(arguments)
     optimizer_class(recipe.train.optimizer)
     base = open_base(arguments)
-    check_trainable(base.working_dtype)
+    check_trainable(base.compute_dtype)
     data = TrainingData(
         arguments.identity,
         arguments.motion,

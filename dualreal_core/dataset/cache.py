@@ -14,8 +14,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from ..atomic import atomic_path
 from ..errors import InputError
+from ..files.atomic import atomic_path
 from .items import Item
 from .manifest import Manifest
 from .report import Report

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 import torch
 
 from ..errors import InputError
+from .crops import ViewSettings, pan_places, still_place
 from .photos import Photo, Thumbnail, make_thumbnail
 from .pixels import cover, fit_mask, split_alpha, to_image
 from .report import Report, Skipped, nothing_usable
+from .segments import TooShort, find_windows
 from .sizes import Size, TrainingSize, crop_note, enlargement_note, too_small
-from .views import ViewSettings, pan_places, still_place
-from .windows import TooShort, find_windows
 
 PHOTO_CURE = "wire larger or whole pictures"
 CLIP_CURE = "wire whole clips of a size and length that suit, or ask for fewer frames"

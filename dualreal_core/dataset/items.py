@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 
 from ..video import decode_frames
+from .crops import ViewSettings, pan_places, still_place
 from .photos import open_photo
-from .views import ViewSettings, pan_places, still_place
 
 
 @dataclass(frozen=True)

@@ -6,16 +6,16 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..digest import file_digest
 from ..errors import InputError
+from ..files.digest import file_digest
 from ..video import VIDEO_SUFFIXES, probe_video
 from .captions import LIST_FILE, Captions, read_captions
+from .crops import ViewSettings
 from .items import ClipItem, Item, PhotoItem
 from .photos import PHOTO_SUFFIXES, Thumbnail, make_thumbnail, open_photo
 from .report import Report, Skipped, nothing_usable
+from .segments import TooShort, find_windows
 from .sizes import crop_note, enlargement_note, smallest_side, too_small
-from .views import ViewSettings
-from .windows import TooShort, find_windows
 
 SUBFOLDERS = ("images", "videos")
 """Of a folder of both kinds; each side looks into its own."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import nn
 
 
@@ -74,6 +75,11 @@ class FamilyDescription:
         for block_list in self.block_lists:
             for block in transformer.get_submodule(block_list.path):
                 yield block, block_list
+
+    def compute_dtype(self, transformer: nn.Module) -> torch.dtype:
+        """Dtype of a DiT's matrices; some of its other weights may be kept in float32."""
+        block, block_list = next(iter(self.blocks(transformer)))
+        return block.get_submodule(self.layer_path(block_list.sites[0].linear_layers[0])).weight.dtype
 
     def layer_path(self, layer: str) -> str:
         """Path, relative to a block, of a linear layer by the family's name for it."""

@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional
 
-from ..digest import file_digest
 from ..errors import InputError
+from ..files.digest import file_digest
 
 NUM_UPDATES = 20
 """Iterations of the flow, as VBench runs it; torchvision's default is 12."""

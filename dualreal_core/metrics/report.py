@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..provenance import provenance
+from ..files.provenance import provenance
 from .definitions import METRICS
 from .material import Models, References
 from .video_scores import MeasuredVideo, mean_scores

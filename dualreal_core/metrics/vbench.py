@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from ..atomic import atomic_path
 from ..errors import InputError
+from ..files.atomic import atomic_path
 from .video_scores import MeasuredVideo
 
 RUN_NAME = "dualreal"

@@ -17,11 +17,11 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from ..atomic import atomic_path
 from ..errors import InputError
 from ..families import CANONICAL
-from ..pair import ROLES, AdapterPair, LoraShapes, PairConfig
-from ..provenance import provenance
+from ..files.atomic import atomic_path
+from ..files.provenance import provenance
+from ..method.pair import ROLES, AdapterPair, LoraShapes, PairConfig
 from .reference import is_reference, pair_from_reference, read_reference
 
 FORMAT_VERSION = 3

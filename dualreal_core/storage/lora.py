@@ -12,9 +12,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from ..atomic import atomic_path
 from ..errors import InputError
-from ..pair import AdapterPair, Role, lora_key, split_key
+from ..files.atomic import atomic_path
+from ..method.pair import AdapterPair, Role, lora_key, split_key
 
 _PREFIXES = ("base_model.model.", "transformer.", "diffusion_model.", "model.")
 _KEY = re.compile(r"(?P<layer>.+)\.(?P<part>lora_A|lora_B|lora_down|lora_up)(?:\.default)?\.weight")

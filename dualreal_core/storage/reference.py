@@ -10,7 +10,7 @@ import torch
 
 from ..errors import InputError
 from ..families import COGVIDEOX
-from ..pair import AdapterPair, PairConfig
+from ..method.pair import AdapterPair, PairConfig
 
 _ADAPTER = re.compile(r"transformer_blocks\.(\d+)\.(id|motion)_(attn|ff)_adapter\.(down|up|condition)_linear\.(weight|bias)")
 _ROLES = {"id": "identity", "motion": "motion"}

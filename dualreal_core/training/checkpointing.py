@@ -10,8 +10,8 @@ from torch import nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import checkpoint
 
-from ..attach import Attachment
 from ..families import FamilyDescription, family_of
+from ..method.attach import Attachment
 
 
 def safe_saving(family: FamilyDescription) -> AbstractContextManager[object]:

@@ -13,17 +13,17 @@ from functools import cached_property
 
 import torch
 
-from ..attach import Attachment
 from ..bases import Base
 from ..dataset import PreparedItem
+from ..method.attach import Attachment
+from ..method.pair import ROLES, Role
 from ..objective import Objective
-from ..pair import ROLES, Role
 from ..precision import mixed
-from .held_out import Split, files_of
 from .loop import loss_masks
 from .scores import Evaluation, SideScores
 from .settings import TrainSettings
 from .timesteps import draw_timesteps
+from .validation import Split, files_of
 
 NUM_ROWS = 6
 """Samples with noise per side and evaluation, each at a timestep of its own."""

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 
 import torch
 
-from ..attach import Attachment
 from ..bases import Base
 from ..dataset import PreparedItem
 from ..errors import InputError
-from ..pair import ROLES, Role
+from ..method.attach import Attachment
+from ..method.pair import ROLES, Role
 from ..precision import mixed
 from .checkpointing import checkpointed, safe_saving
 from .settings import TrainSettings

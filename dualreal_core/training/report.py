@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from itertools import combinations
 
 from ..dataset import PreparedItem
-from ..pair import ROLES, Role
-from .held_out import NOUNS, Split, files_of
+from ..method.pair import ROLES, Role
 from .scores import Evaluation, SideScores
 from .stopping import best_of
+from .validation import NOUNS, Split, files_of
 
 ALIKE = 0.2
 """Photos or clips whose latents differ by less than this share of their size look the same."""

@@ -20,22 +20,22 @@ from pathlib import Path
 
 import torch
 
-from ..atomic import atomic_path
-from ..attach import Attachment
 from ..bases import Base
 from ..dataset import PreparedItem
 from ..errors import InputError
-from ..locks import only_user
-from ..pair import ROLES, Role
-from ..provenance import provenance
+from ..files.atomic import atomic_path
+from ..files.locks import only_user
+from ..files.provenance import provenance
+from ..method.attach import Attachment
+from ..method.pair import ROLES, Role
 from .evaluation import Evaluator
-from .held_out import split_items
 from .loop import StepDone, train
 from .report import Outcome
 from .scores import Evaluation
 from .settings import TrainSettings
 from .state import RunState
 from .stopping import best_of, evaluate_if_due, is_over
+from .validation import split_items
 
 UNREADABLE = (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, OSError)
 

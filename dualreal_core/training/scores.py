@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from ..pair import Role
+from ..method.pair import Role
 
 
 @dataclass(frozen=True)

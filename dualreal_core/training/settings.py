@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
-from ..pair import Role
+from ..method.pair import Role
 
 OptimizerName = Literal["adamw", "adamw8bit", "prodigy"]
 Precision = Literal["fp32", "bf16"]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 
 from ..dataset import PreparedItem
-from ..pair import ROLES, AdapterPair, Role
+from ..method.pair import ROLES, AdapterPair, Role
 from .optimizers import make_optimizer
 from .scores import Evaluation
 from .settings import TrainSettings

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..attach import Attachment
-from ..pair import Role
+from ..method.attach import Attachment
+from ..method.pair import Role
 from .evaluation import Evaluator
 from .scores import Evaluation
 from .settings import TrainSettings

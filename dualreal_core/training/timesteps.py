@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import torch
 
-from ..controller import course_share
+from ..method.pair import Role
+from ..method.stage_blender import course_share
 from ..objective import Objective
-from ..pair import Role
 
 NUM_CANDIDATES = 8
 """Timesteps drawn for each one that is kept."""

@@ -15,7 +15,7 @@ from comfy_server import ComfyServer
 from graphs import Graph, node
 from test_blending import apply
 
-from dualreal_core.recipes import DUALREAL
+from dualreal_core.training.recipes import DUALREAL
 
 NAMES = list(ARCHITECTURES)
 STEPS = 6

@@ -13,10 +13,10 @@ import torch
 from dualreal_core.api import Training, TrainingData, generate, prepare_data, train_pair
 from dualreal_core.bases import load_base
 from dualreal_core.errors import InputError
-from dualreal_core.recipes import DUALREAL, with_train
 from dualreal_core.sampling import SamplingSettings
 from dualreal_core.storage import read_header
 from dualreal_core.toyworld.trial import Trial
+from dualreal_core.training.recipes import DUALREAL, with_train
 
 RECIPE = with_train(DUALREAL, steps=2, warmup_steps=0, evaluate_every=0)
 SETTINGS = SamplingSettings(num_frames=4, height=32, width=32, num_steps=2, guidance_scale=1.0, seed=7)

@@ -21,10 +21,10 @@ from tiny import (
 )
 from torch import nn
 
-from dualreal_core.attach import Attachment
-from dualreal_core.blend import BlendRecord, FixedBlend
 from dualreal_core.errors import InputError
-from dualreal_core.pair import ROLES, new_pair
+from dualreal_core.method.attach import Attachment
+from dualreal_core.method.blend import BlendRecord, FixedBlend
+from dualreal_core.method.pair import ROLES, new_pair
 from dualreal_core.training.checkpointing import checkpointed
 from dualreal_core.training.loop import train
 from dualreal_core.training.settings import TrainSettings
@@ -46,7 +46,7 @@ def test_the_suite_covers_every_family_and_kind():
     from typing import get_args
 
     from dualreal_core.families import DESCRIPTIONS
-    from dualreal_core.pair import AdapterKind
+    from dualreal_core.method.pair import AdapterKind
 
     assert {family.name for family in DESCRIPTIONS if family.package == "diffusers"} == set(FAMILY_NAMES)
     assert {*get_args(AdapterKind)} == {*KINDS, "none"}

@@ -20,7 +20,7 @@ from dualreal_core.bases import load_base
 from dualreal_core.cli import main
 from dualreal_core.commands import COMMANDS
 from dualreal_core.errors import InputError
-from dualreal_core.pair import new_pair
+from dualreal_core.method.pair import new_pair
 from dualreal_core.storage import save_pair
 from dualreal_core.toyworld.trial import Trial
 from dualreal_core.video import write_gif, write_mp4

@@ -16,10 +16,10 @@ import pytest
 import torch
 from tiny import weights_hash
 
-from dualreal_core.attach import Attachment
 from dualreal_core.bases import load_base
 from dualreal_core.bench.baselines import TRAINERS
 from dualreal_core.bench.cells import Cell, Protocol, sample_videos
+from dualreal_core.bench.experiment import TOY_RECIPE, load_trial
 from dualreal_core.bench.fitting import debiased_loss, fit, plain_loss, relative_to_frame
 from dualreal_core.bench.jobs import Job, run_jobs
 from dualreal_core.bench.measures import MEASURES
@@ -27,14 +27,14 @@ from dualreal_core.bench.pieces import unique
 from dualreal_core.bench.rows import QUICK_ROWS, REFERENCES, ROWS, Row, Subject, find_row
 from dualreal_core.bench.run import Folder, run_cells
 from dualreal_core.bench.steps import COMPARED, Curve, measure_curve, read_point, steps_to_reach
-from dualreal_core.blend import FixedBlend
 from dualreal_core.cli import main
 from dualreal_core.errors import InputError
+from dualreal_core.method.attach import Attachment
+from dualreal_core.method.blend import FixedBlend
+from dualreal_core.method.pair import AdapterPair, new_pair
 from dualreal_core.objective import FlowMatching
-from dualreal_core.pair import AdapterPair, new_pair
-from dualreal_core.recipes import Recipe, with_train
-from dualreal_core.toyworld.experiment import TOY_RECIPE, load_trial
 from dualreal_core.toyworld.trial import Trial
+from dualreal_core.training.recipes import Recipe, with_train
 
 SUBJECT = Subject("tam", "box", 0)
 RECIPE = with_train(TOY_RECIPE, steps=4, identity_batch=1, motion_batch=1, warmup_steps=0, evaluate_every=0)

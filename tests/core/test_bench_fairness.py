@@ -9,13 +9,13 @@ import torch
 
 from dualreal_core.bases import load_base
 from dualreal_core.bench.cells import Protocol, sample_videos
+from dualreal_core.bench.experiment import TOY_RECIPE, load_trial
 from dualreal_core.bench.pieces import unique
 from dualreal_core.bench.rows import ROWS, Subject, find_row
-from dualreal_core.recipes import with_train
-from dualreal_core.toyworld.experiment import TOY_RECIPE, load_trial
 from dualreal_core.toyworld.figures import FIGURES
 from dualreal_core.toyworld.scores import named_sprites, sprite_likeness, templates
 from dualreal_core.toyworld.trial import Trial
+from dualreal_core.training.recipes import with_train
 
 SUBJECT = Subject("tam", "box", 0)
 RECIPE = with_train(TOY_RECIPE, steps=4, identity_batch=1, motion_batch=1, warmup_steps=0, evaluate_every=0)

@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from dualreal_core.bench.cells import Cell, Protocol
+from dualreal_core.bench.experiment import TOY_RECIPE
 from dualreal_core.bench.intervals import Estimate, estimate, estimate_again
 from dualreal_core.bench.measures import MEASURES
 from dualreal_core.bench.plot import Point, ranking_plot, step_curves
@@ -18,7 +19,6 @@ from dualreal_core.bench.report import shown, write_report
 from dualreal_core.bench.rows import ROWS, Subject, find_row
 from dualreal_core.bench.run import Folder
 from dualreal_core.bench.summary import advantages, best, comparable, margin, summarise, with_references
-from dualreal_core.toyworld.experiment import TOY_RECIPE
 
 
 def result(row: str, identity: float, motion: float, place: tuple[str, str, int] = ("vex", "zigzag", 0), leak: float = 0.5) -> dict:

@@ -6,8 +6,8 @@ import pytest
 import torch
 from tiny import TinyBase, fill, make_pair, model_inputs
 
-from dualreal_core.attach import Attachment
-from dualreal_core.blend import PLANS, BlendRecord, SharePlan
+from dualreal_core.method.attach import Attachment
+from dualreal_core.method.blend import PLANS, BlendRecord, SharePlan
 
 
 def share_of(plan: SharePlan, stage: float, depth: float) -> float:

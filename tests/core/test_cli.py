@@ -14,10 +14,10 @@ import pytest
 import torch
 
 from dualreal_core.bases import load_base
+from dualreal_core.bench.experiment import TOY_RECIPE, load_trial
 from dualreal_core.cli import main
 from dualreal_core.commands import train as train_command
 from dualreal_core.storage import load_pair
-from dualreal_core.toyworld.experiment import TOY_RECIPE, load_trial
 from dualreal_core.toyworld.trial import Trial
 from dualreal_core.video import read_video
 

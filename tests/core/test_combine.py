@@ -9,12 +9,12 @@ import pytest
 import torch
 from tiny import FAMILY_NAMES, KINDS, TinyBase, fill, is_same, make_pair, model_inputs, predict
 
-from dualreal_core.attach import Attachment
-from dualreal_core.blend import FixedBlend, SharePlan
-from dualreal_core.combine import combine, combine_headers
 from dualreal_core.errors import InputError
-from dualreal_core.lora_side import LinearUpdate, one_sided_pair
-from dualreal_core.pair import AdapterPair, Role
+from dualreal_core.method.attach import Attachment
+from dualreal_core.method.blend import FixedBlend, SharePlan
+from dualreal_core.method.combine import combine, combine_headers
+from dualreal_core.method.from_lora import LinearUpdate, one_sided_pair
+from dualreal_core.method.pair import AdapterPair, Role
 from dualreal_core.storage import load_pair, save_pair
 
 EVERY_KINDS = [(identity, motion) for identity in KINDS for motion in KINDS]

@@ -6,10 +6,10 @@ import pytest
 import torch
 from test_masking import Run, make_settings
 
-from dualreal_core.controller import StageBlender, course_share
+from dualreal_core.method.pair import PairConfig
+from dualreal_core.method.stage_blender import StageBlender, course_share
 from dualreal_core.objective import FlowMatching, VPrediction
-from dualreal_core.pair import PairConfig
-from dualreal_core.recipes import DUALREAL, PUBLISHED
+from dualreal_core.training.recipes import DUALREAL, PUBLISHED
 
 COURSE = (0.4, 0.4, 0.8)
 

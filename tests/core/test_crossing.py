@@ -9,8 +9,8 @@ import pytest
 import torch
 from tiny import TinyBase, all_items, fill, is_same, make_pair
 
-from dualreal_core.attach import Attachment
-from dualreal_core.pair import ROLES, AdapterPair, Role
+from dualreal_core.method.attach import Attachment
+from dualreal_core.method.pair import ROLES, AdapterPair, Role
 from dualreal_core.training.loop import DivergedError, StepDone, train
 from dualreal_core.training.settings import TrainSettings
 from dualreal_core.training.state import RunState

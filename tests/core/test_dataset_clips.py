@@ -7,7 +7,7 @@ import torch
 from media import SIZE, blocks, make_clip, reasons, save
 
 from dualreal_core.dataset import scan_motion
-from dualreal_core.dataset.windows import TIMESTAMP_SLACK, resample, window_length, window_starts
+from dualreal_core.dataset.segments import TIMESTAMP_SLACK, resample, window_length, window_starts
 
 
 def test_resampling_keeps_the_duration():

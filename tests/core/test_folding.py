@@ -6,9 +6,9 @@ import pytest
 import torch
 from tiny import CONDITION_DIM, TinyBase, condition, fill, make_pair, model_inputs
 
-from dualreal_core.attach import Attachment
-from dualreal_core.folding import can_fold
-from dualreal_core.pair import iterate_sides
+from dualreal_core.method.attach import Attachment
+from dualreal_core.method.fused import can_fold
+from dualreal_core.method.pair import iterate_sides
 
 
 def outputs(base: TinyBase, pair, with_condition: bool = True) -> tuple[torch.Tensor, torch.Tensor]:

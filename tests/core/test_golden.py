@@ -8,9 +8,9 @@ import pytest
 import torch
 from golden import GOLDEN, golden, needs_golden, relative_l2
 
-from dualreal_core.attach import Attachment
-from dualreal_core.blend import FixedBlend
-from dualreal_core.pair import AdapterPair
+from dualreal_core.method.attach import Attachment
+from dualreal_core.method.blend import FixedBlend
+from dualreal_core.method.pair import AdapterPair
 from dualreal_core.storage import load_pair
 
 pytestmark = needs_golden

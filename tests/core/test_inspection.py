@@ -11,9 +11,9 @@ from golden import GOLDEN, needs_golden
 from safetensors.torch import load_file, save_file
 
 from dualreal_core.errors import InputError
-from dualreal_core.inspection import describe, lines
-from dualreal_core.pair import new_pair
+from dualreal_core.method.pair import new_pair
 from dualreal_core.storage import save_pair, write_lora
+from dualreal_core.storage.inspection import describe, lines
 
 HEADER = {
     "base": {"name": "tiny", "encoders": "abc"},

@@ -12,7 +12,7 @@ import pytest
 
 from dualreal_core.cli import main
 from dualreal_core.errors import InputError
-from dualreal_core.locks import only_user
+from dualreal_core.files.locks import only_user
 from dualreal_core.training.run import RunDirectory
 
 ASKED_FOR = {"training": {"steps": 3}}

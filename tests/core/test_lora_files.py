@@ -13,12 +13,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tiny import FAMILY_NAMES, TinyBase, is_same, make_pair, model_inputs, tiny_pair
 
-from dualreal_core.attach import Attachment
-from dualreal_core.blend import FixedBlend
-from dualreal_core.combine import combine
 from dualreal_core.errors import InputError
-from dualreal_core.lora_side import LinearUpdate, one_sided_pair
-from dualreal_core.pair import AdapterPair, iterate_sides
+from dualreal_core.method.attach import Attachment
+from dualreal_core.method.blend import FixedBlend
+from dualreal_core.method.combine import combine
+from dualreal_core.method.from_lora import LinearUpdate, one_sided_pair
+from dualreal_core.method.pair import AdapterPair, iterate_sides
 from dualreal_core.storage import read_lora, write_lora
 
 

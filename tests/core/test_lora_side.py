@@ -12,8 +12,8 @@ from torch import nn
 from dualreal_core.errors import InputError
 from dualreal_core.families import family_of
 from dualreal_core.families.lora_names import OTHER_NAMES, lora_names
-from dualreal_core.lora_side import LinearUpdate, block_layers, one_sided_pair
-from dualreal_core.pair import ROLES, split_key
+from dualreal_core.method.from_lora import LinearUpdate, block_layers, one_sided_pair
+from dualreal_core.method.pair import ROLES, split_key
 from dualreal_core.storage import load_pair, save_pair
 
 LAYERS = {

@@ -10,8 +10,8 @@ import pytest
 import torch
 from tiny import TinyBase, all_items, fill, is_same, make_items, make_pair, model_inputs, weights_hash
 
-from dualreal_core.attach import Attachment
-from dualreal_core.pair import ROLES, AdapterPair, PairConfig, Role, lora_shapes, site_keys
+from dualreal_core.method.attach import Attachment
+from dualreal_core.method.pair import ROLES, AdapterPair, PairConfig, Role, lora_shapes, site_keys
 from dualreal_core.training.loop import DivergedError, train
 from dualreal_core.training.settings import TrainSettings
 from dualreal_core.training.state import RunState

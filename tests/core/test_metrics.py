@@ -23,9 +23,9 @@ from dualreal_core.metrics import (
 )
 from dualreal_core.metrics.exact import sprite_consistency, to_cells
 from dualreal_core.metrics.motion import BANDWIDTH, STILLNESS, movement_tracks
-from dualreal_core.pictures import score_table
-from dualreal_core.pictures.table import shown_value
-from dualreal_core.pictures.typography import INK, ROLE_COLOURS
+from dualreal_core.plots import score_table
+from dualreal_core.plots.table import shown_value
+from dualreal_core.plots.typography import INK, ROLE_COLOURS
 from dualreal_core.toyworld import world
 from dualreal_core.toyworld.figures import FIGURES
 from dualreal_core.toyworld.trial import Trial

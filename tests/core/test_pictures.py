@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from dualreal_core.errors import InputError
-from dualreal_core.pictures import blend_map, contact_sheet, loss_curves, save
-from dualreal_core.pictures.curves import nice_ticks, robust_range, running_mean
-from dualreal_core.pictures.heat_map import share_colour
-from dualreal_core.pictures.typography import BACKGROUND, ROLE_COLOURS, SMALL_SIZE, TEXT_SIZE, printable, text_width, wrap
+from dualreal_core.plots import blend_map, contact_sheet, loss_curves, save
+from dualreal_core.plots.curves import nice_ticks, robust_range, running_mean
+from dualreal_core.plots.heat_map import share_colour
+from dualreal_core.plots.typography import BACKGROUND, ROLE_COLOURS, SMALL_SIZE, TEXT_SIZE, printable, text_width, wrap
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 

@@ -8,8 +8,8 @@ import pytest
 from tiny import TinyBase
 
 from dualreal_core.errors import InputError
-from dualreal_core.pair import PairConfig, iterate_sides, new_pair
-from dualreal_core.recipes import BASE_FIELDS, DUALREAL, PUBLISHED, RECIPES, read_recipe, with_train
+from dualreal_core.method.pair import PairConfig, iterate_sides, new_pair
+from dualreal_core.training.recipes import BASE_FIELDS, DUALREAL, PUBLISHED, RECIPES, read_recipe, with_train
 from dualreal_core.training.settings import TrainSettings
 
 

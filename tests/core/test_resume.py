@@ -12,8 +12,8 @@ import pytest
 import torch
 from tiny import TinyBase, all_items, is_same, make_pair
 
-from dualreal_core.attach import Attachment
 from dualreal_core.errors import InputError
+from dualreal_core.method.attach import Attachment
 from dualreal_core.training.loop import StepDone
 from dualreal_core.training.run import RunDirectory, run_training
 from dualreal_core.training.settings import TrainSettings

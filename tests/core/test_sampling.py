@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny import TEXT_DIM, TinyBase, fill, make_pair
 
-from dualreal_core.attach import Attachment
+from dualreal_core.method.attach import Attachment
 from dualreal_core.sampling import default_sampling, sample
 
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from tiny import TinyBase, all_items, is_same, make_pair
 
-from dualreal_core.attach import Attachment
 from dualreal_core.cli import main
+from dualreal_core.method.attach import Attachment
 from dualreal_core.storage import load_pair
 from dualreal_core.toyworld.trial import Trial
 from dualreal_core.training.evaluation import Evaluator

@@ -6,7 +6,7 @@ import pytest
 import torch
 from tiny import TinyBase, all_items, make_pair
 
-from dualreal_core.attach import Attachment
+from dualreal_core.method.attach import Attachment
 from dualreal_core.objective import FlowMatching, VPrediction
 from dualreal_core.training.loop import train
 from dualreal_core.training.settings import TrainSettings

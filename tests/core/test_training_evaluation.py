@@ -8,10 +8,10 @@ import pytest
 import torch
 from tiny import TinyBase, all_items, fill, is_same, make_items, make_pair, weights_hash
 
-from dualreal_core.attach import Attachment
+from dualreal_core.method.attach import Attachment
 from dualreal_core.training.evaluation import NUM_ROWS, Evaluator, fixed_batches, fixed_timesteps
-from dualreal_core.training.held_out import Split, split_items
 from dualreal_core.training.settings import TrainSettings
+from dualreal_core.training.validation import Split, split_items
 
 SETTINGS = TrainSettings(evaluate_every=1, motion_batch=2)
 

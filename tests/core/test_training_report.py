@@ -9,11 +9,11 @@ import pytest
 import torch
 from tiny import make_items
 
-from dualreal_core.pair import ROLES
-from dualreal_core.training.held_out import Split
+from dualreal_core.method.pair import ROLES
 from dualreal_core.training.report import RULES, Outcome, share_alike
 from dualreal_core.training.run import RunDirectory
 from dualreal_core.training.scores import Evaluation, SideScores
+from dualreal_core.training.validation import Split
 
 GOOD = {"alone": 0.5, "base": 1.0, "trained": 0.45, "leak": 0.5}
 ADDED = 0.05

@@ -10,11 +10,11 @@ import pytest
 import torch
 from golden import GOLDEN, golden, needs_golden, relative_l2
 
-from dualreal_core.attach import Attachment
 from dualreal_core.bases.denoising import denoise
 from dualreal_core.bases.folder_layouts import cogvideox_predict
 from dualreal_core.dataset import PreparedItem
 from dualreal_core.families import COGVIDEOX
+from dualreal_core.method.attach import Attachment
 from dualreal_core.objective import VPrediction
 from dualreal_core.storage import load_pair
 from dualreal_core.training.loop import train
@@ -42,7 +42,7 @@ class GoldenBase:
     """The golden transformer with the golden rotary tables, which the reference makes for its own pixel grid."""
 
     family = COGVIDEOX
-    working_dtype = torch.float32
+    compute_dtype = torch.float32
 
     def batch_texts(self, texts: list[torch.Tensor]) -> torch.Tensor:
         return torch.stack(texts)

@@ -12,8 +12,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dualreal_core.atomic import atomic_path
 from dualreal_core.errors import InputError
+from dualreal_core.files.atomic import atomic_path
 from dualreal_core.video import decode_frames, probe_video, read_video, write_gif, write_mp4, write_png
 
 SUFFIXES = [".mp4", ".mov", ".avi", ".webm", ".gif"]
@@ -253,7 +253,7 @@ def test_failed_writes_leave_the_old_file(tmp_path, monkeypatch, write, number, 
 def test_full_device_is_reported_by_ffmpeg_too(tmp_path, monkeypatch):
     if not Path("/dev/full").exists():
         pytest.skip("no /dev/full here")
-    monkeypatch.setattr("dualreal_core.atomic.secrets.token_hex", lambda count: "fixed")
+    monkeypatch.setattr("dualreal_core.files.atomic.secrets.token_hex", lambda count: "fixed")
     (tmp_path / ".out.fixed.mp4").symlink_to("/dev/full")
     with pytest.raises(InputError, match=r"out\.mp4 could not be written"):
         write_mp4(tmp_path / "out.mp4", torch.zeros(2, 3, 64, 64), 8)

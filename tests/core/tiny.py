@@ -9,15 +9,14 @@ import torch
 from diffusers import CogVideoXDPMScheduler, CogVideoXTransformer3DModel, FlowMatchEulerDiscreteScheduler, WanTransformer3DModel
 from torch import nn
 
-from dualreal_core.attach import Attachment
 from dualreal_core.bases.base import pad_texts
 from dualreal_core.bases.denoising import SchedulerStep, denoise
 from dualreal_core.bases.folder_layouts import cogvideox_predict, wan_predict
 from dualreal_core.dataset import PreparedItem
 from dualreal_core.families import family_of
+from dualreal_core.method.attach import Attachment
+from dualreal_core.method.pair import AdapterPair, Role, new_pair
 from dualreal_core.objective import FlowMatching, VPrediction
-from dualreal_core.pair import AdapterPair, Role, new_pair
-from dualreal_core.precision import working_dtype
 
 FAMILY_NAMES = ("cogvideox", "wan")
 KINDS = ("bottleneck", "bottleneck-skip", "lora")
@@ -85,8 +84,8 @@ class TinyBase:
         self.objective = VPrediction(tuple(self._scheduler.alphas_cumprod.tolist())) if family == "cogvideox" else FlowMatching(shift=3.0)
 
     @property
-    def working_dtype(self) -> torch.dtype:
-        return working_dtype(self.transformer)
+    def compute_dtype(self) -> torch.dtype:
+        return self.family.compute_dtype(self.transformer)
 
     def batch_texts(self, texts: list[torch.Tensor]) -> torch.Tensor:
         return pad_texts(texts)

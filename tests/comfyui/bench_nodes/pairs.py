@@ -40,7 +40,7 @@ class BenchPair(io.ComfyNode):
     @classmethod
     def execute(cls, model: object, kind: str, spread: float, seed: int, has_controller: bool) -> io.NodeOutput:
         sizes = {"identity_kind": kind, "motion_kind": kind, "rank": 4, "alpha": 4.0, "bottleneck_dim": 8, "scale": 2.0}
-        pair = of_pack("dualreal_core.pair").new_pair(model.model.diffusion_model, seed, **sizes, has_controller=has_controller)
+        pair = of_pack("dualreal_core.method.pair").new_pair(model.model.diffusion_model, seed, **sizes, has_controller=has_controller)
         generator = torch.Generator().manual_seed(seed)
         for parameter in pair.parameters() if spread else ():
             parameter.data = spread * torch.randn(parameter.shape, generator=generator)
@@ -87,15 +87,15 @@ class BenchGradients(io.ComfyNode):
     def execute(cls, model: object, latent: dict, conditioning: list, kind: str) -> io.NodeOutput:
         with of_pack("nodes.patching").ready_to_train(model) as patcher:
             make_double(patcher.model.diffusion_model)
-            base = of_pack("nodes.host_base").HostBase(patcher, None)
+            base = of_pack("nodes.comfy_base").HostBase(patcher, None)
             sizes = {"identity_kind": kind, "motion_kind": kind, "rank": 2, "alpha": 2.0, "bottleneck_dim": 4, "scale": 2.0}
-            pair = of_pack("dualreal_core.pair").new_pair(base.transformer, **sizes).double()
+            pair = of_pack("dualreal_core.method.pair").new_pair(base.transformer, **sizes).double()
             generator = torch.Generator().manual_seed(3)
             for parameter in pair.parameters():
                 parameter.data = 0.1 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             directions = [torch.randn(weight.shape, generator=generator, dtype=torch.float64) for weight in pair.parameters()]
             errors = {}
-            with of_pack("dualreal_core.attach").Attachment(base.transformer, pair) as attachment:
+            with of_pack("dualreal_core.method.attach").Attachment(base.transformer, pair) as attachment:
                 text = base.conds(conditioning, latent["samples"][0].clone())
                 clean, timestep = latent["samples"].clone().double(), base.objective.draw(1, generator)
 
@@ -153,7 +153,7 @@ class BenchFingerprint(io.ComfyNode):
 
     @classmethod
     def execute(cls) -> io.NodeOutput:
-        fingerprint = of_pack("nodes.host_base")._fingerprint
+        fingerprint = of_pack("nodes.comfy_base")._fingerprint
         weights = torch.nn.ParameterList(torch.zeros(40, 30) for _ in range(825))
         before, unnoticed = fingerprint(weights), []
         for index, weight in enumerate(weights):

@@ -1,0 +1,124 @@
+"""What one trial teaches the embedded base, side by side: each side alone, their naive sum, and both trained jointly."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+import torch
+
+from ..api import Training, TrainingData, prepare_data
+from ..bases import Base
+from ..dataset import PreparedSet
+from ..files.atomic import atomic_path
+from ..method.attach import Attachment
+from ..method.blend import BlendRecord
+from ..method.pair import AdapterPair, Role
+from ..sampling import default_sampling, sample
+from ..toyworld.trial import SUBJECT, TRIGGER, VIEW_MARGIN, Trial, retention
+from ..training.loop import StepDone
+from ..training.recipes import DUALREAL, Recipe, with_train
+
+STEPS = 800
+"""Of joint training; each side alone gets its half."""
+SAMPLE_SEED = 1000
+TOY_RECIPE = replace(
+    with_train(
+        DUALREAL, steps=STEPS, motion_ratio=0.4, learning_rate=2e-3, warmup_steps=20, identity_batch=4, motion_batch=4, evaluate_every=0
+    ),
+    conditions_motion=False,
+    view_margin=VIEW_MARGIN,
+)
+"""Our recipe at the toy world's scale. With most of the motion's steps in noise, two fifths of all steps suffice. Photos are
+half as large again as a frame, so views fill that margin."""
+
+OnStep = Callable[[StepDone, int], None]
+
+
+@dataclass(frozen=True)
+class Side:
+    """The videos of one competitor and their mean scores."""
+
+    scores: dict[str, float]
+    videos: list[torch.Tensor]
+
+
+def load_trial(base: Base, trial: Trial, recipe: Recipe, folder: Path) -> dict[Role, PreparedSet]:
+    """Writes the trial's photos and clips below `folder` unless these very ones are there, and prepares them."""
+    note, wanted = folder / "trial.json", json.dumps(asdict(trial))
+    if not note.exists() or note.read_text(encoding="utf-8") != wanted:
+        trial.write_photos(folder / "identity")
+        trial.write_clips(folder / "motion")
+        with atomic_path(note) as temporary:
+            temporary.write_text(wanted, encoding="utf-8")
+    data = TrainingData(folder / "identity", folder / "motion", trigger=TRIGGER)
+    return prepare_data(base, data.scan(base, recipe), folder / "cache")
+
+
+def one_role(recipe: Recipe, role: Role) -> Recipe:
+    """The recipe of half of the steps, all of them of one role, on its own data, with nothing left out of the pass."""
+    return with_train(
+        recipe,
+        steps=recipe.train.steps // 2,
+        motion_ratio=float(role == "motion"),
+        resting_drop=0.0,
+        identity_cross_ratio=0.0,
+        motion_cross_ratio=0.0,
+    )
+
+
+def train_side(
+    base: Base, data: dict[Role, PreparedSet], recipe: Recipe, role: Role, folder: Path, on_step: OnStep | None = None
+) -> AdapterPair:
+    """One side alone, for half of the recipe's steps: a pair whose other side is absent, at even weights."""
+    other = "motion" if role == "identity" else "identity"
+    alone = replace(one_role(recipe, role), pair={**recipe.pair, f"{other}_kind": "none", "has_controller": False, "course": ()})
+    return _finish(Training(base, data, alone, folder), on_step)
+
+
+def train_joint(
+    base: Base, data: dict[Role, PreparedSet], recipe: Recipe, folder: Path, on_step: OnStep | None = None, out: Path | None = None
+) -> AdapterPair:
+    """Both sides jointly; written to `out`, if given."""
+    training = Training(base, data, recipe, folder, {"prompts": {"identity": SUBJECT, "motion": None, "trigger": TRIGGER}})
+    pair = _finish(training, on_step)
+    if out is not None:
+        training.save(out)
+    return pair
+
+
+def _finish(training: Training, on_step: OnStep | None) -> AdapterPair:
+    try:
+        for done in training.steps(is_resumed=training.directory.settings_file.exists(), save_every=200):
+            if on_step is not None:
+                on_step(done, training.recipe.train.steps)
+    finally:
+        training.close()
+    return training.pair
+
+
+def evaluate(base: Base, trial: Trial, pair: AdapterPair | None, record: BlendRecord | None = None, repeats: int = 1) -> Side:
+    """Samples the trial's prompts, `repeats` times with different noise, and scores the videos."""
+    settings = replace(default_sampling(base), seed=SAMPLE_SEED + 100 * trial.seed)
+    with base.encoders(), torch.no_grad():
+        texts = [base.encode_text(prompt) for prompt in trial.prompts] * repeats
+        negative, condition = base.encode_text(""), base.embed_image(trial.reference_image())
+    if pair is None:
+        latents = sample(base, texts, negative, settings)
+    else:
+        with Attachment(base.transformer, pair) as attachment:
+            attachment.record = record
+            latents = sample(base, texts, negative, settings, attachment, condition)
+    with base.encoders(), torch.no_grad():
+        videos = [base.decode_latents(video).float() for video in latents]
+    return Side(trial.score(videos), videos)
+
+
+def retentions(sides: dict[str, Side], name: str) -> dict[str, float | None]:
+    """What competitor `name` keeps of each side, relative to that side trained alone."""
+    return {
+        f"retention_{role}": retention(sides[name].scores[role], sides["base"].scores[role], sides[role].scores[role])
+        for role in ("identity", "motion")
+    }

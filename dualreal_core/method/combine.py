@@ -1,0 +1,137 @@
+"""Two pairs into one: the identity side of the first and the motion side of the second, as each was trained."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+import torch
+
+from ..errors import InputError
+from .pair import ROLES, AdapterPair, Role
+
+
+def combine(identity: AdapterPair, motion: AdapterPair) -> AdapterPair:
+    """A pair without controller: both sides keep to the course they were trained on, or have half of their pair's scale.
+
+    The latter is the weight that sides trained without a course know, and is also taken where two courses differ.
+    Differing scales and LoRA factors are folded into the weights, which become float32 on the CPU.
+
+    Raises:
+        InputError: the sides are missing, or were made for different bases or in forms that one file cannot hold.
+    """
+    sources: dict[Role, AdapterPair] = {"identity": identity, "motion": motion}
+    for role, source in sources.items():
+        if role not in source.sides:
+            raise InputError(f"The {role} input has no {role} side: give a pair that has one.")
+    for name in ("family", "dim", "num_blocks"):
+        ours, theirs = getattr(identity.config, name), getattr(motion.config, name)
+        if ours != theirs:
+            raise InputError(f"The identity was made for a base with {name} {ours}, the motion for {theirs}: use sides of one base.")
+    kinds = {role: source.config.kind(role) for role, source in sources.items()}
+    loras = [role for role in ROLES if kinds[role] == "lora"]
+    bottlenecks = {role: source for role, source in sources.items() if role not in loras}
+    scale = _common_scale(sources)
+    rank = max((sources[role].config.rank for role in loras), default=identity.config.rank)
+    config = replace(
+        identity.config,
+        motion_kind=kinds["motion"],
+        motion_condition_dim=motion.config.motion_condition_dim,
+        bottleneck_dim=next(iter(bottlenecks.values()), identity).config.bottleneck_dim,
+        rank=rank,
+        alpha=float(rank),
+        target_layers=_target_layers([sources[role] for role in loras]),
+        scale=scale,
+        has_controller=False,
+        course=identity.config.course if identity.config.course == motion.config.course else (),
+    )
+    with torch.device("meta"):
+        pair = AdapterPair(config, _shared_sites(bottlenecks), {role: _lora_shapes(sources[role], role) for role in loras})
+    for role, source in sources.items():
+        state = {name: tensor.detach().to("cpu", torch.float32, copy=True) for name, tensor in source.sides[role].state_dict().items()}
+        pair.sides[role].load_state_dict(state, assign=True)
+        scaling = source.config.alpha / source.config.rank if role in loras else 1.0
+        _multiply(pair, role, scaling * source.config.scale / scale)
+    return pair
+
+
+def combine_headers(identity: Mapping[str, object], motion: Mapping[str, object]) -> dict[str, object]:
+    """The header of a combined pair: what each header says of the side that was taken from it, and both consent notes."""
+    headers: dict[Role, Mapping[str, object]] = {"identity": identity, "motion": motion}
+    bases = {role: _of_role(header.get("base"), role) for role, header in headers.items()}
+    notes = [line for header in headers.values() for line in str(header.get("consent") or "").splitlines() if line.strip()]
+    return _known(
+        {
+            "base": bases["identity"] if bases["identity"] == bases["motion"] else _known(bases),
+            "prompts": _known({**_entries(headers, "prompts"), "trigger": (identity.get("prompts") or {}).get("trigger")}),
+            "training": _known({role: _of_role(header.get("training"), role) for role, header in headers.items()}),
+            "datasets": _known(_entries(headers, "datasets")),
+            "consent": "\n".join(dict.fromkeys(notes)),
+            "sources": _known({role: _source(header, role) for role, header in headers.items()}),
+        }
+    )
+
+
+def _shared_sites(bottlenecks: Mapping[Role, AdapterPair]) -> list[str]:
+    """Keys of the sides that are bottlenecks.
+
+    Raises:
+        InputError: both are, and differ in width or in where they act.
+    """
+    widths = sorted({source.config.bottleneck_dim for source in bottlenecks.values()})
+    if len(widths) > 1:
+        raise InputError(f"The two sides are bottlenecks of widths {widths[0]} and {widths[1]}: combine sides of one width.")
+    sites = [list(source.sides[role]) for role, source in bottlenecks.items()]
+    if any(set(keys) != set(sites[0]) for keys in sites):
+        raise InputError("The identity and the motion act at different places of the base: use sides that were made for one base.")
+    return sites[0] if sites else []
+
+
+def _common_scale(sources: Mapping[Role, AdapterPair]) -> float:
+    """The scale of a side with an inner skip, which cannot be folded; else the identity's.
+
+    Raises:
+        InputError: both sides have an inner skip, and differing scales.
+    """
+    fixed = {source.config.scale for role, source in sources.items() if source.config.kind(role) == "bottleneck-skip"}
+    if len(fixed) > 1:
+        raise InputError(f"Both sides have an inner skip, at scales {min(fixed):g} and {max(fixed):g}: combine pairs of one scale.")
+    return fixed.pop() if fixed else sources["identity"].config.scale
+
+
+def _target_layers(loras: list[AdapterPair]) -> tuple[str, ...]:
+    """Layers that any of the LoRA sides names; none where they all act on every layer of the family."""
+    if all(not pair.config.target_layers for pair in loras):
+        return ()
+    return tuple(dict.fromkeys(layer for pair in loras for layer in pair.config.target_layers or pair.family.linear_layers()))
+
+
+def _lora_shapes(pair: AdapterPair, role: Role) -> dict[str, tuple[int, int, int]]:
+    return {
+        key: (adapter.down.in_features, adapter.up.out_features, adapter.down.out_features) for key, adapter in pair.sides[role].items()
+    }
+
+
+@torch.no_grad()
+def _multiply(pair: AdapterPair, role: Role, factor: float) -> None:
+    if factor != 1.0:
+        for adapter in pair.sides[role].values():
+            for parameter in adapter.up.parameters():
+                parameter.mul_(factor)
+
+
+def _entries(headers: Mapping[Role, Mapping[str, object]], field: str) -> dict[str, object]:
+    return {role: (header.get(field) or {}).get(role) for role, header in headers.items()}
+
+
+def _of_role(value: object, role: Role) -> object:
+    """What a header field says of a role: its entry where the field is kept by role, as in headers of combined pairs."""
+    return value.get(role) if isinstance(value, Mapping) and any(name in value for name in ROLES) else value
+
+
+def _source(header: Mapping[str, object], role: Role) -> object:
+    return header.get("digest") or header.get("source") or _of_role(header.get("sources"), role)
+
+
+def _known(values: Mapping[str, object]) -> dict[str, object]:
+    return {name: value for name, value in values.items() if value not in (None, "", {}, [])}

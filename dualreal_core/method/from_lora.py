@@ -1,0 +1,124 @@
+"""A pair with one side out of plain low-rank updates of a DiT's linear layers, as LoRA files of other programs hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ..errors import InputError
+from ..families import family_of, is_linear
+from ..families.lora_names import PER_SAMPLE_LAYERS
+from .pair import AdapterPair, PairConfig, Role, base_sizes, lora_key
+
+SCALE = 2.0
+"""Sum of both weights: an even blend then gives each side weight 1, its LoRA at full strength."""
+
+
+@dataclass(frozen=True)
+class LinearUpdate:
+    """The update `up @ down` of a linear layer's weight, or of some of its output rows, scaling included.
+
+    Attributes:
+        path: of the layer, in the DiT.
+        down: (R, in width).
+        up: (number of rows, R).
+        rows: first row and number of rows; None: all.
+    """
+
+    path: str
+    down: torch.Tensor
+    up: torch.Tensor
+    rows: tuple[int, int] | None = None
+
+
+def one_sided_pair(transformer: nn.Module, role: Role, updates: Iterable[LinearUpdate], source: str = "The LoRA") -> AdapterPair:
+    """A pair whose side `role` computes the updates, float32 on the CPU; the other side is absent.
+
+    Several updates of one layer, as of the parts of a fused one, become one adapter.
+
+    Args:
+        source: what the updates come from, for error messages.
+
+    Raises:
+        InputError: an update is of no linear layer in a block, or of other widths than the layer; or there is none.
+    """
+    places = block_layers(transformer)
+    by_key: dict[str, tuple[nn.Linear, list[LinearUpdate]]] = {}
+    for update in updates:
+        if update.path not in places:
+            raise InputError(
+                f"{source} changes {update.path}, which is no linear layer on tokens inside a block, so it cannot be weighed per "
+                "block: apply it with the stock LoRA loader."
+            )
+        linear = transformer.get_submodule(update.path)
+        _check_widths(update, linear, source)
+        by_key.setdefault(lora_key(*places[update.path]), (linear, []))[1].append(update)
+    if not by_key:
+        raise InputError(f"{source} changes no layer of this model: use a LoRA that was made for it.")
+    weights = {key: _stacked(parts, linear.out_features) for key, (linear, parts) in sorted(by_key.items(), key=_running_order)}
+    rank = max(down.shape[0] for down, _ in weights.values())
+    sizes = base_sizes(transformer)
+    config = PairConfig(
+        **sizes,
+        identity_kind="lora" if role == "identity" else "none",
+        motion_kind="lora" if role == "motion" else "none",
+        rank=rank,
+        alpha=float(rank),
+        target_layers=tuple(sorted({key.partition("-")[2].replace("/", ".") for key in weights})),
+        has_controller=False,
+        num_groups=min(PairConfig.num_groups, sizes["num_blocks"]),
+        scale=SCALE,
+    )
+    shapes = {key: (down.shape[1], up.shape[0], down.shape[0]) for key, (down, up) in weights.items()}
+    with torch.device("meta"):
+        pair = AdapterPair(config, lora_shapes={role: shapes})
+    state = {f"{key}.{part}.weight": weight for key, both in weights.items() for part, weight in zip(("down", "up"), both, strict=True)}
+    pair.sides[role].load_state_dict(state, assign=True)
+    return pair
+
+
+def block_layers(transformer: nn.Module) -> dict[str, tuple[int, str]]:
+    """(block, the family's name of the layer) of every linear layer on tokens in a block, by its path in the DiT."""
+    family = family_of(transformer)
+    names = {path: layer for layer, path in family.layer_paths.items()}
+    paths = [f"{part.path}.{index}" for part in family.block_lists for index in range(len(transformer.get_submodule(part.path)))]
+    return {
+        f"{paths[number]}.{path}": (number, names.get(path, path))
+        for number, (block, _) in enumerate(family.blocks(transformer))
+        for path, module in block.named_modules()
+        if is_linear(module) and path not in PER_SAMPLE_LAYERS.get(family.name, ())
+    }
+
+
+def _running_order(item: tuple[str, object]) -> tuple[int, str]:
+    return int(item[0].partition("-")[0]), item[0]
+
+
+def _check_widths(update: LinearUpdate, linear: nn.Linear, source: str) -> None:
+    first_row, num_rows = update.rows or (0, linear.out_features)
+    widths, wanted = (update.down.shape[1], update.up.shape[0]), (linear.in_features, num_rows)
+    if widths != wanted or first_row + num_rows > linear.out_features:
+        raise InputError(
+            f"{source} changes {update.path} at {widths[0]} to {widths[1]} wide, but the layer is {wanted[0]} to {wanted[1]} wide: "
+            "use the model that the LoRA was made for."
+        )
+    if update.down.shape[0] != update.up.shape[1]:
+        raise InputError(
+            f"{source} has matrices of rank {update.down.shape[0]} and {update.up.shape[1]} for {update.path}: use another copy."
+        )
+
+
+def _stacked(updates: list[LinearUpdate], num_rows: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """All updates of one layer as one: down (sum of R, in width), up (num_rows, sum of R)."""
+    down = torch.cat([update.down.float() for update in updates])
+    up = torch.zeros(num_rows, down.shape[0])
+    first_column = 0
+    for update in updates:
+        rows, rank = update.up.shape
+        first_row = 0 if update.rows is None else update.rows[0]
+        up[first_row : first_row + rows, first_column : first_column + rank] = update.up
+        first_column += rank
+    return down, up

@@ -1,0 +1,206 @@
+"""The trained thing: an identity side, a motion side, and the StageBlender between them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import torch
+from torch import nn
+
+from ..families import CANONICAL, FamilyDescription, family_of
+from .adapter import Bottleneck, LowRank
+from .stage_blender import StageBlender
+
+Role = Literal["identity", "motion"]
+ROLES: tuple[Role, ...] = get_args(Role)
+AdapterKind = Literal["bottleneck", "bottleneck-skip", "lora", "none"]
+LoraShapes = Mapping[Role, Mapping[str, tuple[int, int, int]]]
+"""(in width, out width, rank) of each LoRA adapter of a side, by its key."""
+
+
+@dataclass(frozen=True)
+class PairConfig:
+    """Form and sizes of a pair; stored in its file. The first block of fields describes the base it fits."""
+
+    family: str
+    dim: int
+    num_blocks: int
+    time_dim: int
+
+    identity_kind: AdapterKind = "bottleneck"
+    motion_kind: AdapterKind = "bottleneck"
+    bottleneck_dim: int = 64
+    rank: int = 16
+    alpha: float = 16.0
+    target_layers: tuple[str, ...] = ()
+    """Linear layers LoRA updates, relative to a block; empty: all that the family's sites name."""
+    identity_condition_dim: int | None = None
+    motion_condition_dim: int | None = None
+    has_controller: bool = True
+    controller_dim: int | None = None
+    """Width inside the StageBlender; None as published: that of the time embedding."""
+    num_groups: int = 7
+    scale: float = 0.2
+    """Sum of both weights."""
+    floor: float = 0.0
+    """Least share of either side; with a course, shares stay within 0.5 - floor of it."""
+    course: tuple[float, ...] = ()
+    """The identity's shares that the controller starts from, at evenly spaced points of denoising; empty: even. A pair without
+    controller keeps to them."""
+
+    def __post_init__(self) -> None:
+        for role in ROLES:
+            if self.kind(role) not in get_args(AdapterKind):
+                raise ValueError(f"{role}_kind is {self.kind(role)!r}; it must be one of {', '.join(get_args(AdapterKind))}.")
+        if not 1 <= self.num_groups <= self.num_blocks:
+            raise ValueError(f"num_groups is {self.num_groups}; it must lie between 1 and the {self.num_blocks} blocks of the base.")
+        if not 0 <= self.floor < 0.5:
+            raise ValueError(f"floor is {self.floor}; it must be at least 0 and below 0.5.")
+        if not all(0 <= share <= 1 for share in self.course):
+            raise ValueError(f"course is {list(self.course)}; it holds shares from 0 to 1.")
+        controller_dim = 1 if self.controller_dim is None else self.controller_dim
+        if not all(0 < size < math.inf for size in (self.scale, self.bottleneck_dim, self.rank, self.alpha, controller_dim)):
+            raise ValueError("scale, bottleneck_dim, rank, alpha and controller_dim must be positive and finite.")
+
+    def kind(self, role: Role) -> AdapterKind:
+        """Kind of adapter of a role."""
+        return self.identity_kind if role == "identity" else self.motion_kind
+
+    def condition_dim(self, role: Role) -> int | None:
+        """Width of the reference embedding a role is conditioned on; None where it takes none, as a LoRA."""
+        if self.kind(role) == "lora":
+            return None
+        return self.identity_condition_dim if role == "identity" else self.motion_condition_dim
+
+    def group_of(self, block: int) -> int:
+        """Group of a block; groups are consecutive and differ by at most one block."""
+        return block * self.num_groups // self.num_blocks
+
+
+def base_sizes(transformer: nn.Module) -> dict[str, str | int]:
+    """The `PairConfig` fields that describe a base: family, dim, num_blocks, time_dim."""
+    family = family_of(transformer)
+    blocks = list(family.blocks(transformer))
+    first, block_list = blocks[0]
+    layer = first.get_submodule(family.layer_path(block_list.sites[0].linear_layers[0]))
+    time_linear = transformer.get_submodule(family.time_linear)
+    return {"family": family.name, "dim": layer.in_features, "num_blocks": len(blocks), "time_dim": time_linear.out_features}
+
+
+class AdapterPair(nn.Module):
+    """Both sides' adapters and the controller.
+
+    `sides[role]` maps a key to an adapter: `<block>-<site>` for bottlenecks, `<block>-<linear layer>` with dots as
+    slashes for LoRA.
+
+    Args:
+        config: form and sizes.
+        adapter_keys: keys of the bottlenecks of a side, that is the sites of every block.
+        lora_shapes: sizes of the LoRA adapters of each LoRA side.
+    """
+
+    def __init__(self, config: PairConfig, adapter_keys: Sequence[str] = (), lora_shapes: LoraShapes | None = None) -> None:
+        super().__init__()
+        self.config = config
+        kinds = {role: config.kind(role) for role in ROLES}
+        self.sides = nn.ModuleDict()
+        for role in ROLES:
+            if kinds[role] == "lora":
+                shapes = (lora_shapes or {})[role]
+                self.sides[role] = nn.ModuleDict(
+                    {key: LowRank(*shape, scaling=config.alpha / config.rank) for key, shape in shapes.items()}
+                )
+            elif kinds[role] != "none":
+                keeps_skip = kinds[role] == "bottleneck-skip"
+                sizes = config.dim, config.bottleneck_dim, config.condition_dim(role)
+                self.sides[role] = nn.ModuleDict({key: Bottleneck(*sizes, keeps_skip=keeps_skip) for key in adapter_keys})
+        has_both = all(role in self.sides for role in ROLES)
+        self.controller = (
+            StageBlender(
+                config.time_dim, config.dim, config.num_groups, config.scale, config.floor, config.course, config.controller_dim
+            )
+            if config.has_controller and has_both
+            else None
+        )
+
+    @property
+    def family(self) -> FamilyDescription:
+        """The description whose names this pair's files use."""
+        return CANONICAL[self.config.family]
+
+    def role_parameters(self, role: Role) -> list[nn.Parameter]:
+        """Parameters of one side, in a fixed order."""
+        return list(self.sides[role].parameters()) if role in self.sides else []
+
+    def controller_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the StageBlender."""
+        return [] if self.controller is None else list(self.controller.parameters())
+
+
+def lora_key(block: int, layer: str) -> str:
+    """Key of a LoRA adapter in a side (module names cannot hold dots)."""
+    return f"{block}-{layer.replace('.', '/')}"
+
+
+def new_pair(transformer: nn.Module, seed: int = 0, **settings: object) -> AdapterPair:
+    """An untrained pair for a DiT; `settings` are `PairConfig` fields.
+
+    Weights are drawn from `seed` alone; the global generator is left as it was. `num_groups` is reduced to the
+    number of blocks where the base has fewer.
+
+    Raises:
+        ValueError: a setting is out of range, or no family describes the DiT.
+    """
+    sizes = base_sizes(transformer)
+    settings.setdefault("num_groups", min(7, sizes["num_blocks"]))
+    config = PairConfig(**sizes, **settings)
+    shapes = {role: lora_shapes(transformer, config) for role in ROLES if config.kind(role) == "lora"}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return AdapterPair(config, site_keys(transformer), shapes)
+
+
+def site_keys(transformer: nn.Module) -> list[str]:
+    """Keys of a bottleneck side: the sites of every block."""
+    blocks = family_of(transformer).blocks(transformer)
+    return [f"{index}-{site.name}" for index, (_, block_list) in enumerate(blocks) for site in block_list.sites]
+
+
+def lora_shapes(transformer: nn.Module, config: PairConfig) -> dict[str, tuple[int, int, int]]:
+    """(in, out, rank) of the linear layers that a LoRA side of `config` updates, by key.
+
+    Raises:
+        ValueError: a target matches none of the family's layers.
+    """
+    family = family_of(transformer)
+    known = family.linear_layers()
+    unknown = [target for target in config.target_layers if not any(_matches(layer, target) for layer in known)]
+    if unknown:
+        raise ValueError(f"target_layers names {unknown[0]!r}; {family.name} blocks have {', '.join(known)}.")
+    shapes = {}
+    for index, (block, block_list) in enumerate(family.blocks(transformer)):
+        for layer in (layer for site in block_list.sites for layer in site.linear_layers):
+            if not config.target_layers or any(_matches(layer, target) for target in config.target_layers):
+                linear = block.get_submodule(family.layer_path(layer))
+                shapes[lora_key(index, layer)] = linear.in_features, linear.out_features, config.rank
+    return shapes
+
+
+def split_key(key: str) -> tuple[int, str]:
+    """(block, site or dotted layer path) of an adapter key."""
+    block, _, name = key.partition("-")
+    return int(block), name.replace("/", ".")
+
+
+def iterate_sides(pair: AdapterPair) -> Iterator[tuple[Role, int, str, nn.Module]]:
+    """(role, block, site or layer, adapter) over all adapters of a pair."""
+    for role in ROLES:
+        for key, adapter in pair.sides[role].items() if role in pair.sides else ():
+            yield role, *split_key(key), adapter
+
+
+def _matches(layer: str, target: str) -> bool:
+    return layer == target or layer.endswith("." + target) or target in layer.split(".")

@@ -1,0 +1,146 @@
+"""Recipes: consistent defaults for pair, views and training; and how a TOML file changes them."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Literal, get_args, get_origin, get_type_hints
+
+from ..dataset import ViewSettings
+from ..errors import InputError
+from ..method.pair import PairConfig
+from .settings import TrainSettings
+
+MOST_BLOCKS = 10_000
+"""Stands for the base's number of blocks where a recipe is checked before the base is known."""
+BASE_FIELDS = ("family", "dim", "num_blocks", "time_dim", "identity_condition_dim", "motion_condition_dim")
+"""Of a pair's configuration, what the base decides."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that decides how a pair is trained, besides base and data.
+
+    Attributes:
+        pair: `PairConfig` fields other than those that describe the base.
+        conditions_motion: the motion side reads reference embeddings, where the base has an image encoder.
+        num_views, view_margin: stills cut from each photo, and how far they may lie apart; see `ViewSettings`.
+        shows_photos_as_clips: adds panning clips of the photos, as long as the motion clips.
+        train: training settings.
+    """
+
+    name: str
+    train: TrainSettings
+    pair: Mapping[str, object] = field(default_factory=dict)
+    conditions_motion: bool = True
+    num_views: int = 1
+    view_margin: float = 0.0
+    shows_photos_as_clips: bool = False
+
+    def views(self, num_frames: int) -> ViewSettings:
+        """View settings for clips of `num_frames`."""
+        return ViewSettings(self.num_views, self.view_margin, num_frames if self.shows_photos_as_clips else 1)
+
+
+PUBLISHED = Recipe(
+    name="published",
+    train=TrainSettings(),
+    pair={"identity_kind": "bottleneck-skip", "motion_kind": "bottleneck-skip", "scale": 0.2},
+)
+"""The paper's recipe: adapters with the inner skip, photos as one-frame videos, both sides always on."""
+
+COURSE = (0.4, 0.4, 0.7, 0.8, 0.9, 0.9)
+"""Identity shares over denoising: a movement is settled in noise, looks late, where the motion side has nothing left to add."""
+
+DUALREAL = Recipe(
+    name="dualreal",
+    train=TrainSettings(resting_drop=1.0, identity_cross_ratio=0.25, course_focus=2.0, evaluate_every=200),
+    pair={
+        "identity_kind": "lora",
+        "motion_kind": "lora",
+        "rank": 32,
+        "alpha": 32.0,
+        "scale": 2.0,
+        "floor": 0.49,
+        "course": COURSE,
+        "controller_dim": 128,
+    },
+    num_views=4,
+    view_margin=0.125,
+)
+"""Ours: each side learns at the weights it will be used at, mostly where in denoising these are large, and with the other one
+out of the pass, because on its own data it only learns to undo it. They meet where the identity also sees the clips: there it
+learns to leave the motion's prediction as it is, which photos alone cannot teach it. The StageBlender keeps to a course,
+movement first and then looks: a side alone always asks for more of itself, and photos are told from clips by their shape."""
+
+RECIPES = {recipe.name: recipe for recipe in (DUALREAL, PUBLISHED)}
+
+
+def with_train(recipe: Recipe, **changes: object) -> Recipe:
+    """The recipe with some training settings changed."""
+    return replace(recipe, train=replace(recipe.train, **changes))
+
+
+def read_recipe(path: Path, recipe: Recipe) -> Recipe:
+    """The recipe with the changes of a TOML file: tables `[train]`, `[pair]` and `[views]`.
+
+    A rank brings its alpha along, and prodigy its learning rate, a factor of 1.
+
+    Raises:
+        InputError: no such file, no TOML, an unknown table or key, or a value of the wrong type or out of range.
+    """
+    # only the command line reads TOML, and Python before 3.11 needs a package for it
+    tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    try:
+        tables = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}): check the path of the configuration.") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is no valid TOML ({error}): correct that line.") from error
+    allowed = {
+        "train": [item.name for item in fields(TrainSettings)],
+        "pair": [*(item.name for item in fields(PairConfig) if item.name not in BASE_FIELDS), "conditions_motion"],
+        "views": ["num_views", "view_margin", "shows_photos_as_clips"],
+    }
+    types = {**get_type_hints(Recipe), **get_type_hints(PairConfig), **get_type_hints(TrainSettings)}
+    for table, values in tables.items():
+        if table not in allowed or not isinstance(values, dict):
+            known = ", ".join(f"[{name}]" for name in allowed)
+            raise InputError(f"{path} has {table!r} at its top level: only the tables {known} are known.")
+        for key in values:
+            if key not in allowed[table]:
+                raise InputError(f"{path} sets {key!r} in [{table}], which is unknown: known are {', '.join(allowed[table])}.")
+            if not _is_of_type(values[key], types[key]):
+                takes = getattr(types[key], "__name__", str(types[key]))
+                raise InputError(f"{path} sets {key!r} in [{table}] to {values[key]!r}: it takes {takes}.")
+    pair = dict(tables.get("pair", {}))
+    conditions_motion = pair.pop("conditions_motion", recipe.conditions_motion)
+    if "rank" in pair:
+        pair.setdefault("alpha", float(pair["rank"]))
+    pair |= {name: tuple(pair[name]) for name in ("target_layers", "course") if name in pair}
+    trained = dict(tables.get("train", {}))
+    if trained.get("optimizer") == "prodigy":
+        trained.setdefault("learning_rate", 1.0)
+    try:
+        train = replace(recipe.train, **trained)
+        changed = replace(recipe, train=train, pair={**recipe.pair, **pair}, conditions_motion=conditions_motion, **tables.get("views", {}))
+        changed.views(1)
+        PairConfig(family="any", dim=1, num_blocks=MOST_BLOCKS, time_dim=1, **changed.pair)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{path}: {error}") from error
+    return changed
+
+
+def _is_of_type(value: object, kind: object) -> bool:
+    """Whether a TOML value suits a field: whole numbers are also numbers, true and false are not."""
+    if isinstance(value, bool) or kind is bool:
+        return isinstance(value, bool) and kind is bool
+    if get_origin(kind) is Literal:
+        return isinstance(value, str)
+    if get_origin(kind) is tuple:
+        return isinstance(value, list) and all(_is_of_type(one, get_args(kind)[0]) for one in value)
+    kinds = get_args(kind) or (kind,)
+    return isinstance(value, (int, float) if float in kinds else kinds)

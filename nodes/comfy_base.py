@@ -1,0 +1,216 @@
+"""A MODEL of the host as a base of the core: what training asks of it, answered through ComfyUI's own conditioning."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import comfy.model_management
+import comfy.sampler_helpers
+import comfy.samplers
+import torch
+from comfy.model_patcher import ModelPatcher
+
+from ..dualreal_core.bases.solvers import PlainStep, denoise_plainly
+from ..dualreal_core.dataset.cache import PreparedItem, PreparedSet, shrink_mask
+from ..dualreal_core.dataset.report import Report
+from ..dualreal_core.errors import InputError
+from ..dualreal_core.families import family_of
+from ..dualreal_core.method.pair import Role
+from ..dualreal_core.objective import FlowMatching, VPrediction
+from .patching import applied_pairs, call_options, reject_nan
+from .types import FILE_KEY
+
+HostText = dict[str, object]
+"""The host's conds of one sample, by name."""
+FLOW_TYPES = ("FLOW", "FLUX")
+V_TYPE = "V_PREDICTION_DDPM"
+NUM_COMPARED = 61
+"""Values of each weight that tell it from another; a prime, as at a distance of whole rows they would be of one column alone."""
+
+
+@dataclass(frozen=True)
+class HostItem(PreparedItem):
+    """A sample whose `text` is the host's conds: they can be batched where they have equal sizes."""
+
+    @property
+    def bucket(self) -> object:
+        sizes = tuple((name, tuple(cond.size())) for name, cond in sorted(self.text.items()))
+        return tuple(self.latents.shape), sizes
+
+
+class HostBase:
+    """See `dualreal_core.bases.base.Base`; only the members that training uses.
+
+    Args:
+        patcher: a MODEL from `ready_to_train`.
+        condition_dim: width E of the reference embeddings, None without.
+
+    Attributes:
+        applied: what tells the pairs that the MODEL carries from others.
+    """
+
+    def __init__(self, patcher: ModelPatcher, condition_dim: int | None) -> None:
+        self.patcher = patcher
+        self.transformer = patcher.model.diffusion_model
+        self.family = family_of(self.transformer)
+        self.name = self.family.name
+        self.objective = _objective(patcher)
+        self.compute_dtype = patcher.model.get_dtype_inference()
+        self.condition_dim = condition_dim
+        self.fingerprint = _fingerprint(self.transformer)
+        self.device = patcher.load_device
+        self.applied = [applied.name for applied in applied_pairs(patcher)]
+
+    def batch_texts(self, texts: Sequence[HostText]) -> HostText:
+        """Conds of one bucket, joined."""
+        return comfy.samplers.cond_cat(list(texts))
+
+    def predict(self, latents: torch.Tensor, timestep: torch.Tensor, text: HostText) -> torch.Tensor:
+        """What the DiT itself returns, before the host turns it into denoised latents.
+
+        latents: (B, C, f, h, w); timestep: (B,) sigmas of a flow model, indices of a v-prediction model.
+
+        Raises:
+            InterruptProcessingException: the user cancelled the prompt.
+        """
+        comfy.model_management.throw_exception_if_processing_interrupted()
+        outputs: list[torch.Tensor] = []
+        keep = self.transformer.register_forward_hook(lambda module, args, output: outputs.append(output))
+        sigmas = self._sigmas(timestep)
+        options = {**call_options(self.patcher), "sigmas": sigmas}
+        try:
+            self.patcher.model.apply_model(latents, sigmas, transformer_options=options, **text)
+        finally:
+            keep.remove()
+        return outputs[0]
+
+    def latent_shape(self, num_frames: int, height: int, width: int) -> tuple[int, int, int, int]:
+        """(C, f, h, w); sizes are counted in latent cells here, because a MODEL does not know its VAE."""
+        return self.patcher.model.latent_format.latent_channels, num_frames, height, width
+
+    def denoise(self, latents: torch.Tensor, num_steps: int, generator: torch.Generator) -> Iterator[PlainStep]:
+        """Plain sampling, for previews."""
+        return denoise_plainly(self.objective, latents, num_steps)
+
+    def _sigmas(self, timestep: torch.Tensor) -> torch.Tensor:
+        if isinstance(self.objective, FlowMatching):
+            return timestep
+        return self.patcher.model.model_sampling.sigmas.to(timestep.device)[timestep.long()]
+
+    def conds(self, conditioning: list, latents: torch.Tensor) -> HostText:
+        """A CONDITIONING as the conds of one sample.
+
+        latents: (C, f, h, w), for conds that have the latents' shape.
+
+        Raises:
+            InputError: it has several entries, which training cannot tell apart, or lacks the image that the model wants.
+        """
+        if len(conditioning) != 1:
+            raise InputError(f"A conditioning has {len(conditioning)} entries, and training takes one per sample: do not combine prompts.")
+        noise = latents[None].to(self.device)
+        given = comfy.sampler_helpers.convert_cond(conditioning)
+        encoded = comfy.samplers.encode_model_conds(self.patcher.model.extra_conds, given, noise, self.device, "positive")
+        conds = encoded[0]["model_conds"]
+        if "c_concat" in conds and not conds["c_concat"].cond.any():  # what the host gives where there is no image
+            raise InputError(
+                "The model wants an image beside the noise (image to video), and the conditioning has none: use a text-to-video model."
+            )
+        return {name: cond.process_cond(batch_size=1, area=None) for name, cond in conds.items()}
+
+    def prepare(
+        self,
+        role: Role,
+        latents: Sequence[dict],
+        conditioning: Sequence[list],
+        masks: Sequence[torch.Tensor] = (),
+        references: Sequence[object] = (),
+    ) -> PreparedSet:
+        """Lists as dataset nodes make them, as samples.
+
+        Args:
+            latents: LATENTs of one or more samples each.
+            conditioning: one CONDITIONING per sample, or a single one for all.
+            masks: MASKs (F, H, W), 1 where the subject is; one per sample, or none. Each latent frame takes the nearest one.
+            references: CLIP_VISION_OUTPUTs; one per sample, or none.
+
+        Raises:
+            InputError: lists do not agree in length, are empty, or hold what is no number.
+        """
+        named = [(latent.get(FILE_KEY, ""), sample) for latent in latents for sample in _samples(latent, role)]
+        samples = [sample for _, sample in named]
+        if not samples:
+            raise InputError(f"The {role} dataset is empty: connect latents from a dataset node.")
+        for name, values in (("conditioning", conditioning), ("masks", masks), ("references", references)):
+            allowed = {len(samples), 1 if name == "conditioning" else 0}
+            if len(values) not in allowed:
+                raise InputError(f"The {role} dataset has {len(samples)} latents and {len(values)} {name}: give one of each per sample.")
+        items, digests, contents = [], [], {}
+        for index, (file, sample) in enumerate(named):
+            cond = conditioning[index if len(conditioning) > 1 else 0]
+            reject_nan(sample, f"The {role} latents")
+            content = contents.setdefault(file, _digest([sample])) if file else ""
+            shown = [reference.image_embeds for reference in references[index : index + 1]]
+            clean = self.patcher.model.process_latent_in(sample[None]).float()[0].cpu()
+            text = self.conds(cond, clean)
+            said = [part for name in sorted(text) for part in (name, text[name].cond)]
+            digests.append(_digest([sample, *said, *masks[index : index + 1], *shown]))
+            items.append(
+                HostItem(
+                    latents=clean,
+                    text=text,
+                    conditions=references[index].image_embeds[:1].float().cpu().clone() if references else None,
+                    mask=shrink_mask(_frames_of(masks[index]), clean.shape) if masks else None,
+                    caption="",
+                    source=f"sample {index + 1}",
+                    num_frames=clean.shape[1],
+                    fingerprint=content,
+                )
+            )
+        report = Report(role, "", tuple(item.source for item in items), len(items))
+        return PreparedSet(items, report, tuple(digests))
+
+
+def _samples(latent: dict, role: Role) -> list[torch.Tensor]:
+    """Each (C, f, h, w); pictures become clips of one frame."""
+    tensor = latent["samples"]
+    if tensor.is_nested or tensor.ndim not in (4, 5):
+        raise InputError(f"The {role} latents have {tensor.ndim} dimensions: give those of a video or image VAE.")
+    tensor = tensor[:, :, None] if tensor.ndim == 4 else tensor
+    return [sample.clone() for sample in tensor]
+
+
+def _frames_of(mask: torch.Tensor) -> torch.Tensor:
+    """MASK (F, H, W) or (H, W) -> (F, 1, H, W)."""
+    return mask.float().reshape(-1, 1, *mask.shape[-2:])
+
+
+def _objective(patcher: ModelPatcher) -> FlowMatching | VPrediction:
+    sampling, kind = patcher.get_model_object("model_sampling"), patcher.model.model_type.name
+    if kind in FLOW_TYPES:
+        middle = float(sampling.percent_to_sigma(0.5))
+        return FlowMatching(shift=middle / (1 - middle), timestep_scale=1.0)
+    if kind == V_TYPE:
+        return VPrediction(tuple((1 / (1 + sampling.sigmas.double() ** 2)).tolist()))
+    raise InputError(f"The model predicts {kind}, which the Joint Trainer does not train: use a Wan, LTX, HunyuanVideo or CogVideoX model.")
+
+
+def _fingerprint(transformer: torch.nn.Module) -> str:
+    """sha256 over names and shapes of all weights, and a few values of each: cheap for large models."""
+    sha = hashlib.sha256()
+    for name, weight in transformer.named_parameters():
+        sha.update(f"{name} {tuple(weight.shape)} {weight.dtype}\n".encode())
+        values = weight.detach().flatten()
+        sha.update(values[:: max(1, len(values) // NUM_COMPARED)][:NUM_COMPARED].float().cpu().numpy().tobytes())
+    return sha.hexdigest()
+
+
+def _digest(parts: Sequence[object]) -> str:
+    """sha256 over tensors, lists of them, and the text of what is neither."""
+    sha = hashlib.sha256()
+    for part in parts:
+        for value in part if isinstance(part, list) else [part]:
+            is_tensor = isinstance(value, torch.Tensor)
+            sha.update(value.detach().float().cpu().contiguous().numpy().tobytes() if is_tensor else repr(value).encode())
+    return sha.hexdigest()
