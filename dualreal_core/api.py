@@ -18,8 +18,8 @@ from .method.blend import Blend, BlendRecord
 from .method.pair import ROLES, AdapterPair, Role, new_pair
 from .sampling import SamplingSettings, default_sampling, sample
 from .storage import save_pair
-from .training.loop import METHOD, StepDone
-from .training.recipes import DUALREAL, Recipe
+from .training.loop import ALGORITHM_VERSION, StepResult
+from .training.recipes import DUALREAL, Recipe, fit_warmup
 from .training.run import RunDirectory, run_training
 from .training.scores import Evaluation
 from .training.stopping import best_of
@@ -55,7 +55,7 @@ class TrainingData:
         if any(side < 1 or side % base.size_multiple for side in size):
             raise InputError(f"{size[1]}x{size[0]} px does not fit {base.name}: choose multiples of {base.size_multiple}.")
         manifests = {
-            "identity": scan_identity(self.identity, self.prompt_identity, size, recipe.views(num_frames)),
+            "identity": scan_identity(self.identity, self.prompt_identity, size, recipe.crops),
             "motion": scan_motion(
                 self.motion, self.prompt_motion, size, num_frames, self.fps or base.default_fps, frame_multiple=base.frame_multiple
             ),
@@ -83,12 +83,15 @@ class Training:
     Attributes:
         pair: the pair in training.
         attachment: it at work in the base's DiT; sample with it between two steps if you like.
+        recipe: as it is trained: warm-up takes a fifth of the steps at most.
+        warmup_note: a sentence where the recipe asked for more.
     """
 
     def __init__(
         self, base: Base, data: dict[Role, PreparedSet], recipe: Recipe, directory: Path, header: dict[str, object] | None = None
     ) -> None:
         conditions = {"motion_condition_dim": base.condition_dim if recipe.conditions_motion else None}
+        recipe, self.warmup_note = fit_warmup(recipe)
         self.base, self.data, self.recipe = base, data, recipe
         try:
             self.pair = new_pair(base.transformer, recipe.train.seed, **{**conditions, **recipe.pair})
@@ -102,17 +105,16 @@ class Training:
         self.directory = RunDirectory(directory)
         self.header = {
             "base": {"name": _shown_name(base), "encoders": base.fingerprint},
-            "training": {"recipe": recipe.name, "method": METHOD, **asdict(recipe.train)},
+            "training": {"recipe": recipe.name, "algorithm_version": ALGORITHM_VERSION, **asdict(recipe.train)},
             "datasets": {role: list(data[role].fingerprints) for role in ROLES if self._sees(role)},
             **(header or {}),
         }
         self.attachment = Attachment(base.transformer, self.pair)
 
     def _sees(self, role: Role) -> bool:
-        """Whether data of a role is trained on, by its own side or, crossing, by the other."""
-        other: Role = "motion" if role == "identity" else "identity"
-        settings, kind = self.recipe.train, self.pair.config.kind
-        return kind(role) != "none" or (kind(other) != "none" and settings.cross_ratio(other) > 0)
+        """Whether data of a role is trained on, by its own side or, to preserve the motion, by the identity."""
+        kind, preserves = self.pair.config.kind, self.recipe.train.preservation_ratio > 0
+        return kind(role) != "none" or (role == "motion" and kind("identity") != "none" and preserves)
 
     def steps(
         self,
@@ -120,15 +122,15 @@ class Training:
         stop_after: int | None = None,
         save_every: int = 100,
         on_evaluation: Callable[[Evaluation], None] | None = None,
-    ) -> Iterator[StepDone]:
+    ) -> Iterator[StepResult]:
         """Trains, yielding after each step; see `run_training`."""
-        views = {name: getattr(self.recipe, name) for name in ("num_views", "view_margin", "shows_photos_as_clips")}
+        crops = {name: getattr(self.recipe, name) for name in ("num_crops", "crop_margin")}
         cuts = {role: self.data[role].cut for role in ROLES if self._sees(role)}
         asked_for = {
             **self.header,
             "base": {"name": self.base.name, "encoders": self.base.fingerprint},  # its whole path: two folders may share a name
             "pair": asdict(self.pair.config),
-            "views": views,
+            "crops": crops,
             "size, length, rate or caption of the data": cuts,
         }
         items = {role: self.data[role].items for role in ROLES}
@@ -145,7 +147,7 @@ class Training:
     @property
     def result_header(self) -> dict[str, object]:
         """The header; of a best pair that was kept, it names the step."""
-        if not (self.recipe.train.keeps_best and self.is_over):
+        if not (self.recipe.train.save_best and self.is_over):
             return self.header
         return {**self.header, "training": {**self.header["training"], "kept_step": best_of(self.directory.evaluations()).step}}
 

@@ -11,7 +11,7 @@ import torch
 class Objective(Protocol):
     """Noise schedule, target and loss. B samples; `latents`, `noise` and `model_output` are (B, C, f, h, w)."""
 
-    def draw(self, batch_size: int, generator: torch.Generator) -> torch.Tensor:
+    def sample_timesteps(self, batch_size: int, generator: torch.Generator) -> torch.Tensor:
         """Timesteps (B,) to train at, on the generator's device."""
 
     def stage(self, timestep: torch.Tensor) -> torch.Tensor:
@@ -44,7 +44,7 @@ class VPrediction:
         if not self.alphas_cumprod or not all(0.0 <= alpha <= 1.0 for alpha in self.alphas_cumprod):
             raise ValueError(f"alphas_cumprod must be numbers from 0 to 1, given are {self.alphas_cumprod[:3]}...")
 
-    def draw(self, batch_size: int, generator: torch.Generator) -> torch.Tensor:
+    def sample_timesteps(self, batch_size: int, generator: torch.Generator) -> torch.Tensor:
         """Integer timesteps (B,), each equally likely."""
         return torch.randint(len(self.alphas_cumprod), (batch_size,), generator=generator, device=generator.device)
 
@@ -79,23 +79,23 @@ class VPrediction:
 class FlowMatching:
     """Straight paths x = (1 - sigma) x0 + sigma eps with velocity eps - x0; timestep = sigma * `timestep_scale`.
 
-    sigma is the sigmoid of a normal number (`mean`, `spread`), moved towards noise by `shift`.
+    sigma is the sigmoid of a normal number (`logit_mean`, `logit_std`), moved towards noise by `shift`.
     """
 
     shift: float
-    spread: float = 1.0
-    mean: float = 0.0
+    logit_std: float = 1.0
+    logit_mean: float = 0.0
     timestep_scale: float = 1000.0
 
     def __post_init__(self) -> None:
-        for name in ("shift", "spread", "timestep_scale"):
+        for name in ("shift", "logit_std", "timestep_scale"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0, given is {getattr(self, name)}.")
 
-    def draw(self, batch_size: int, generator: torch.Generator) -> torch.Tensor:
+    def sample_timesteps(self, batch_size: int, generator: torch.Generator) -> torch.Tensor:
         """Timesteps (B,) float32: shifted logit-normal sigmas times `timestep_scale`."""
         normal = torch.randn(batch_size, generator=generator, device=generator.device)
-        sigma = (self.mean + self.spread * normal).sigmoid()
+        sigma = (self.logit_mean + self.logit_std * normal).sigmoid()
         return self.timestep_scale * self.shift * sigma / (1 + (self.shift - 1) * sigma)
 
     def stage(self, timestep: torch.Tensor) -> torch.Tensor:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import adapters, blend, datasets, embedded, evaluate, train
+from . import adapters, blend, datasets, embedded, evaluate, train, training_settings
 
 NODES: list[type[io.ComfyNode]] = [
     *embedded.NODES,
     *adapters.NODES,
     *datasets.NODES,
+    *training_settings.NODES,
     *train.NODES,
     *blend.NODES,
     *evaluate.NODES,

@@ -22,7 +22,7 @@ from ..dualreal_core.objective import FlowMatching, VPrediction
 from .patching import applied_pairs, call_options, reject_nan
 from .types import FILE_KEY
 
-HostText = dict[str, object]
+ComfyConds = dict[str, object]
 """The host's conds of one sample, by name."""
 FLOW_TYPES = ("FLOW", "FLUX")
 V_TYPE = "V_PREDICTION_DDPM"
@@ -31,7 +31,7 @@ NUM_COMPARED = 61
 
 
 @dataclass(frozen=True)
-class HostItem(PreparedItem):
+class ComfyItem(PreparedItem):
     """A sample whose `text` is the host's conds: they can be batched where they have equal sizes."""
 
     @property
@@ -40,7 +40,7 @@ class HostItem(PreparedItem):
         return tuple(self.latents.shape), sizes
 
 
-class HostBase:
+class ComfyBase:
     """See `dualreal_core.bases.base.Base`; only the members that training uses.
 
     Args:
@@ -63,11 +63,11 @@ class HostBase:
         self.device = patcher.load_device
         self.applied = [applied.name for applied in applied_pairs(patcher)]
 
-    def batch_texts(self, texts: Sequence[HostText]) -> HostText:
+    def batch_texts(self, texts: Sequence[ComfyConds]) -> ComfyConds:
         """Conds of one bucket, joined."""
         return comfy.samplers.cond_cat(list(texts))
 
-    def predict(self, latents: torch.Tensor, timestep: torch.Tensor, text: HostText) -> torch.Tensor:
+    def predict(self, latents: torch.Tensor, timestep: torch.Tensor, text: ComfyConds) -> torch.Tensor:
         """What the DiT itself returns, before the host turns it into denoised latents.
 
         latents: (B, C, f, h, w); timestep: (B,) sigmas of a flow model, indices of a v-prediction model.
@@ -99,7 +99,7 @@ class HostBase:
             return timestep
         return self.patcher.model.model_sampling.sigmas.to(timestep.device)[timestep.long()]
 
-    def conds(self, conditioning: list, latents: torch.Tensor) -> HostText:
+    def conds(self, conditioning: list, latents: torch.Tensor) -> ComfyConds:
         """A CONDITIONING as the conds of one sample.
 
         latents: (C, f, h, w), for conds that have the latents' shape.
@@ -157,7 +157,7 @@ class HostBase:
             said = [part for name in sorted(text) for part in (name, text[name].cond)]
             digests.append(_digest([sample, *said, *masks[index : index + 1], *shown]))
             items.append(
-                HostItem(
+                ComfyItem(
                     latents=clean,
                     text=text,
                     conditions=references[index].image_embeds[:1].float().cpu().clone() if references else None,

@@ -13,7 +13,7 @@ import torch
 from comfy.clip_vision import ClipVisionModel
 from comfy_api.latest import Input, InputImpl, io, ui
 
-from ..dualreal_core.dataset.crops import ViewSettings
+from ..dualreal_core.dataset.crops import CropSettings
 from ..dualreal_core.dataset.frames import CLIP_CURE, ClipCutter, FrameSample, cut_photos, match_captions
 from ..dualreal_core.dataset.report import Report
 from ..dualreal_core.dataset.sizes import TrainingSize
@@ -86,7 +86,7 @@ class IdentityDataset(io.ComfyNode):
                     ),
                 ),
                 io.Float.Input(
-                    "view_margin",
+                    "crop_margin",
                     default=0.0,
                     min=0.0,
                     max=1.0,
@@ -132,17 +132,17 @@ class IdentityDataset(io.ComfyNode):
         width: list[int],
         height: list[int],
         views: list[int],
-        view_margin: list[float],
+        crop_margin: list[float],
         masks: list[torch.Tensor | None] | None = None,
         clip_frames: list[int] | None = None,
     ) -> io.NodeOutput:
         vae, clip = _check_models(vae[0], clip[0])
-        if views[0] > 1 and not view_margin[0]:
+        if views[0] > 1 and not crop_margin[0]:
             raise InputError(f"views is {views[0]} with view_margin 0, which repeats one view; raise view_margin or set views to 1.")
         num_frames = clip_frames[0] if clip_frames else 1
         if num_frames > 1:
             _check_video(vae)
-            if not view_margin[0]:
+            if not crop_margin[0]:
                 raise InputError(f"clip_frames is {num_frames} with view_margin 0, which leaves no room to pan; raise view_margin.")
         pictures = [picture.cpu() for batch in images for picture in _batched(batch, 4)]
         masks = [mask.cpu() for batch in masks or [] if batch is not None for mask in _batched(batch, 3)]
@@ -151,7 +151,7 @@ class IdentityDataset(io.ComfyNode):
             match_captions(texts, len(pictures), "image"),
             masks or None,
             TrainingSize(height[0], width[0], _size_multiple(vae)),
-            ViewSettings(views[0], view_margin[0], num_frames),
+            CropSettings(views[0], crop_margin[0], num_frames),
             vae.temporal_compression_decode() or 1,
         )
         bar = comfy.utils.ProgressBar(len(samples), node_id=cls.hidden.unique_id)
@@ -216,7 +216,7 @@ class MotionDataset(io.ComfyNode):
                     ),
                 ),
                 io.Int.Input(
-                    "max_windows",
+                    "max_segments",
                     default=4,
                     min=1,
                     max=64,
@@ -255,23 +255,23 @@ class MotionDataset(io.ComfyNode):
         height: list[int],
         frames: list[int],
         fps: list[float],
-        max_windows: list[int],
+        max_segments: list[int],
         clip_vision: list[ClipVisionModel] | None = None,
     ) -> io.NodeOutput:
         vae, clip = _check_models(vae[0], clip[0])
         _check_video(vae)
         captions = match_captions(texts, len(videos), "video")
         size = TrainingSize(height[0], width[0], _size_multiple(vae))
-        cutter = ClipCutter("motion", "videos", size, frames[0], fps[0], max_windows[0], vae.temporal_compression_decode() or 1)
-        bar = comfy.utils.ProgressBar(len(videos) * max_windows[0], node_id=cls.hidden.unique_id)
+        cutter = ClipCutter("motion", "videos", size, frames[0], fps[0], max_segments[0], vae.temporal_compression_decode() or 1)
+        bar = comfy.utils.ProgressBar(len(videos) * max_segments[0], node_id=cls.hidden.unique_id)
         latents, spoken, stills = [], [], []
         for index, (video, caption) in enumerate(zip(videos, captions, strict=True)):
             for window, sample in enumerate(_cut_video(cutter, index, video, caption)):
                 latents.append(_encode(vae, sample))
                 spoken.append(caption)
                 stills.append(sample.frames[len(sample.frames) // 2][None].clone())
-                bar.update_absolute(index * max_windows[0] + window + 1)
-            bar.update_absolute((index + 1) * max_windows[0])
+                bar.update_absolute(index * max_segments[0] + window + 1)
+            bar.update_absolute((index + 1) * max_segments[0])
         report = _text(cutter.report("Motion Dataset", CLIP_CURE))
         encoder = clip_vision[0] if clip_vision else None
         references = [encoder.encode_image(still) if encoder else None for still in stills]

@@ -14,9 +14,9 @@ from ..dualreal_core.api import Training
 from ..dualreal_core.plots.contact_sheet import contact_sheet
 from ..dualreal_core.plots.curves import loss_curves
 from ..dualreal_core.sampling import SamplingSettings, sample
-from ..dualreal_core.training.loop import StepDone
+from ..dualreal_core.training.loop import StepResult
 from ..dualreal_core.training.scores import Evaluation
-from .comfy_base import HostBase, HostItem, HostText
+from .comfy_base import ComfyBase, ComfyConds, ComfyItem
 from .patching import load_to_train
 
 SAMPLE_STEPS = 8
@@ -28,23 +28,23 @@ PREVIEW_SIZE = 768
 class TrainingView:
     """Reports steps to one node of the graph."""
 
-    def __init__(self, node_id: str, base: HostBase, total: int, every: int, note: str) -> None:
+    def __init__(self, node_id: str, base: ComfyBase, total: int, every: int, note: str) -> None:
         self.node_id, self.base, self.total, self.every, self.note = node_id, base, total, every, note
         self.bar = ProgressBar(total, node_id=node_id)
         self.begun: tuple[float, int] | None = None
         self.last_text = 0.0
         self.latest = ""
-        self.sample_text: HostText | None = None
+        self.sample_text: ComfyConds | None = None
         self._say(note)
 
-    def prepare_sample(self, conditioning: Sequence[list], vae: Sequence[object], item: HostItem) -> None:
+    def prepare_sample(self, conditioning: Sequence[list], vae: Sequence[object], item: ComfyItem) -> None:
         """Remembers what previews sample; without a prompt and a VAE they show loss curves alone."""
         if conditioning and vae and self.every:
             self.sample_text = self.base.conds(conditioning[0], item.latents)
             self.vae, self.shape = vae[0], item.latents.shape
             self.condition = None if item.conditions is None else item.conditions[0]
 
-    def show(self, done: StepDone, training: Training) -> None:
+    def show(self, done: StepResult, training: Training) -> None:
         """Progress of every step; now and then the time left and a picture."""
         now = time.monotonic()
         if self.begun is None:
@@ -60,7 +60,7 @@ class TrainingView:
 
     def evaluated(self, evaluation: Evaluation) -> None:
         """Keeps the latest evaluation to be shown with every step."""
-        left = ", ".join(f"{role} {side.remaining:.0%}" for role, side in evaluation.sides.items())
+        left = ", ".join(f"{role} {side.loss_ratio:.0%}" for role, side in evaluation.sides.items())
         self.latest = f"\nOf the base's loss was left at step {evaluation.step}: {left}."
 
     def summary(self, step: int, losses: Sequence[float], report: str) -> str:

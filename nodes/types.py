@@ -24,6 +24,15 @@ class TrainedPair:
 
 
 @dataclass(frozen=True)
+class TrainerOptions:
+    """What seldom needs a change: fields of `TrainSettings` and `PairConfig`, and when a run is saved."""
+
+    train: Mapping[str, object]
+    pair: Mapping[str, object]
+    save_every: int
+
+
+@dataclass(frozen=True)
 class TrainerSettings:
     """How the Joint Trainer works: what decides the result, and what decides when it is saved and shown."""
 
@@ -35,4 +44,5 @@ class TrainerSettings:
 PairType = io.Custom("DUALREAL_PAIR")
 BlendType = io.Custom("DUALREAL_BLEND")
 SettingsType = io.Custom("DUALREAL_SETTINGS")
+OptionsType = io.Custom("DUALREAL_OPTIONS")
 LossMapType = io.Custom("LOSS_MAP")

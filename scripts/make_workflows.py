@@ -31,8 +31,8 @@ TOY_SETTINGS = {
     "steps": 800, "width": 32, "learning_rate": 0.002, "motion_ratio": 0.4, "identity_batch": 4, "motion_batch": 4, "warmup_steps": 20,
     "gradient_checkpointing": False, "preview_every": 50,
 }  # fmt: skip
-TOY_IDENTITY = {"width": 32, "height": 32, "views": 4, "view_margin": 0.5}
-TOY_MOTION = {"width": 32, "height": 32, "frames": 9, "fps": TOY_FPS, "max_windows": 1}
+TOY_IDENTITY = {"width": 32, "height": 32, "views": 4, "crop_margin": 0.5}
+TOY_MOTION = {"width": 32, "height": 32, "frames": 9, "fps": TOY_FPS, "max_segments": 1}
 
 QUICK_START_NOTE = """# Who, and how it moves
 

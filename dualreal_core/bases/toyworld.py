@@ -25,7 +25,7 @@ class ToyWorldBase:
 
     name = "toyworld"
     family = WAN
-    objective = FlowMatching(shift=SHIFT, spread=1.2)
+    objective = FlowMatching(shift=SHIFT, logit_std=1.2)
     latent_channels = LATENT_CHANNELS
     frame_multiple = 1
     size_multiple = 2 * CELLS_PER_LATENT

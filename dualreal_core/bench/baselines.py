@@ -46,7 +46,7 @@ def _joint(base: Base, data: Data, recipe: Recipe, folder: Path, before: Sequenc
 def _second(role: Role, base: Base, data: Data, recipe: Recipe, folder: Path, before: Sequence[Trained]) -> AdapterPair:
     """Side `role` for half of the steps, with the other side, trained before, frozen and always in the pass."""
     other: Role = "motion" if role == "identity" else "identity"
-    own = replace(one_role(recipe, role), pair={**recipe.pair, "has_controller": False, "course": ()})
+    own = replace(one_role(recipe, role), pair={**recipe.pair, "learned_range": 0.0, "share_schedule": ()})
     training = Training(base, data, own, folder)
     try:
         training.pair.sides[other].load_state_dict(before[0].sides[other].state_dict())
@@ -119,7 +119,7 @@ def _items(data: Data) -> dict[Role, Sequence[PreparedItem]]:
 
 
 def _lora_pair(base: Base, recipe: Recipe, **changes: object) -> AdapterPair:
-    settings = {**recipe.pair, "scale": LORA_SCALE, "floor": 0.0, "course": (), "has_controller": False, **changes}
+    settings = {**recipe.pair, "scale": LORA_SCALE, "share_schedule": (), "learned_range": 0.0, **changes}
     return new_pair(base.transformer, recipe.train.seed, **settings)
 
 

@@ -18,7 +18,7 @@ from ..files.provenance import provenance
 from ..method.attach import Attachment
 from ..sampling import default_sampling, sample
 from ..toyworld.trial import Trial
-from ..training.loop import METHOD
+from ..training.loop import ALGORITHM_VERSION
 from ..training.recipes import Recipe
 from ..training.settings import TrainSettings
 from .experiment import SAMPLE_SEED
@@ -51,7 +51,7 @@ class Protocol:
 
     recipe: Recipe
     sampling_steps: int | None = None
-    method: int = METHOD
+    method: int = ALGORITHM_VERSION
 
     @classmethod
     def from_note(cls, note: Mapping) -> Protocol:

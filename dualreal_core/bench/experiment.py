@@ -17,8 +17,8 @@ from ..method.attach import Attachment
 from ..method.blend import BlendRecord
 from ..method.pair import AdapterPair, Role
 from ..sampling import default_sampling, sample
-from ..toyworld.trial import SUBJECT, TRIGGER, VIEW_MARGIN, Trial, retention
-from ..training.loop import StepDone
+from ..toyworld.trial import CROP_MARGIN, SUBJECT, TRIGGER, Trial, retention
+from ..training.loop import StepResult
 from ..training.recipes import DUALREAL, Recipe, with_train
 
 STEPS = 800
@@ -29,12 +29,12 @@ TOY_RECIPE = replace(
         DUALREAL, steps=STEPS, motion_ratio=0.4, learning_rate=2e-3, warmup_steps=20, identity_batch=4, motion_batch=4, evaluate_every=0
     ),
     conditions_motion=False,
-    view_margin=VIEW_MARGIN,
+    crop_margin=CROP_MARGIN,
 )
 """Our recipe at the toy world's scale. With most of the motion's steps in noise, two fifths of all steps suffice. Photos are
-half as large again as a frame, so views fill that margin."""
+half as large again as a frame, so crops fill that margin."""
 
-OnStep = Callable[[StepDone, int], None]
+OnStep = Callable[[StepResult, int], None]
 
 
 @dataclass(frozen=True)
@@ -63,9 +63,8 @@ def one_role(recipe: Recipe, role: Role) -> Recipe:
         recipe,
         steps=recipe.train.steps // 2,
         motion_ratio=float(role == "motion"),
-        resting_drop=0.0,
-        identity_cross_ratio=0.0,
-        motion_cross_ratio=0.0,
+        frozen_adapter_dropout=0.0,
+        preservation_ratio=0.0,
     )
 
 
@@ -74,7 +73,7 @@ def train_side(
 ) -> AdapterPair:
     """One side alone, for half of the recipe's steps: a pair whose other side is absent, at even weights."""
     other = "motion" if role == "identity" else "identity"
-    alone = replace(one_role(recipe, role), pair={**recipe.pair, f"{other}_kind": "none", "has_controller": False, "course": ()})
+    alone = replace(one_role(recipe, role), pair={**recipe.pair, f"{other}_kind": "none", "learned_range": 0.0, "share_schedule": ()})
     return _finish(Training(base, data, alone, folder), on_step)
 
 

@@ -47,7 +47,7 @@ def fit(
         source = ROLES[int(torch.rand((), generator=state.generator) < settings.motion_ratio)]
         batch = state.next_batch(source, items[source], sizes[source])
         latents = torch.stack([item.latents for item in batch]).to(device)  # (B, C, f, h, w)
-        timestep = base.objective.draw(len(batch), state.generator).to(device)
+        timestep = base.objective.sample_timesteps(len(batch), state.generator).to(device)
         if attachment is not None:
             attachment.stage = base.objective.stage(timestep)
         noise = torch.randn(latents.shape, generator=state.generator).to(device)

@@ -109,7 +109,7 @@ def _both_alone(subject: Subject, ours: Recipe, own: Recipe) -> tuple[Piece, ...
 
 
 def _published_alone(subject: Subject, ours: Recipe, own: Recipe) -> tuple[Piece, ...]:
-    recipe = changes.published(own)
+    recipe = changes.paper(own)
     return (Piece("identity", recipe, identity=subject.identity), Piece("motion", recipe, motion=subject.motion))
 
 
@@ -272,13 +272,6 @@ _TABLE = (
         _pair,
     ),
     Row(
-        "pans",
-        "joint, photos as clips too",
-        "ours, the identity also sees clips that pan over its photos, and learns at half as high a rate again",
-        partial(_whole, "joint", changes.with_pans),
-        _pair,
-    ),
-    Row(
         "no-focus",
         "joint, no focus",
         "ours, both sides draw their timesteps alike",
@@ -329,10 +322,10 @@ _TABLE = (
         candidates=_SLOW,
     ),
     Row(
-        "published",
+        "paper",
         "DualReal, published",
         "the paper's adapters and recipe at our steps and batches, sampled as published: the pair acts on the negative prompt too",
-        partial(_whole, "joint", changes.published),
+        partial(_whole, "joint", changes.paper),
         _pair_on_all_rows,
         settings=_PUBLISHED_RATES,
         candidates=_PUBLISHED_CANDIDATES,
@@ -342,7 +335,7 @@ _TABLE = (
         "published-guided",
         "DualReal, published, our guidance",
         "the same pair, sampled as ours: it acts on the prompt alone",
-        partial(_whole, "joint", changes.published),
+        partial(_whole, "joint", changes.paper),
         _pair,
         settings=_PUBLISHED_RATES,
         candidates=_PUBLISHED_CANDIDATES,

@@ -21,7 +21,7 @@ from .plot import step_curves
 from .rows import Subject, find_row
 from .run import Folder
 
-COMPARED = ("ours", "published")
+COMPARED = ("ours", "paper")
 """Rows of one joint run each: whose steps are counted, and whose last score is to be reached."""
 SCORES = ("identity", "motion")
 

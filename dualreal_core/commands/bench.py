@@ -18,7 +18,7 @@ from ..bench.rows import QUICK_ROWS, REFERENCES, ROWS, Subject, find_row
 from ..bench.run import Folder, run_cells
 from ..bench.steps import run_curves
 from ..errors import InputError
-from ..files.locks import only_user
+from ..files.locks import exclusive_lock
 from ..toyworld.figures import TEST_IDENTITIES, TUNING_IDENTITIES
 from ..toyworld.paths import TEST_MOTIONS, TUNING_MOTIONS
 from ..training.recipes import Recipe, read_recipe, with_train
@@ -75,7 +75,7 @@ def run_fusion(arguments: argparse.Namespace) -> None:
     folder = Folder(arguments.out)
     if not arguments.report_only:
         protocol, cells = _protocol(arguments), _cells(arguments)
-        with only_user(folder.path):
+        with exclusive_lock(folder.path):
             folder.begin(protocol)
             with _progress() as on_job:
                 run_cells(folder, cells, protocol, arguments.workers, on_job)
@@ -95,7 +95,7 @@ def run_steps(arguments: argparse.Namespace) -> None:
     subjects = [Subject(*place) for place in product(arguments.identities, arguments.motions, arguments.seed or [0])]
     for subject in subjects:
         _ = Cell("ours", subject).trial
-    with only_user(folder.path):
+    with exclusive_lock(folder.path):
         folder.begin(protocol)
         with _progress() as on_job:
             lines = run_curves(folder, subjects, points, protocol, arguments.workers, on_job)

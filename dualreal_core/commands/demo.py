@@ -21,7 +21,7 @@ from ..plots import blend_map, contact_sheet, loss_curves, save
 from ..toyworld.figures import FIGURES
 from ..toyworld.paths import MOTIONS
 from ..toyworld.trial import FPS, Trial
-from ..training.loop import StepDone
+from ..training.loop import StepResult
 from ..training.recipes import with_train
 from ..training.run import RunDirectory
 from ..video import read_video, write_gif, write_mp4
@@ -58,7 +58,7 @@ def run(arguments: argparse.Namespace) -> None:
     runs = out / "runs" / f"{trial.identity} {trial.motion} {trial.seed} {arguments.steps}"
     with tqdm(total=2 * arguments.steps, unit="step") as bar:
 
-        def stepped(done: StepDone, total: int) -> None:
+        def stepped(done: StepResult, total: int) -> None:
             bar.update()
             bar.set_postfix_str(f"{done.role} loss {done.loss:.3f}")
 

@@ -34,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--blend",
         choices=("learned", "fixed"),
-        help="the pair's StageBlender, or half its scale each (default: learned if it has one, else its course if it has one)",
+        help="the pair's StageBlender, or half its scale each (default: learned if it has one, else its share schedule if it has one)",
     )
     parser.add_argument("--adapt-negative", action="store_true", help="let the pair act on the negative prompt too, as published")
     parser.add_argument("--seed", type=parse_seed, default=0)

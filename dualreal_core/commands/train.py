@@ -22,8 +22,6 @@ from ..training.scores import Evaluation
 from ..video import check_fps, write_mp4
 from .options import add_base_options, add_size_options, check_output_folder, open_base, parse_seed
 
-WARMUP_PART = 5
-"""Steps named on the command line have at most such a part of warm-up, however long the recipe's is."""
 HELP = "train an identity (photos) and a motion (clips) together"
 INTERRUPTED = "what was encoded and trained is kept, add --resume to continue; if nothing was yet, leave it out"
 
@@ -41,14 +39,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="pair file to write, .safetensors")
     parser.add_argument("--run-dir", type=Path, help="folder for state, metrics and cache (default: OUT.run)")
     parser.add_argument("--recipe", choices=RECIPES, default="dualreal", help="defaults: ours or the paper's (default: dualreal)")
-    parser.add_argument("--config", type=Path, help="TOML file with [train], [pair] and [views] settings")
+    parser.add_argument("--config", type=Path, help="TOML file with [train], [pair] and [crops] settings")
     parser.add_argument("--steps", type=int, help="optimizer steps, of which warm-up takes a fifth at most (default: the recipe's)")
     parser.add_argument("--seed", type=parse_seed, help="seed of weights, order and noise (default: the recipe's)")
     parser.add_argument("--evaluate-every", type=int, metavar="N", help="evaluate every N steps, 0 never (default: the recipe's)")
     parser.add_argument(
-        "--held-out", type=float, metavar="X", help="photos and clips to evaluate on instead of training: a share below 1, or a number"
+        "--validation-split",
+        type=float,
+        metavar="X",
+        help="photos and clips to evaluate on instead of training: a share below 1, or a number",
     )
-    parser.add_argument("--keep-best", action="store_true", default=None, help="write the pair with the lowest loss, not the last one")
+    parser.add_argument("--save-best", action="store_true", default=None, help="write the pair with the lowest loss, not the last one")
     parser.add_argument("--patience", type=int, metavar="N", help="stop after N evaluations in which neither side improves")
     parser.add_argument("--resume", action="store_true", help="continue the run of the same output")
     parser.add_argument("--stop-after", type=int, metavar="N", help="stop after N steps; continue later with --resume")
@@ -108,7 +109,8 @@ def run(arguments: argparse.Namespace) -> None:
         prepared = prepare_data(base, manifests, directory / "cache", encoded)
     prompts = {"identity": arguments.prompt_identity, "motion": arguments.prompt_motion, "trigger": arguments.trigger}
     training = Training(base, prepared, recipe, directory, {"prompts": prompts, "consent": arguments.consent})
-    training.pair.to(arguments.device)
+    if training.warmup_note:
+        print(training.warmup_note)
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
         _train(training, base, arguments)
@@ -133,7 +135,7 @@ def _train(training: Training, base: Base, arguments: argparse.Namespace) -> Non
     with tqdm(total=steps, desc="training", unit="step") as bar:
 
         def evaluated(evaluation: Evaluation) -> None:
-            left = ", ".join(f"{role} {side.remaining:.0%}" for role, side in evaluation.sides.items())
+            left = ", ".join(f"{role} {side.loss_ratio:.0%}" for role, side in evaluation.sides.items())
             bar.write(f"step {evaluation.step}: of the base's loss is left: {left}")
 
         # A run that was killed while it looked through the files or encoded has no settings yet: to resume it is to begin its training.
@@ -159,14 +161,12 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
     recipe = RECIPES[arguments.recipe]
     if arguments.config is not None:
         recipe = read_recipe(arguments.config, recipe)
-    warmup_steps = None if arguments.steps is None else min(recipe.train.warmup_steps, arguments.steps // WARMUP_PART)
     changes = {
         "steps": arguments.steps,
-        "warmup_steps": warmup_steps,
         "seed": arguments.seed,
         "evaluate_every": arguments.evaluate_every,
-        "held_out": arguments.held_out,
-        "keeps_best": arguments.keep_best,
+        "validation_split": arguments.validation_split,
+        "save_best": arguments.save_best,
         "patience": arguments.patience,
     }
     try:

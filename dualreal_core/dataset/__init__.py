@@ -1,8 +1,8 @@
 """From a folder of photos or clips to latents: scan it, look at the report, prepare it."""
 
 from .cache import PreparedItem, PreparedSet, prepare
-from .crops import ViewSettings
+from .crops import CropSettings
 from .manifest import Manifest, scan_identity, scan_motion
 from .report import Report
 
-__all__ = ["Manifest", "PreparedItem", "PreparedSet", "Report", "ViewSettings", "prepare", "scan_identity", "scan_motion"]
+__all__ = ["CropSettings", "Manifest", "PreparedItem", "PreparedSet", "Report", "prepare", "scan_identity", "scan_motion"]

@@ -10,26 +10,26 @@ STATIC_EVERY = 4
 
 
 @dataclass(frozen=True)
-class ViewSettings:
+class CropSettings:
     """Attributes:
-        num_views: stills per photo, and pan clips per photo when `num_clip_frames` > 1.
+        num_crops: stills per photo, and pan clips per photo when `num_clip_frames` > 1.
         margin: how much larger than the training size the photo is cut, 0.25 for a quarter; views move within it.
         num_clip_frames: length of the pan clips; 1 makes none.
     """
 
-    num_views: int = 1
+    num_crops: int = 1
     margin: float = 0.0
     num_clip_frames: int = 1
 
     def __post_init__(self) -> None:
-        if self.num_views < 1:
-            raise ValueError(f"num_views is {self.num_views}; it must be 1 or more.")
+        if self.num_crops < 1:
+            raise ValueError(f"num_crops is {self.num_crops}; it must be 1 or more.")
         if not 0 <= self.margin <= 1:
             raise ValueError(f"margin is {self.margin}; it must lie between 0 and 1.")
         if self.num_clip_frames < 1:
             raise ValueError(f"num_clip_frames is {self.num_clip_frames}; it must be 1 or more.")
-        if self.num_views > 1 and self.margin == 0:
-            raise ValueError(f"num_views is {self.num_views} with margin 0, which repeats one view; raise margin or use 1 view.")
+        if self.num_crops > 1 and self.margin == 0:
+            raise ValueError(f"num_crops is {self.num_crops} with margin 0, which repeats one view; raise margin or use 1 view.")
 
     def canvas(self, size: tuple[int, int]) -> tuple[int, int]:
         """(height, width) that photos are cut to before views are taken."""

@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 import torch
 
 from ..errors import InputError
-from .crops import ViewSettings, pan_places, still_place
+from .crops import CropSettings, pan_places, still_place
 from .photos import Photo, Thumbnail, make_thumbnail
 from .pixels import cover, fit_mask, split_alpha, to_image
 from .report import Report, Skipped, nothing_usable
-from .segments import TooShort, find_windows
+from .segments import TooShort, find_segments
 from .sizes import Size, TrainingSize, crop_note, enlargement_note, too_small
 
 PHOTO_CURE = "wire larger or whole pictures"
@@ -134,7 +134,7 @@ def cut_photos(
     captions: Sequence[str],
     masks: Sequence[torch.Tensor] | None,
     training_size: TrainingSize,
-    views: ViewSettings,
+    views: CropSettings,
     frame_multiple: int = 1,
 ) -> tuple[list[FrameSample], Report]:
     """Views of pictures: one-frame samples, and panning clips where the views ask for them.
@@ -187,7 +187,7 @@ class ClipCutter(FrameSet):
 
     num_frames: int = 49
     fps: float = 0.0
-    max_windows: int = 4
+    max_segments: int = 4
     frame_multiple: int = 1
     num_resampled: int = field(init=False, default=0)
     shortened: dict[int, list[str]] = field(init=False, default_factory=dict)
@@ -202,7 +202,7 @@ class ClipCutter(FrameSet):
         fps = self.fps or rate
         times = [index / rate for index in range(len(frames))]
         try:
-            windows = find_windows(times, len(frames) / rate, fps, self.num_frames, self.max_windows, self.frame_multiple)
+            windows = find_segments(times, len(frames) / rate, fps, self.num_frames, self.max_segments, self.frame_multiple)
         except TooShort as problem:
             self.skip(name, str(problem))
             return []
@@ -254,13 +254,13 @@ def _check_photo(photos: FrameSet, name: str, pixels: torch.Tensor, mask: torch.
     return None
 
 
-def _places(fitted: tuple[Size, Size], fingerprint: str, views: ViewSettings, num_frames: int) -> dict[str, list[tuple[int, int]]]:
+def _places(fitted: tuple[Size, Size], fingerprint: str, views: CropSettings, num_frames: int) -> dict[str, list[tuple[int, int]]]:
     """(top, left) of every frame of every view, by the view's name."""
     canvas, (height, width) = fitted
     slack = canvas[0] - height, canvas[1] - width
-    places = {f"view {view + 1}": [still_place(slack, fingerprint, view)] for view in range(views.num_views)}
+    places = {f"view {view + 1}": [still_place(slack, fingerprint, view)] for view in range(views.num_crops)}
     if num_frames > 1:
-        places |= {f"pan {view + 1}": pan_places(slack, fingerprint, view, num_frames) for view in range(views.num_views)}
+        places |= {f"pan {view + 1}": pan_places(slack, fingerprint, view, num_frames) for view in range(views.num_crops)}
     return places
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 
 from ..video import decode_frames
-from .crops import ViewSettings, pan_places, still_place
+from .crops import CropSettings, pan_places, still_place
 from .photos import open_photo
 
 
@@ -29,7 +29,7 @@ class PhotoItem:
     kind: Literal["still", "pan"]
     window: tuple[int, int]
     size: tuple[int, int]
-    views: ViewSettings
+    views: CropSettings
 
     @property
     def num_frames(self) -> int:

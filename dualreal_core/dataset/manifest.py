@@ -10,16 +10,16 @@ from ..errors import InputError
 from ..files.digest import file_digest
 from ..video import VIDEO_SUFFIXES, probe_video
 from .captions import LIST_FILE, Captions, read_captions
-from .crops import ViewSettings
+from .crops import CropSettings
 from .items import ClipItem, Item, PhotoItem
 from .photos import PHOTO_SUFFIXES, Thumbnail, make_thumbnail, open_photo
 from .report import Report, Skipped, nothing_usable
-from .segments import TooShort, find_windows
+from .segments import TooShort, find_segments
 from .sizes import crop_note, enlargement_note, smallest_side, too_small
 
 SUBFOLDERS = ("images", "videos")
 """Of a folder of both kinds; each side looks into its own."""
-ONE_VIEW = ViewSettings()
+ONE_VIEW = CropSettings()
 PHOTO_CURE = "add PNG, JPEG or WebP photos of at least {side} px on the shorter side"
 CLIP_CURE = "add MP4, MOV, AVI, WebM or GIF clips of at least {frames} frames at {fps:g} fps and {side} px on the shorter side"
 
@@ -39,7 +39,7 @@ class Manifest:
 
 
 def scan_identity(
-    folder: Path | str, prompt: str | None, size: tuple[int, int], view_settings: ViewSettings = ONE_VIEW
+    folder: Path | str, prompt: str | None, size: tuple[int, int], view_settings: CropSettings = ONE_VIEW
 ) -> Manifest:
     """Photos of the folder and of its `images` subfolder.
 
@@ -77,7 +77,7 @@ def scan_identity(
         scan.used.append(path)
         shapes = [("still", 1)] if view_settings.num_clip_frames == 1 else [("still", 1), ("pan", view_settings.num_clip_frames)]
         for kind, num_frames in shapes:
-            for view in range(view_settings.num_views):
+            for view in range(view_settings.num_crops):
                 scan.items.append(PhotoItem(path, caption, fingerprint, kind, (view, num_frames), size, view_settings))
     if num_masks:
         scan.notes.append(f"{num_masks} photos carry a subject mask in their alpha channel")
@@ -90,7 +90,7 @@ def scan_motion(
     size: tuple[int, int],
     num_frames: int,
     fps: float,
-    max_windows: int = 4,
+    max_segments: int = 4,
     frame_multiple: int = 1,
 ) -> Manifest:
     """Clips of the folder, of its `videos` subfolder and of its list, resampled to `fps` and cut into windows.
@@ -102,8 +102,8 @@ def scan_motion(
     """
     if num_frames < 2 or (num_frames - 1) % frame_multiple:
         raise ValueError(f"num_frames is {num_frames}; it must be {frame_multiple} * k + 1 with k of 1 or more.")
-    if fps <= 0 or max_windows < 1:
-        raise ValueError(f"fps is {fps} and max_windows is {max_windows}; fps must be above 0 and max_windows 1 or more.")
+    if fps <= 0 or max_segments < 1:
+        raise ValueError(f"fps is {fps} and max_segments is {max_segments}; fps must be above 0 and max_segments 1 or more.")
     scan = _Scan.open(folder, prompt, "motion", size)
     shortest = frame_multiple + 1
     cure = CLIP_CURE.format(frames=shortest, fps=fps, side=scan.smallest_side)
@@ -120,7 +120,7 @@ def scan_motion(
         if scan.is_too_small(path, probe.height, probe.width):
             continue
         try:
-            windows = find_windows(probe.times, probe.duration, fps, num_frames, max_windows, frame_multiple)
+            windows = find_segments(probe.times, probe.duration, fps, num_frames, max_segments, frame_multiple)
         except TooShort as problem:
             scan.skip(path, str(problem))
             continue

@@ -31,7 +31,7 @@ class Windows:
         return tuple(self.shown[start : start + self.length])
 
 
-def find_windows(times: Sequence[float], duration: float, fps: float, num_frames: int, max_windows: int, frame_multiple: int) -> Windows:
+def find_segments(times: Sequence[float], duration: float, fps: float, num_frames: int, max_segments: int, frame_multiple: int) -> Windows:
     """Windows of up to `num_frames` in a clip whose frames appear at `times` (seconds).
 
     Raises:
@@ -43,7 +43,7 @@ def find_windows(times: Sequence[float], duration: float, fps: float, num_frames
     length = window_length(len(shown), num_frames, frame_multiple)
     if length is None:
         raise TooShort(f"too short: {duration:.2f} s give {len(shown)} frames at {fps:g} fps, and {frame_multiple + 1} are needed")
-    return Windows(shown, length, window_starts(len(shown), length, max_windows))
+    return Windows(shown, length, window_starts(len(shown), length, max_segments))
 
 
 def resample(times: Sequence[float], duration: float, fps: float) -> list[int]:
@@ -61,9 +61,9 @@ def window_length(available: int, num_frames: int, frame_multiple: int) -> int |
     return multiples * frame_multiple + 1 if multiples >= 1 else None
 
 
-def window_starts(available: int, length: int, max_windows: int) -> list[int]:
+def window_starts(available: int, length: int, max_segments: int) -> list[int]:
     """Evenly spaced starts, the first at the head and the last at the tail; a single window sits in the middle."""
-    count = max(1, min(max_windows, int(available / length + 0.5)))
+    count = max(1, min(max_segments, int(available / length + 0.5)))
     if count == 1:
         return [(available - length) // 2]
     return [round(place * (available - length) / (count - 1)) for place in range(count)]

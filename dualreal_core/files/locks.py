@@ -14,7 +14,7 @@ LOCK_NAME = ".lock"
 
 
 @contextmanager
-def only_user(folder: Path) -> Iterator[None]:
+def exclusive_lock(folder: Path) -> Iterator[None]:
     """Keeps other processes that ask the same way out of `folder`, which is made where it is missing, until the body ends.
 
     A killed process keeps nobody out. Where the lock cannot be written, or the file system knows none, there is none: the

@@ -35,20 +35,20 @@ class Bottleneck(nn.Module):
         super().__init__()
         self.down = nn.Linear(dim, bottleneck_dim)
         self.up = nn.Linear(bottleneck_dim, dim)
-        self.condition = None if condition_dim is None else nn.Linear(condition_dim, dim)
+        self.condition_proj = None if condition_dim is None else nn.Linear(condition_dim, dim)
         self.keeps_skip = keeps_skip
         zero_init(self.up)
 
     def forward(self, hidden: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
         """hidden: (B, T, C); condition: (B or 1, E), ignored by an unconditioned adapter -> (B, T, C)."""
         code = self.down(hidden)
-        if self.condition is not None and condition is not None:
-            code = code + functional.linear(self.condition(condition), self.down.weight)[:, None]
+        if self.condition_proj is not None and condition is not None:
+            code = code + functional.linear(self.condition_proj(condition), self.down.weight)[:, None]
         update = self.up(functional.gelu(code))
         return update + hidden if self.keeps_skip else update
 
 
-class LowRank(nn.Module):
+class LoRA(nn.Module):
     """The update `scaling * up(down(x))` of one linear layer; `scaling` is alpha / rank."""
 
     def __init__(self, in_dim: int, out_dim: int, rank: int, scaling: float = 1.0) -> None:

@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from ..errors import InputError
 from ..families import FamilyDescription, Site, family_of
 from .blend import Blend, BlendRecord, FixedBlend, LearnedBlend, SharePlan
-from .fused import FoldedSite, can_fold
+from .fused import FusedSite, can_fuse
 from .pair import ROLES, AdapterPair, Role, base_sizes, iterate_sides
 from .stage_blender import Stage
 
@@ -32,7 +32,7 @@ class Attachment:
     """
 
     def __init__(self, transformer: nn.Module, pair: AdapterPair, blend: Blend | None = None) -> None:
-        """Attaches `pair`; without `blend`, by its controller, or on its course, or each side at half its scale.
+        """Attaches `pair`; without `blend`, by its controller, or on its share schedule, or each side at half its scale.
 
         Raises:
             InputError: the pair was made for another architecture or width, or the DiT is compiled.
@@ -89,11 +89,11 @@ class Attachment:
 
 
 def default_blend(pair: AdapterPair) -> Blend:
-    """The pair's own controller, or the course alone that its sides were trained on, or half its scale for each side."""
+    """The pair's own controller, or the share schedule alone that its sides were trained on, or half its scale for each."""
     if pair.controller is not None:
         return LearnedBlend(pair.controller)
-    if pair.config.course:
-        return SharePlan(stages=pair.config.course).blend(pair.config)
+    if pair.config.share_schedule:
+        return SharePlan(stages=pair.config.share_schedule).blend(pair.config)
     return FixedBlend(pair.config.scale / 2, pair.config.scale / 2)
 
 
@@ -124,7 +124,7 @@ def _registrations(
     keep = _keep_embedding(attachment, family)
     yield lambda: transformer.get_submodule(family.time_embedding).register_forward_hook(keep)
     choose = _choose_weights(attachment, family)
-    for block in (block for block, block_list in blocks if block_list is blocks[0][1]):  # hosts may leave out the very first
+    for block in (block for block, block_list in blocks if block_list is blocks[0][1]):  # some samplers leave out the very first
         yield lambda block=block: block.register_forward_pre_hook(choose, with_kwargs=True)
     places: dict[tuple[int, str], dict[Role, nn.Module]] = {}
     for role, index, name, adapter in iterate_sides(attachment.pair):
@@ -211,7 +211,7 @@ def _keep_read(attachment: Attachment, writer: nn.Module, site: Site):
 
 
 def _add_updates(attachment: Attachment, group: int, adapters: dict[Role, nn.Module], site: Site):
-    folded = FoldedSite(adapters) if can_fold(adapters) else None
+    fused = FusedSite(adapters) if can_fuse(adapters) else None
 
     def hook(module: nn.Module, args: tuple, kwargs: dict, output: torch.Tensor | tuple) -> torch.Tensor | tuple:
         weights = attachment._weights[:, group]  # (B, 2)
@@ -221,8 +221,8 @@ def _add_updates(attachment: Attachment, group: int, adapters: dict[Role, nn.Mod
         outputs = output if isinstance(output, tuple) else (output,)
         updated = list(outputs)
         for position, hidden in enumerate(streams):
-            if folded is not None and not torch.is_grad_enabled() and hidden.dtype == updated[position].dtype == _dtype(adapters):
-                updated[position] = folded.add_to(updated[position], hidden, weights, attachment.condition)
+            if fused is not None and not torch.is_grad_enabled() and hidden.dtype == updated[position].dtype == _dtype(adapters):
+                updated[position] = fused.add_to(updated[position], hidden, weights, attachment.condition)
                 continue
             for role, adapter in adapters.items():
                 if attachment.strengths[role] == 0:

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 
 from .pair import PairConfig
-from .stage_blender import Stage, StageBlender, course_share
+from .stage_blender import Stage, StageBlender, share_at
 
 
 class Blend(Protocol):
@@ -67,7 +67,7 @@ class SharePlan:
 
     def shares(self, stage: Stage, depths: torch.Tensor) -> torch.Tensor:
         """Identity shares at a stage, or at the stages (B,) of samples, and at depths (G,), all 0 to 1: (1 or B, G)."""
-        return (course_share(self.stages, stage)[:, None] + course_share(self.depths, depths) - 0.5).clamp(0, 1)
+        return (share_at(self.stages, stage)[:, None] + share_at(self.depths, depths) - 0.5).clamp(0, 1)
 
     def blend(self, config: PairConfig) -> PlannedBlend:
         """The plan at the scale and with the groups of a pair."""
@@ -91,7 +91,7 @@ class PlannedBlend:
 
 MOVEMENT_FIRST = (0.4, 0.4, 0.4, 0.7, 0.7, 0.7)
 """Identity shares over denoising that kept most of two sides trained apart on the tuning pairs of the fusion benchmark: the
-course is settled early, in noise, and looks late. Such sides bear no more than this, as they were trained at even weights."""
+path is settled early, in noise, and looks late. Such sides bear no more than this, as they were trained at even weights."""
 
 PLANS: dict[str, SharePlan] = {
     "even": SharePlan(),

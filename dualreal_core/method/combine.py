@@ -12,9 +12,9 @@ from .pair import ROLES, AdapterPair, Role
 
 
 def combine(identity: AdapterPair, motion: AdapterPair) -> AdapterPair:
-    """A pair without controller: both sides keep to the course they were trained on, or have half of their pair's scale.
+    """A pair without controller: both sides keep to the share schedule they were trained on, or have half of their pair's scale.
 
-    The latter is the weight that sides trained without a course know, and is also taken where two courses differ.
+    The latter is the weight that sides trained without one know, and is also taken where two schedules differ.
     Differing scales and LoRA factors are folded into the weights, which become float32 on the CPU.
 
     Raises:
@@ -42,8 +42,8 @@ def combine(identity: AdapterPair, motion: AdapterPair) -> AdapterPair:
         alpha=float(rank),
         target_layers=_target_layers([sources[role] for role in loras]),
         scale=scale,
-        has_controller=False,
-        course=identity.config.course if identity.config.course == motion.config.course else (),
+        learned_range=0.0,
+        share_schedule=identity.config.share_schedule if identity.config.share_schedule == motion.config.share_schedule else (),
     )
     with torch.device("meta"):
         pair = AdapterPair(config, _shared_sites(bottlenecks), {role: _lora_shapes(sources[role], role) for role in loras})

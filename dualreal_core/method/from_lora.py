@@ -68,7 +68,7 @@ def one_sided_pair(transformer: nn.Module, role: Role, updates: Iterable[LinearU
         rank=rank,
         alpha=float(rank),
         target_layers=tuple(sorted({key.partition("-")[2].replace("/", ".") for key in weights})),
-        has_controller=False,
+        learned_range=0.0,
         num_groups=min(PairConfig.num_groups, sizes["num_blocks"]),
         scale=SCALE,
     )

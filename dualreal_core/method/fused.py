@@ -12,16 +12,16 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from .adapter import Bottleneck, LowRank
+from .adapter import Bottleneck, LoRA
 from .pair import ROLES, Role
 
 
 @dataclass
-class FoldedSite:
+class FusedSite:
     """The adapters of one site, side by side; their joined weights are kept until one of them changes.
 
     Attributes:
-        adapters: by role; of one class, and none with an inner skip (see `can_fold`).
+        adapters: by role; of one class, and none with an inner skip (see `can_fuse`).
     """
 
     adapters: Mapping[Role, nn.Module]
@@ -55,8 +55,8 @@ class FoldedSite:
         parts = []
         for role in roles:
             adapter = self.adapters[role]
-            asks = isinstance(adapter, Bottleneck) and adapter.condition is not None
-            shift = functional.linear(adapter.condition(condition), adapter.down.weight) if asks else None
+            asks = isinstance(adapter, Bottleneck) and adapter.condition_proj is not None
+            shift = functional.linear(adapter.condition_proj(condition), adapter.down.weight) if asks else None
             parts.append(condition.new_zeros(len(condition), adapter.down.out_features) if shift is None else shift)
         return code + torch.cat(parts, dim=1)[:, None]
 
@@ -66,7 +66,7 @@ class FoldedSite:
         key = tuple((weight.data_ptr(), weight.dtype, 0 if weight.is_inference() else weight._version) for weight in weights)
         if key != self._key:
             down = torch.cat([adapter.down.weight for adapter in adapters])
-            scalings = [adapter.scaling if isinstance(adapter, LowRank) else 1.0 for adapter in adapters]
+            scalings = [adapter.scaling if isinstance(adapter, LoRA) else 1.0 for adapter in adapters]
             up = torch.cat([adapter.up.weight * scaling for adapter, scaling in zip(adapters, scalings, strict=True)], dim=1)
             has_bias = adapters[0].up.bias is not None
             down_bias = torch.cat([adapter.down.bias for adapter in adapters]) if has_bias else None
@@ -75,7 +75,7 @@ class FoldedSite:
         return self._joined
 
 
-def can_fold(adapters: Mapping[Role, nn.Module]) -> bool:
+def can_fuse(adapters: Mapping[Role, nn.Module]) -> bool:
     """Whether the adapters of a site are of one class and have no inner skip."""
     kinds = {type(adapter) for adapter in adapters.values()}
     return len(kinds) == 1 and not any(getattr(adapter, "keeps_skip", False) for adapter in adapters.values())

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ..families import CANONICAL, FamilyDescription, family_of
-from .adapter import Bottleneck, LowRank
+from .adapter import Bottleneck, LoRA
 from .stage_blender import StageBlender
 
 Role = Literal["identity", "motion"]
@@ -39,17 +39,16 @@ class PairConfig:
     """Linear layers LoRA updates, relative to a block; empty: all that the family's sites name."""
     identity_condition_dim: int | None = None
     motion_condition_dim: int | None = None
-    has_controller: bool = True
     controller_dim: int | None = None
-    """Width inside the StageBlender; None as published: that of the time embedding."""
+    """Width inside the StageBlender; None as in the paper: that of the time embedding."""
     num_groups: int = 7
     scale: float = 0.2
     """Sum of both weights."""
-    floor: float = 0.0
-    """Least share of either side; with a course, shares stay within 0.5 - floor of it."""
-    course: tuple[float, ...] = ()
-    """The identity's shares that the controller starts from, at evenly spaced points of denoising; empty: even. A pair without
-    controller keeps to them."""
+    learned_range: float = 0.5
+    """How far the StageBlender may move shares from where they start: 0.5 is free, as in the paper; at 0 there is none."""
+    share_schedule: tuple[float, ...] = ()
+    """The identity's shares at evenly spaced points of denoising, from which the StageBlender starts; empty: even. A pair
+    without StageBlender keeps to them."""
 
     def __post_init__(self) -> None:
         for role in ROLES:
@@ -57,10 +56,10 @@ class PairConfig:
                 raise ValueError(f"{role}_kind is {self.kind(role)!r}; it must be one of {', '.join(get_args(AdapterKind))}.")
         if not 1 <= self.num_groups <= self.num_blocks:
             raise ValueError(f"num_groups is {self.num_groups}; it must lie between 1 and the {self.num_blocks} blocks of the base.")
-        if not 0 <= self.floor < 0.5:
-            raise ValueError(f"floor is {self.floor}; it must be at least 0 and below 0.5.")
-        if not all(0 <= share <= 1 for share in self.course):
-            raise ValueError(f"course is {list(self.course)}; it holds shares from 0 to 1.")
+        if not 0 <= self.learned_range <= 0.5:
+            raise ValueError(f"learned_range is {self.learned_range}; it must lie between 0 (fixed) and 0.5 (free).")
+        if not all(0 <= share <= 1 for share in self.share_schedule):
+            raise ValueError(f"share_schedule is {list(self.share_schedule)}; it holds shares from 0 to 1.")
         controller_dim = 1 if self.controller_dim is None else self.controller_dim
         if not all(0 < size < math.inf for size in (self.scale, self.bottleneck_dim, self.rank, self.alpha, controller_dim)):
             raise ValueError("scale, bottleneck_dim, rank, alpha and controller_dim must be positive and finite.")
@@ -111,7 +110,7 @@ class AdapterPair(nn.Module):
             if kinds[role] == "lora":
                 shapes = (lora_shapes or {})[role]
                 self.sides[role] = nn.ModuleDict(
-                    {key: LowRank(*shape, scaling=config.alpha / config.rank) for key, shape in shapes.items()}
+                    {key: LoRA(*shape, scaling=config.alpha / config.rank) for key, shape in shapes.items()}
                 )
             elif kinds[role] != "none":
                 keeps_skip = kinds[role] == "bottleneck-skip"
@@ -120,9 +119,15 @@ class AdapterPair(nn.Module):
         has_both = all(role in self.sides for role in ROLES)
         self.controller = (
             StageBlender(
-                config.time_dim, config.dim, config.num_groups, config.scale, config.floor, config.course, config.controller_dim
+                config.time_dim,
+                config.dim,
+                config.num_groups,
+                config.scale,
+                config.learned_range,
+                config.share_schedule,
+                config.controller_dim,
             )
-            if config.has_controller and has_both
+            if config.learned_range and has_both
             else None
         )
 

@@ -16,17 +16,16 @@ class StageBlender(nn.Module):
     """Predicts `w_identity = scale * share` and `w_motion = scale - w_identity` per sample and group of blocks.
 
     The time embedding modulates (shift, scale, gate) the max-pooled tokens. The last layer starts at zero, so both
-    weights start at `scale / 2`, or at `course`, where there is one.
+    weights start at `scale / 2`, or on the share schedule, where there is one.
 
     Args:
         time_dim: width E of the time embedding.
         token_dim: width C of the tokens entering block 0.
         num_groups: G, groups of consecutive blocks.
         scale: sum of both weights.
-        floor: least share of either side, 0 as published; a floor keeps one side from being switched off altogether. Where
-            there is a course, shares stay within 0.5 - floor of it.
-        course: the identity's shares to start from, at evenly spaced points of denoising; empty as published: even.
-        inner_dim: width inside; None as published: E, so that its weights grow with the square of the base's width.
+        learned_range: how far shares may be learned to differ from where they start, up to 0.5, which is free, as in the paper.
+        share_schedule: the identity's shares to start from, at evenly spaced points of denoising; empty as in the paper: even.
+        inner_dim: width inside; None as in the paper: E, so that its weights grow with the square of the base's width.
         hidden_dim: width of the last hidden layer.
     """
 
@@ -36,8 +35,8 @@ class StageBlender(nn.Module):
         token_dim: int,
         num_groups: int,
         scale: float = 0.2,
-        floor: float = 0.0,
-        course: tuple[float, ...] = (),
+        learned_range: float = 0.5,
+        share_schedule: tuple[float, ...] = (),
         inner_dim: int | None = None,
         hidden_dim: int = 128,
     ) -> None:
@@ -51,14 +50,14 @@ class StageBlender(nn.Module):
         self.hidden = nn.Linear(inner_dim, hidden_dim)
         self.out = nn.Linear(hidden_dim, num_groups)
         self.scale = scale
-        self.floor = floor
-        self.course = course
+        self.learned_range = learned_range
+        self.share_schedule = share_schedule
         zero_init(self.out)
 
     def forward(self, embedding: torch.Tensor, tokens: list[torch.Tensor], stage: Stage | None = None) -> torch.Tensor:
         """embedding: (B, E); tokens: streams of (B, T, C) -> weights (B, G, 2), identity first.
 
-        Without a stage, the middle of the course counts.
+        Without a stage, the middle of the share schedule counts.
         """
         pooled = torch.stack([stream.amax(dim=1) for stream in tokens]).amax(dim=0)  # (B, C)
         shift, scale, gate = self.modulation(functional.silu(embedding)).chunk(3, dim=1)
@@ -66,18 +65,19 @@ class StageBlender(nn.Module):
         fused = self.norm(content) * (1 + scale) + shift
         fused = gate * content + self.contract(functional.gelu(self.expand(fused), approximate="tanh"))
         logits = self.out(functional.relu(self.hidden(functional.relu(fused))))
-        share = self.floor + (1 - 2 * self.floor) * torch.sigmoid(logits)  # (B, G)
-        if self.course:
-            start = course_share(self.course, 0.5 if stage is None else stage).to(share)  # (B or 1,)
+        least = 0.5 - self.learned_range
+        share = least + (1 - 2 * least) * torch.sigmoid(logits)  # (B, G)
+        if self.share_schedule:
+            start = share_at(self.share_schedule, 0.5 if stage is None else stage).to(share)  # (B or 1,)
             share = (share + start[:, None] - 0.5).clamp(0, 1)
         identity = self.scale * share
         return torch.stack([identity, self.scale - identity], dim=-1)
 
 
-def course_share(course: tuple[float, ...], stage: Stage) -> torch.Tensor:
+def share_at(share_schedule: tuple[float, ...], stage: Stage) -> torch.Tensor:
     """Values at evenly spaced points, read at a stage, linear in between: (B,), or (1,) for the stage of a whole call."""
-    values = torch.tensor(course, dtype=torch.float32)
-    place = torch.as_tensor(stage, dtype=torch.float32, device="cpu").reshape(-1).clamp(0, 1) * (len(course) - 1)
-    low = place.long().clamp(max=max(len(course) - 2, 0))
-    high = (low + 1).clamp(max=len(course) - 1)
+    values = torch.tensor(share_schedule, dtype=torch.float32)
+    place = torch.as_tensor(stage, dtype=torch.float32, device="cpu").reshape(-1).clamp(0, 1) * (len(share_schedule) - 1)
+    low = place.long().clamp(max=max(len(share_schedule) - 2, 0))
+    high = (low + 1).clamp(max=len(share_schedule) - 1)
     return torch.lerp(values[low], values[high], place - low)

@@ -1,8 +1,9 @@
 """The pair file: one `.safetensors` with a JSON header under the metadata key `dualreal`.
 
-Header, format version 1: `format_version`, `config` (the fields of `PairConfig`), `digest` (sha256 of the weights),
-`base` (name and fingerprint), `prompts` (identity and motion, with their triggers), `training` (settings and steps),
-`datasets` (sha256 of each file used, per role), `consent` (the user's note), `provenance` (date, library versions).
+Header, in all format versions (`renames` has the former names of fields): `format_version`, `config` (the fields of
+`PairConfig`), `digest` (sha256 of the weights), `base` (name and fingerprint), `prompts` (identity and motion, with their
+triggers), `training` (settings and steps), `datasets` (sha256 of each file used, per role), `consent` (the user's note),
+`provenance` (date, library versions).
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from ..files.atomic import atomic_path
 from ..files.provenance import provenance
 from ..method.pair import ROLES, AdapterPair, LoraShapes, PairConfig
 from .reference import is_reference, pair_from_reference, read_reference
+from .renames import pair_fields, tensor_name, training_fields
 
-FORMAT_VERSION = 3
-COURSE_ALONE_VERSION = 2
-"""From this version on a course counts without a controller too."""
+FORMAT_VERSION = 4
+SCHEDULE_ALONE_VERSION = 2
+"""From this version on a share schedule counts without a controller too."""
 HEADER_KEY = "dualreal"
 SIDES = "sides."
 
@@ -71,7 +73,7 @@ def read_header(path: Path) -> Header:
         raise InputError(f"{path} has a damaged '{HEADER_KEY}' header ({_first_line(error)}): use another copy.") from error
     if version > FORMAT_VERSION:
         raise InputError(f"{path} has format version {version}, newer than {FORMAT_VERSION}: update DualReal to read it.")
-    return header
+    return {**header, "training": training_fields(header["training"])} if "training" in header else header
 
 
 def load_pair(path: Path) -> tuple[AdapterPair, Header]:
@@ -90,14 +92,16 @@ def load_pair(path: Path) -> tuple[AdapterPair, Header]:
         return pair_from_reference(tensors, path), {"format_version": 0, "source": path.name}
     header = read_header(path)
     try:
-        lists = {name: tuple(header["config"].get(name, ())) for name in ("target_layers", "course")}
-        if header["format_version"] < COURSE_ALONE_VERSION and not header["config"].get("has_controller", True):
-            lists["course"] = ()
-        config = PairConfig(**{**header["config"], **lists})
+        fields = pair_fields(header["config"])
+        lists = {name: tuple(fields.get(name, ())) for name in ("target_layers", "share_schedule")}
+        if header["format_version"] < SCHEDULE_ALONE_VERSION and not fields.get("learned_range", True):
+            lists["share_schedule"] = ()
+        config = PairConfig(**{**fields, **lists})
         if config.family not in CANONICAL:
             raise ValueError(f"its family is {config.family!r}")
         if header.get("digest") not in (None, digest(tensors)):
             raise ValueError("its weights do not match their digest")
+        tensors = {tensor_name(name): tensor for name, tensor in tensors.items()}
         if not all(tensor.isfinite().all() for tensor in tensors.values()):
             raise ValueError("some of its weights are no finite numbers, which would make every video black")
         with torch.device("meta"):  # a header may ask for any size

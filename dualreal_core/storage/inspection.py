@@ -55,7 +55,7 @@ def describe(path: Path) -> Description:
         "file": path.name,
         "kind": "pair" if header["format_version"] else "reference",
         "bytes": path.stat().st_size,
-        "config": {**asdict(pair.config), "target_layers": list(pair.config.target_layers), "course": list(pair.config.course)},
+        "config": {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(pair.config).items()},
         "parameters": {
             **{role: _count(pair.role_parameters(role)) for role in ROLES},
             "controller": _count(pair.controller_parameters()),
@@ -120,7 +120,7 @@ def _forms(names: list[str], uses_dora: bool) -> list[str]:
 
 def _pair_rows(description: Description) -> list[tuple[str, str]]:
     config, parameters = description["config"], description["parameters"]
-    kind = "DualReal pair" if description["kind"] == "pair" else "checkpoint of the published implementation"
+    kind = "DualReal pair" if description["kind"] == "pair" else "checkpoint of the paper's implementation"
     rows = [("kind", kind), ("fits", f"{config['family']}, {config['num_blocks']} blocks of width {config['dim']}")]
     for role in ROLES:
         if config[f"{role}_kind"] == "none":
@@ -130,9 +130,10 @@ def _pair_rows(description: Description) -> list[tuple[str, str]]:
         spread = f"norm of up {norms['total']:.4g} (blocks {min(norms['blocks']):.4g} to {max(norms['blocks']):.4g})"
         state = spread if norms["total"] else "untrained (up is zero)"
         rows.append((role, f"{_adapter(config, role)}; {parameters[role]:,} parameters; {state}"))
-    course = f", course {' '.join(f'{share:g}' for share in config['course'])}" if config["course"] else ""
-    groups = f"{config['num_groups']} groups, scale {config['scale']:g}, floor {config['floor']:g}{course}"
-    rows.append(("controller", f"{groups}; {parameters['controller']:,} parameters" if parameters["controller"] else f"none{course}"))
+    shares = " ".join(f"{share:g}" for share in config["share_schedule"])
+    schedule = f", share schedule {shares}" if shares else ""
+    groups = f"{config['num_groups']} groups, scale {config['scale']:g}, learned range {config['learned_range']:g}{schedule}"
+    rows.append(("controller", f"{groups}; {parameters['controller']:,} parameters" if parameters["controller"] else f"none{schedule}"))
     for name in HEADER_FIELDS:
         rows += _field_rows(name, description[name])
     return rows

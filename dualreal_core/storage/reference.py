@@ -94,7 +94,7 @@ def _build(tensors: dict[str, torch.Tensor]) -> AdapterPair:
         bottleneck_dim=widths.pop(),
         identity_condition_dim=condition_dims.get("identity"),
         motion_condition_dim=condition_dims.get("motion"),
-        has_controller=has_controller,
+        learned_range=0.5 if has_controller else 0.0,
         num_groups=renamed["controller.out.bias"].shape[0] if has_controller else 1,
     )
     pair = AdapterPair(config, [f"{block}-{site.name}" for block in sorted(blocks) for site in COGVIDEOX.block_lists[0].sites])

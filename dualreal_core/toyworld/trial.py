@@ -15,7 +15,7 @@ from .scores import named_sprites, score_identity, score_motion, templates
 
 PHOTO_CELLS = 48
 """Photos are larger than a frame by half, so that views of a frame's size can be cut from them."""
-VIEW_MARGIN = PHOTO_CELLS / world.FRAME_CELLS - 1
+CROP_MARGIN = PHOTO_CELLS / world.FRAME_CELLS - 1
 FPS = 10.0
 TRIGGER = "*"
 SUBJECT = f"a figure {TRIGGER}"

@@ -51,9 +51,9 @@ class FixedBatch:
     condition: torch.Tensor | None
 
 
-def fixed_timesteps(objective: Objective, role: Role, course: tuple[float, ...] = (), focus: float = 0.0) -> torch.Tensor:
+def fixed_timesteps(objective: Objective, role: Role, share_schedule: tuple[float, ...] = (), bias: float = 0.0) -> torch.Tensor:
     """`NUM_ROWS` timesteps at evenly spaced quantiles of the noisier half of those that a side draws in training."""
-    drawn = draw_timesteps(objective, NUM_DRAWS, torch.Generator().manual_seed(SEED), role, course, focus).sort().values
+    drawn = draw_timesteps(objective, NUM_DRAWS, torch.Generator().manual_seed(SEED), role, share_schedule, bias).sort().values
     return torch.stack([drawn[int(NUM_DRAWS * quantile(row))] for row in range(NUM_ROWS)])
 
 
@@ -63,15 +63,15 @@ def fixed_batches(
     """A row of the data of `source` for each timestep, in batches of one size; each file before any comes twice."""
     generator = torch.Generator().manual_seed(SEED)
     spread = [items for _, items in sorted(files_of(items).items())]
-    views = [file[view] for view in range(max(map(len, spread))) for file in spread if view < len(file)]
+    crops = [file[crop] for crop in range(max(map(len, spread))) for file in spread if crop < len(file)]
     buckets: dict[object, list[int]] = {}
     for row in range(len(timesteps)):
-        buckets.setdefault(views[row % len(views)].bucket, []).append(row)
+        buckets.setdefault(crops[row % len(crops)].bucket, []).append(row)
     batches = []
     for rows in buckets.values():
         for begin in range(0, len(rows), batch_size):
             chosen = rows[begin : begin + batch_size]
-            batch = [views[row % len(views)] for row in chosen]
+            batch = [crops[row % len(crops)] for row in chosen]
             latents = torch.stack([item.latents for item in batch])
             has_condition = source == "motion" and all(item.conditions is not None for item in batch)
             batches.append(
@@ -108,38 +108,38 @@ class Evaluator:
             return Evaluation(step, {role: self._scores(role) for role in self.sides})
 
     def _scores(self, role: Role) -> SideScores:
-        own, others, seen = self._batches[role], self._crossed[role], self._seen.get(role)
-        alone, plain = [self._predict(batch, (role,)) for batch in own], self._base_predictions(own)
-        crossed, crossed_plain = [self._predict(batch, (role,)) for batch in others], self._base_predictions(others)
-        change = _root_mean_square([a - b for a, b in zip(alone, plain, strict=True)])
-        change_of_others = _root_mean_square([a - b for a, b in zip(crossed, crossed_plain, strict=True)])
+        own, others, seen = self._batches[role], self._others[role], self._seen.get(role)
+        single, plain = [self._predict(batch, (role,)) for batch in own], self._base_predictions(own)
+        changed, unchanged = [self._predict(batch, (role,)) for batch in others], self._base_predictions(others)
+        change = _root_mean_square([a - b for a, b in zip(single, plain, strict=True)])
+        change_of_others = _root_mean_square([a - b for a, b in zip(changed, unchanged, strict=True)])
         return SideScores(
-            loss=self._loss(own, [self._predict(batch, ROLES) for batch in own] if self._has_both() else alone),
-            alone=self._loss(own, alone),
-            base=self._loss(own, plain),
-            trained=None if seen is None else self._remaining(seen, role),
-            leak=change_of_others / change if change else 0.0,
+            loss=self._loss(own, [self._predict(batch, ROLES) for batch in own] if self._has_both() else single),
+            single_loss=self._loss(own, single),
+            base_loss=self._loss(own, plain),
+            train_loss_ratio=None if seen is None else self._loss_ratio(seen, role),
+            leakage=change_of_others / change if change else 0.0,
         )
 
     @cached_property
     def _batches(self) -> dict[Role, list[FixedBatch]]:
         """A side's own data."""
-        return {role: self._fixed(self.splits[role].held_out or self.splits[role].trained, role, role) for role in self.sides}
+        return {role: self._fixed(self.splits[role].validation or self.splits[role].trained, role, role) for role in self.sides}
 
     @cached_property
-    def _crossed(self) -> dict[Role, list[FixedBatch]]:
+    def _others(self) -> dict[Role, list[FixedBatch]]:
         """The other side's data, at the timesteps of this one: what it does there differs by the data alone."""
         others: dict[Role, Role] = {"identity": "motion", "motion": "identity"}
         splits = {role: self.splits[others[role]] for role in self.sides}
-        return {role: self._fixed(split.held_out or split.trained, others[role], role) for role, split in splits.items()}
+        return {role: self._fixed(split.validation or split.trained, others[role], role) for role, split in splits.items()}
 
     @cached_property
     def _seen(self) -> dict[Role, list[FixedBatch]]:
         """Of data trained on, where others are held out."""
-        return {role: self._fixed(self.splits[role].trained, role, role) for role in self.sides if self.splits[role].held_out}
+        return {role: self._fixed(self.splits[role].trained, role, role) for role in self.sides if self.splits[role].validation}
 
     def _fixed(self, items: Sequence[PreparedItem], source: Role, role: Role) -> list[FixedBatch]:
-        timesteps = fixed_timesteps(self.base.objective, role, self.attachment.pair.config.course, self.settings.course_focus)
+        timesteps = fixed_timesteps(self.base.objective, role, self.attachment.pair.config.share_schedule, self.settings.timestep_bias)
         batch_size = max(self.settings.identity_batch, self.settings.motion_batch)
         return fixed_batches(items, source, timesteps, batch_size, self.settings.background_weight)
 
@@ -152,9 +152,9 @@ class Evaluator:
             self._base_outputs[id(batches)] = [self._predict(batch, ()) for batch in batches]
         return self._base_outputs[id(batches)]
 
-    def _remaining(self, batches: list[FixedBatch], role: Role) -> float:
-        alone = [self._predict(batch, (role,)) for batch in batches]
-        return self._loss(batches, alone) / self._loss(batches, self._base_predictions(batches))
+    def _loss_ratio(self, batches: list[FixedBatch], role: Role) -> float:
+        single = [self._predict(batch, (role,)) for batch in batches]
+        return self._loss(batches, single) / self._loss(batches, self._base_predictions(batches))
 
     def _predict(self, batch: FixedBatch, roles: Sequence[Role]) -> torch.Tensor:
         """Prediction with these sides on: (B, C, f, h, w) float32 on the CPU."""

@@ -1,15 +1,16 @@
 """Dual-aware Adaptation (paper, section 3.2): each step trains one side, the other stays in the pass as a frozen prior.
 
-Beyond the paper: crossing, by which a side also learns to leave the other's prediction on the other's data as it is, and
-timesteps that gather where the course favours the side in training (`timesteps`).
+Beyond the paper: prior preservation, by which the identity also learns to keep the motion's prediction on the clips as it is,
+and timesteps that are biased to where the share schedule favours the side in training (`timesteps`).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -24,23 +25,23 @@ from .settings import TrainSettings
 from .state import RunState
 from .timesteps import draw_timesteps
 
-METHOD = 2
+ALGORITHM_VERSION = 2
 """Another number wherever the same settings begin to train another pair: runs of one are not continued, or taken for done, by
-another. 1: crossing took the place of a side's own step. 2: crossing adds to it."""
+another. 1: preservation took the place of a side's own step. 2: preservation adds to it."""
 
 
 @dataclass(frozen=True)
-class StepDone:
+class StepResult:
     """One optimizer step. `step` counts from 1; `gradient_norm` is before clipping.
 
-    `loss` is the base's own objective on the trained side's data; `cross_loss`, in a step that also saw the other side's
-    data, the mean squared change of the other side's prediction there.
+    `loss` is the base's own objective on the trained side's data; `preservation_loss`, in an identity step that also saw
+    clips, the mean squared change of the motion side's prediction on them.
     """
 
     step: int
     role: Role
     loss: float
-    cross_loss: float | None
+    preservation_loss: float | None
     gradient_norm: float
     learning_rate: float
 
@@ -55,94 +56,80 @@ def train(
     items: Mapping[Role, Sequence[PreparedItem]],
     settings: TrainSettings,
     state: RunState,
-) -> Iterator[StepDone]:
+) -> Iterator[StepResult]:
     """Trains until `settings.steps`, yielding after every optimizer step; the caller may stop between any two.
 
-    The resting side's parameters do not require gradients during a step, so their gradients are never computed and
-    nothing of the optimizer touches them. The pair's gradients flags are left on at the end. A step left by an
+    The frozen side's parameters do not require gradients during a step, so their gradients are never computed and
+    nothing of the optimizer touches them. The pair's gradient flags are left on at the end. A step left by an
     exception is undone, unless the optimizers were at work: then `state.is_torn` stays set.
 
     Raises:
         DivergedError: a loss or gradient is not finite; nothing was changed by that step.
     """
-    pair, device = attachment.pair, next(base.transformer.parameters()).device
-    parts = {role: pair.role_parameters(role) for role in ROLES} | {"controller": pair.controller_parameters()}
+    losses = _Losses(base, attachment, items, settings, state)
+    parts = {role: attachment.pair.role_parameters(role) for role in ROLES} | {"controller": attachment.pair.controller_parameters()}
     before = None
     try:
         while state.step < settings.steps:
             before = state.generator.get_state(), {role: list(queue) for role, queue in state.queues.items()}
             role: Role = "motion" if torch.rand((), generator=state.generator) < settings.motion_ratio else "identity"
-            resting: Role = "identity" if role == "motion" else "motion"
-            is_dropped = bool(torch.rand((), generator=state.generator) < settings.resting_drop)
-            is_crossed = bool(torch.rand((), generator=state.generator) < settings.cross_ratio(role))
-            trained_parts = (role, "controller")
+            is_dropped = bool(torch.rand((), generator=state.generator) < settings.frozen_adapter_dropout)
+            preserves = bool(torch.rand((), generator=state.generator) < settings.preservation_ratio) and role == "identity"
             for parameters in parts.values():
                 for parameter in parameters:
                     parameter.grad = None
-            losses: dict[Role, float] = {}
-            for source in (role, resting) if is_crossed else (role,):
-                _let_learn(parts, trained_parts if source == role else (role,))
-                strengths = {role: 1.0, resting: 0.0 if is_dropped and source == role else 1.0}
-                losses[source] = _backward(base, attachment, items[source], role, source, strengths, settings, state, device)
-                if not math.isfinite(losses[source]):
-                    break
-            trained = [parameter for part in trained_parts for parameter in parts[part]]
+            _require_gradients(parts, (role, "controller"))
+            loss, preservation_loss = _backward(losses, partial(losses.own, role, is_dropped)), None
+            if preserves and math.isfinite(loss):
+                _require_gradients(parts, (role,))
+                preservation_loss = _backward(losses, losses.preservation)
+            trained = [parameter for part in (role, "controller") for parameter in parts[part]]
             norm = float(torch.nn.utils.clip_grad_norm_(trained, settings.clip_norm))
-            if not all(math.isfinite(value) for value in (*losses.values(), norm)):
+            if not all(math.isfinite(value) for value in (loss, preservation_loss or 0.0, norm)):
+                value, source = (loss, role) if preservation_loss is None else (preservation_loss, "motion")
                 raise DivergedError(
-                    f"The {role} loss is {losses[source]} on the {source} data (gradient norm {norm}) at step {state.step + 1}: "
+                    f"The {role} loss is {value} on the {source} data (gradient norm {norm}) at step {state.step + 1}: "
                     "the last good state is kept; lower the learning rate or check that data."
                 )
             state.is_torn = True
-            for part in trained_parts:
+            for part in (role, "controller"):
                 if part in state.optimizers:
                     rate = settings.rate(part) * settings.schedule(state.step)
                     for group in state.optimizers[part].param_groups:
                         group["lr"] = rate
                     state.optimizers[part].step()
-            torch.autograd.graph.increment_version(trained)  # some optimizers write past the count that folded weights go by
+            torch.autograd.graph.increment_version(trained)  # some optimizers write past the count that fused weights go by
             state.step += 1
             before, state.is_torn = None, False
             attachment.strengths = dict.fromkeys(ROLES, 1.0)
             rate = settings.rate(role) * settings.schedule(state.step - 1)
-            yield StepDone(state.step, role, losses[role], losses.get(resting), norm, rate)
+            yield StepResult(state.step, role, loss, preservation_loss, norm, rate)
     finally:
         if before is not None:
             state.generator.set_state(before[0])
             state.queues = before[1]
         attachment.strengths = dict.fromkeys(ROLES, 1.0)
         attachment.condition = attachment.stage = None
-        _let_learn(parts, tuple(parts))
+        _require_gradients(parts, tuple(parts))
         for parameters in parts.values():
             for parameter in parameters:
                 parameter.grad = None
 
 
-def _let_learn(parts: Mapping[str, Sequence[torch.nn.Parameter]], learning: Sequence[str]) -> None:
+def _require_gradients(parts: Mapping[str, Sequence[torch.nn.Parameter]], trained: Sequence[str]) -> None:
     """Parameters of these parts, and no others, get gradients."""
     for part, parameters in parts.items():
         for parameter in parameters:
-            parameter.requires_grad_(part in learning)
+            parameter.requires_grad_(part in trained)
 
 
-def _backward(
-    base: Base,
-    attachment: Attachment,
-    items: Sequence[PreparedItem],
-    role: Role,
-    source: Role,
-    strengths: Mapping[Role, float],
-    settings: TrainSettings,
-    state: RunState,
-    device: torch.device,
-) -> float:
-    """Adds the gradients of the next batches of `source`, on which `role` trains; their mean loss. Stops at one that is not finite."""
-    mean = 0.0
+def _backward(losses: _Losses, batch_loss: Callable[[], torch.Tensor]) -> float:
+    """Adds the gradients of the next batches; their mean loss. Stops at one that is not finite."""
+    settings, base, mean = losses.settings, losses.base, 0.0
     for _ in range(settings.accumulation):
-        attachment.strengths = dict(strengths)
-        rerun = checkpointed(base.transformer, attachment) if settings.gradient_checkpointing else nullcontext()
+        rerun = checkpointed(base.transformer, losses.attachment) if settings.gradient_checkpointing else nullcontext()
         with safe_saving(base.family), rerun:
-            loss = _batch_loss(base, attachment, items, role, source, settings, state, device)
+            loss = batch_loss()
             mean += loss.item() / settings.accumulation
             if not math.isfinite(mean):
                 break
@@ -150,37 +137,58 @@ def _backward(
     return mean
 
 
-def _batch_loss(
-    base: Base,
-    attachment: Attachment,
-    items: Sequence[PreparedItem],
-    role: Role,
-    source: Role,
-    settings: TrainSettings,
-    state: RunState,
-    device: torch.device,
-) -> torch.Tensor:
-    """Mean loss of the next batch of `source`, on which `role` trains; a scalar."""
-    batch = state.next_batch(source, items, settings.motion_batch if source == "motion" else settings.identity_batch)
-    attachment.condition = _conditions(batch, settings, state, device) if source == "motion" else None
-    latents = torch.stack([item.latents for item in batch])  # (B, C, f, h, w)
-    course = attachment.pair.config.course if source == role else ()
-    timestep = draw_timesteps(base.objective, len(batch), state.generator, role, course, settings.course_focus)
-    attachment.stage = base.objective.stage(timestep)
-    noise = torch.randn(latents.shape, generator=state.generator)
-    latents, noise, timestep = latents.to(device), noise.to(device), timestep.to(device)
-    noisy = base.objective.add_noise(latents, noise, timestep)
-    text = base.batch_texts([item.text for item in batch])
-    mask = loss_masks(batch, settings.background_weight, device) if source == "identity" else None
-    with mixed(base, attachment.pair, lowers=settings.precision == "bf16"):
-        if source != role:
+@dataclass(frozen=True)
+class _Losses:
+    """Losses of the next batches of a run; scalars."""
+
+    base: Base
+    attachment: Attachment
+    items: Mapping[Role, Sequence[PreparedItem]]
+    settings: TrainSettings
+    state: RunState
+
+    def own(self, role: Role, is_dropped: bool) -> torch.Tensor:
+        """The base's objective on a side's own data, with the frozen side in the pass or dropped from it."""
+        batch, latents, noise, timestep = self._next(role, role, self.attachment.pair.config.share_schedule)
+        mask = loss_masks(batch, self.settings.background_weight, latents.device) if role == "identity" else None
+        self.attachment.strengths = {other: float(other == role or not is_dropped) for other in ROLES}
+        with self._mixed():
+            output = self._predict(batch, latents, noise, timestep)
+        return self.base.objective.loss_per_sample(output, latents, noise, timestep, mask).mean()
+
+    def preservation(self) -> torch.Tensor:
+        """Mean squared change that the identity makes to the motion's prediction on clips."""
+        batch, *sample = self._next("identity", "motion", ())
+        with self._mixed():
+            self.attachment.strengths = {"identity": 0.0, "motion": 1.0}
             with torch.no_grad():
-                attachment.strengths = {**attachment.strengths, role: 0.0}
-                alone = base.predict(noisy, timestep, text)
-            attachment.strengths = {**attachment.strengths, role: 1.0}
-            return (base.predict(noisy, timestep, text).float() - alone.float()).square().mean()
-        output = base.predict(noisy, timestep, text)
-    return base.objective.loss_per_sample(output, latents, noise, timestep, mask).mean()
+                prior = self._predict(batch, *sample)
+            self.attachment.strengths = {"identity": 1.0, "motion": 1.0}
+            return (self._predict(batch, *sample).float() - prior.float()).square().mean()
+
+    def _next(
+        self, role: Role, source: Role, share_schedule: tuple[float, ...]
+    ) -> tuple[list[PreparedItem], torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The next batch of `source` to train `role` on: items, latents and noise (B, C, f, h, w), timesteps (B,)."""
+        settings, generator, objective = self.settings, self.state.generator, self.base.objective
+        device = next(self.base.transformer.parameters()).device
+        batch = self.state.next_batch(source, self.items[source], settings.motion_batch if source == "motion" else settings.identity_batch)
+        self.attachment.condition = _conditions(batch, settings, self.state, device) if source == "motion" else None
+        latents = torch.stack([item.latents for item in batch])
+        timestep = draw_timesteps(objective, len(batch), generator, role, share_schedule, settings.timestep_bias)
+        self.attachment.stage = objective.stage(timestep)
+        noise = torch.randn(latents.shape, generator=generator)
+        return batch, latents.to(device), noise.to(device), timestep.to(device)
+
+    def _mixed(self) -> AbstractContextManager[None]:
+        return mixed(self.base, self.attachment.pair, lowers=self.settings.precision == "bf16")
+
+    def _predict(
+        self, batch: Sequence[PreparedItem], latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor
+    ) -> torch.Tensor:
+        """latents, noise: (B, C, f, h, w); timestep: (B,) -> the DiT's output (B, C, f, h, w)."""
+        noisy = self.base.objective.add_noise(latents, noise, timestep)
+        return self.base.predict(noisy, timestep, self.base.batch_texts([item.text for item in batch]))
 
 
 def _conditions(batch: Sequence[PreparedItem], settings: TrainSettings, state: RunState, device: torch.device) -> torch.Tensor | None:

@@ -1,4 +1,4 @@
-"""Recipes: consistent defaults for pair, views and training; and how a TOML file changes them."""
+"""Recipes: consistent defaults for pair, crops and training; and how a TOML file changes them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal, get_args, get_origin, get_type_hints
 
-from ..dataset import ViewSettings
+from ..dataset import CropSettings
 from ..errors import InputError
 from ..method.pair import PairConfig
+from ..storage.renames import advice
 from .settings import TrainSettings
 
+WARMUP_PART = 5
 MOST_BLOCKS = 10_000
 """Stands for the base's number of blocks where a recipe is checked before the base is known."""
 BASE_FIELDS = ("family", "dim", "num_blocks", "time_dim", "identity_condition_dim", "motion_condition_dim")
@@ -27,8 +29,7 @@ class Recipe:
     Attributes:
         pair: `PairConfig` fields other than those that describe the base.
         conditions_motion: the motion side reads reference embeddings, where the base has an image encoder.
-        num_views, view_margin: stills cut from each photo, and how far they may lie apart; see `ViewSettings`.
-        shows_photos_as_clips: adds panning clips of the photos, as long as the motion clips.
+        num_crops, crop_margin: how many crops of each photo, and how far they may lie apart; see `CropSettings`.
         train: training settings.
     """
 
@@ -36,47 +37,51 @@ class Recipe:
     train: TrainSettings
     pair: Mapping[str, object] = field(default_factory=dict)
     conditions_motion: bool = True
-    num_views: int = 1
-    view_margin: float = 0.0
-    shows_photos_as_clips: bool = False
+    num_crops: int = 1
+    crop_margin: float = 0.0
 
-    def views(self, num_frames: int) -> ViewSettings:
-        """View settings for clips of `num_frames`."""
-        return ViewSettings(self.num_views, self.view_margin, num_frames if self.shows_photos_as_clips else 1)
+    @property
+    def crops(self) -> CropSettings:
+        """How photos are cropped.
+
+        Raises:
+            ValueError: there is no room for that many crops.
+        """
+        return CropSettings(self.num_crops, self.crop_margin)
 
 
-PUBLISHED = Recipe(
-    name="published",
+PAPER = Recipe(
+    name="paper",
     train=TrainSettings(),
     pair={"identity_kind": "bottleneck-skip", "motion_kind": "bottleneck-skip", "scale": 0.2},
 )
 """The paper's recipe: adapters with the inner skip, photos as one-frame videos, both sides always on."""
 
-COURSE = (0.4, 0.4, 0.7, 0.8, 0.9, 0.9)
+SHARE_SCHEDULE = (0.4, 0.4, 0.7, 0.8, 0.9, 0.9)
 """Identity shares over denoising: a movement is settled in noise, looks late, where the motion side has nothing left to add."""
 
 DUALREAL = Recipe(
     name="dualreal",
-    train=TrainSettings(resting_drop=1.0, identity_cross_ratio=0.25, course_focus=2.0, evaluate_every=200),
+    train=TrainSettings(frozen_adapter_dropout=1.0, preservation_ratio=0.25, timestep_bias=2.0, evaluate_every=200),
     pair={
         "identity_kind": "lora",
         "motion_kind": "lora",
         "rank": 32,
         "alpha": 32.0,
         "scale": 2.0,
-        "floor": 0.49,
-        "course": COURSE,
+        "learned_range": 0.01,
+        "share_schedule": SHARE_SCHEDULE,
         "controller_dim": 128,
     },
-    num_views=4,
-    view_margin=0.125,
+    num_crops=4,
+    crop_margin=0.125,
 )
 """Ours: each side learns at the weights it will be used at, mostly where in denoising these are large, and with the other one
 out of the pass, because on its own data it only learns to undo it. They meet where the identity also sees the clips: there it
-learns to leave the motion's prediction as it is, which photos alone cannot teach it. The StageBlender keeps to a course,
+learns to leave the motion's prediction as it is, which photos alone cannot teach it. The StageBlender keeps to its share schedule,
 movement first and then looks: a side alone always asks for more of itself, and photos are told from clips by their shape."""
 
-RECIPES = {recipe.name: recipe for recipe in (DUALREAL, PUBLISHED)}
+RECIPES = {recipe.name: recipe for recipe in (DUALREAL, PAPER)}
 
 
 def with_train(recipe: Recipe, **changes: object) -> Recipe:
@@ -84,8 +89,17 @@ def with_train(recipe: Recipe, **changes: object) -> Recipe:
     return replace(recipe, train=replace(recipe.train, **changes))
 
 
+def fit_warmup(recipe: Recipe) -> tuple[Recipe, str | None]:
+    """The recipe with a warm-up of a fifth of its steps at most, as else its rate hardly arrives; and a sentence, if that is less."""
+    settings, most = recipe.train, recipe.train.steps // WARMUP_PART
+    if settings.warmup_steps <= most:
+        return recipe, None
+    note = f"The rate rises over {most} instead of {settings.warmup_steps} steps: warm-up takes a fifth of {settings.steps} steps at most."
+    return with_train(recipe, warmup_steps=most), note
+
+
 def read_recipe(path: Path, recipe: Recipe) -> Recipe:
-    """The recipe with the changes of a TOML file: tables `[train]`, `[pair]` and `[views]`.
+    """The recipe with the changes of a TOML file: tables `[train]`, `[pair]` and `[crops]`.
 
     A rank brings its alpha along, and prodigy its learning rate, a factor of 1.
 
@@ -103,16 +117,18 @@ def read_recipe(path: Path, recipe: Recipe) -> Recipe:
     allowed = {
         "train": [item.name for item in fields(TrainSettings)],
         "pair": [*(item.name for item in fields(PairConfig) if item.name not in BASE_FIELDS), "conditions_motion"],
-        "views": ["num_views", "view_margin", "shows_photos_as_clips"],
+        "crops": ["num_crops", "crop_margin"],
     }
     types = {**get_type_hints(Recipe), **get_type_hints(PairConfig), **get_type_hints(TrainSettings)}
     for table, values in tables.items():
         if table not in allowed or not isinstance(values, dict):
             known = ", ".join(f"[{name}]" for name in allowed)
-            raise InputError(f"{path} has {table!r} at its top level: only the tables {known} are known.")
+            became = advice("run", table)
+            raise InputError(f"{path} has {table!r} at its top level: {became or f'only the tables {known} are known'}.")
         for key in values:
             if key not in allowed[table]:
-                raise InputError(f"{path} sets {key!r} in [{table}], which is unknown: known are {', '.join(allowed[table])}.")
+                became = advice(table, key)
+                raise InputError(f"{path} sets {key!r} in [{table}]: {became or 'it is unknown; known are ' + ', '.join(allowed[table])}.")
             if not _is_of_type(values[key], types[key]):
                 takes = getattr(types[key], "__name__", str(types[key]))
                 raise InputError(f"{path} sets {key!r} in [{table}] to {values[key]!r}: it takes {takes}.")
@@ -120,14 +136,14 @@ def read_recipe(path: Path, recipe: Recipe) -> Recipe:
     conditions_motion = pair.pop("conditions_motion", recipe.conditions_motion)
     if "rank" in pair:
         pair.setdefault("alpha", float(pair["rank"]))
-    pair |= {name: tuple(pair[name]) for name in ("target_layers", "course") if name in pair}
+    pair |= {name: tuple(pair[name]) for name in ("target_layers", "share_schedule") if name in pair}
     trained = dict(tables.get("train", {}))
     if trained.get("optimizer") == "prodigy":
         trained.setdefault("learning_rate", 1.0)
     try:
         train = replace(recipe.train, **trained)
-        changed = replace(recipe, train=train, pair={**recipe.pair, **pair}, conditions_motion=conditions_motion, **tables.get("views", {}))
-        changed.views(1)
+        changed = replace(recipe, train=train, pair={**recipe.pair, **pair}, conditions_motion=conditions_motion, **tables.get("crops", {}))
+        _ = changed.crops
         PairConfig(family="any", dim=1, num_blocks=MOST_BLOCKS, time_dim=1, **changed.pair)
     except (TypeError, ValueError) as error:
         raise InputError(f"{path}: {error}") from error

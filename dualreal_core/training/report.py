@@ -44,10 +44,10 @@ RULES = (
     Rule(
         "near-identical", "alike", 0.3,
         "{value:.0%} of the {noun} look almost like another one (more than {threshold:.0%}).",
-        "Replace them by other views, places and lights.",
+        "Replace them by other angles, places and lights.",
     ),
     Rule(
-        "not learnt", "unlearnt", 0.95,
+        "not learnt", "unlearned", 0.95,
         "The {role} is hardly learnt: this side alone leaves {value:.0%} of the base's loss on the {where} (more than {threshold:.0%}).",
         "Train more steps, at a higher rate, or with a larger rank; check that the captions name what the {noun} show.",
     ),
@@ -69,37 +69,37 @@ RULES = (
         "Train more steps.",
     ),
     Rule(
-        "acts without its trigger", "leak", 0.9,
+        "acts without its trigger", "leakage", 0.9,
         "The identity side leaks: without its trigger, on the clips, it changes the prediction {value:.2f} times as much as on its own "
         "photos (more than {threshold:.2f}).",
-        "Name the subject in every photo's caption by the trigger, and all else in plain words; raise identity_cross_ratio.",
+        "Name the subject in every photo's caption by the trigger, and all else in plain words; raise preservation_ratio.",
         roles=("identity",),
     ),
     Rule(
-        "takes appearance", "leak", 0.9,
+        "takes appearance", "leakage", 0.9,
         "The motion side leaks: on the photos, which do not show the motion, it changes the prediction {value:.2f} times as much as on "
         "its own clips (more than {threshold:.2f}), so it has taken on what the clips look like.",
         "Use clips of several subjects and places, and name these in the captions.",
         roles=("motion",),
     ),
     Rule(
-        "disturbed", "disturbance", 0.5,
+        "disturbed", "interference", 0.5,
         "The motion side disturbs the identity: with both on, the loss on the {where} is higher by {value:.0%} of the base's "
         "(more than {threshold:.0%}).",
         "Lower the strength of the motion side, train it fewer steps, or use clips of more subjects.",
         roles=("identity",),
     ),
     Rule(
-        "stiffened", "disturbance", 0.1,
+        "stiffened", "interference", 0.1,
         "The identity side disturbs the motion: with both on, the loss on the {where} is higher by {value:.0%} of the base's "
         "(more than {threshold:.0%}).",
-        "Raise identity_cross_ratio, or lower the strength of the identity side.",
+        "Raise preservation_ratio, or lower the strength of the identity side.",
         roles=("motion",),
     ),
 )  # fmt: skip
 """Thresholds are judgements. For scale, on training data: a pair that fuses well on the embedded base has (identity/motion)
-`unlearnt` 0.25 to 0.55/0.1 to 0.15, `leak` 0.3 to 0.45/0.4 to 0.5 and `disturbance` 0.15 to 0.4/0.01; two sides trained apart,
-whose motion suffers, `leak` 1/0.4 to 0.6 and `disturbance` 0.15 to 0.25/0.15 to 0.2; an untrained pair 1, 0 and 0."""
+`unlearned` 0.25 to 0.55/0.1 to 0.15, `leakage` 0.3 to 0.45/0.4 to 0.5 and `interference` 0.15 to 0.4/0.01; two sides trained apart,
+whose motion suffers, `leakage` 1/0.4 to 0.6 and `interference` 0.15 to 0.25/0.15 to 0.2; an untrained pair 1, 0 and 0."""
 
 
 @dataclass(frozen=True)
@@ -133,25 +133,25 @@ class Outcome:
     def measures(self, role: Role) -> dict[str, float | None]:
         """Numbers that the rules look at, by name; None where one does not exist.
 
-        num_files: photos or clips. alike: share of them that look almost like another. unlearnt: `remaining`, or what is left on
+        num_files: photos or clips. alike: share of them that look almost like another. unlearned: `loss_ratio`, or what is left on
         the data trained on if that is less. gap: what more is left on data held out than on data trained on. rise: of the
         loss left since its lowest, where that on training data fell meanwhile, up to the pair that is the result. late_gain: of
         the last evaluation, where that pair is the result.
-        leak, disturbance: see `SideScores`.
+        leakage, interference: see `SideScores`.
         """
         side, split = self.kept.sides[role], self.splits[role]
         history = [evaluation.sides[role] for evaluation in self.evaluations if evaluation.step <= self.kept.step]
         is_last = self.kept.step == self.evaluations[-1].step
-        seen = side.trained
+        seen = side.train_loss_ratio
         return {
             "num_files": float(split.num_files),
-            "alike": share_alike([*split.trained, *split.held_out]),
-            "unlearnt": side.remaining if seen is None else min(side.remaining, seen),
-            "gap": None if seen is None else side.remaining - seen,
+            "alike": share_alike([*split.trained, *split.validation]),
+            "unlearned": side.loss_ratio if seen is None else min(side.loss_ratio, seen),
+            "gap": None if seen is None else side.loss_ratio - seen,
             "rise": _rise(history),
-            "late_gain": history[-2].remaining - history[-1].remaining if is_last and len(history) > 1 else None,
-            "leak": side.leak,
-            "disturbance": side.disturbance,
+            "late_gain": history[-2].loss_ratio - history[-1].loss_ratio if is_last and len(history) > 1 else None,
+            "leakage": side.leakage,
+            "interference": side.interference,
         }
 
     def limits(self) -> list[Limit]:
@@ -163,11 +163,11 @@ class Outcome:
                 value = measures[role][rule.measure]
                 if role not in rule.roles or value is None or not (value < rule.threshold if rule.is_lower else value > rule.threshold):
                     continue
-                held_out = "held out" if self.splits[role].held_out else "trained on"
-                lowest = min(self.evaluations, key=lambda evaluation: evaluation.sides[role].remaining)
+                where = "held out" if self.splits[role].validation else "trained on"
+                lowest = min(self.evaluations, key=lambda evaluation: evaluation.sides[role].loss_ratio)
                 words = {
                     "value": value, "threshold": rule.threshold, "role": role, "noun": NOUNS[role],
-                    "where": f"{NOUNS[role]} {held_out}", "step": lowest.step,
+                    "where": f"{NOUNS[role]} {where}", "step": lowest.step,
                 }  # fmt: skip
                 sentence, advice = rule.sentence.format(**words), rule.advice.format(**words)
                 found.append(Limit(rule.name, role, rule.measure, value, rule.threshold, sentence, advice))
@@ -182,7 +182,7 @@ class Outcome:
             "kept_step": self.kept.step,
             "best_step": best_of(self.evaluations).step,
             "basis": {role: self.splits[role].basis for role in self.kept.sides},
-            "held_out": {role: list(self.splits[role].names) for role in self.kept.sides},
+            "validation": {role: list(self.splits[role].names) for role in self.kept.sides},
             "measures": {role: self.measures(role) for role in self.kept.sides},
             "limits": [vars(limit) for limit in self.limits()],
             "evaluations": [evaluation.record() for evaluation in self.evaluations],
@@ -196,7 +196,8 @@ class Outcome:
             lines.append(f"The result is the pair of step {self.kept.step}, whose loss was the lowest.")
         lines += ["", "| side | judged on | loss left, this side on | both sides on | leak |", "| --- | --- | --- | --- | --- |"]
         for role, side in self.kept.sides.items():
-            row = (role, self.splits[role].basis, f"{side.remaining:.0%} of the base's", f"{side.loss / side.base:.0%}", f"{side.leak:.2f}")
+            losses = f"{side.loss_ratio:.0%} of the base's", f"{side.loss / side.base_loss:.0%}"
+            row = (role, self.splits[role].basis, *losses, f"{side.leakage:.2f}")
             lines.append(f"| {' | '.join(row)} |")
         limits = self.limits()
         lines += ["", *(f"- {limit.sentence} {limit.advice}" for limit in limits)]
@@ -218,7 +219,7 @@ def share_alike(items: Sequence[PreparedItem]) -> float:
 
 def _rise(history: Sequence[SideScores]) -> float | None:
     """Rise of the loss left on data held out since its lowest, if that on training data fell; None where nothing is held out."""
-    lowest, last = min(history, key=lambda side: side.remaining), history[-1]
-    if last.trained is None or lowest.trained is None:
+    lowest, last = min(history, key=lambda side: side.loss_ratio), history[-1]
+    if last.train_loss_ratio is None or lowest.train_loss_ratio is None:
         return None
-    return last.remaining - lowest.remaining if last.trained < lowest.trained else 0.0
+    return last.loss_ratio - lowest.loss_ratio if last.train_loss_ratio < lowest.train_loss_ratio else 0.0

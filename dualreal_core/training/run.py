@@ -24,12 +24,13 @@ from ..bases import Base
 from ..dataset import PreparedItem
 from ..errors import InputError
 from ..files.atomic import atomic_path
-from ..files.locks import only_user
+from ..files.locks import exclusive_lock
 from ..files.provenance import provenance
 from ..method.attach import Attachment
 from ..method.pair import ROLES, Role
+from ..storage.renames import checkpoint_fields, record_fields, run_fields
 from .evaluation import Evaluator
-from .loop import StepDone, train
+from .loop import StepResult, train
 from .report import Outcome
 from .scores import Evaluation
 from .settings import TrainSettings
@@ -66,7 +67,7 @@ class RunDirectory:
         """
         if is_resumed:
             self._begun()  # before a folder is made for the lock
-        with only_user(self.path):
+        with exclusive_lock(self.path):
             self._begin(asked_for, is_resumed)
             yield
 
@@ -118,7 +119,7 @@ class RunDirectory:
                 if archive.testzip() is not None:
                     raise zipfile.BadZipFile("a checksum differs")
             saved = torch.load(self.checkpoint_file, map_location="cpu", weights_only=True)
-            state.load_state_dict(saved, attachment.pair)
+            state.load_state_dict(checkpoint_fields(saved), attachment.pair)
         except (*UNREADABLE, AttributeError, KeyError, TypeError, ValueError) as error:
             raise InputError(f"{self.checkpoint_file} is damaged: start afresh with another output.") from error
         self._keep_metrics(state.step, state.evaluations)
@@ -134,13 +135,13 @@ class RunDirectory:
     def evaluated_losses(self) -> dict[Role, list[tuple[int, float]]]:
         """(step, loss) of each side's evaluations, with the other side off."""
         done = self.evaluations()
-        return {role: [(one.step, one.sides[role].alone) for one in done if role in one.sides] for role in ROLES}
+        return {role: [(one.step, one.sides[role].single_loss) for one in done if role in one.sides] for role in ROLES}
 
     def report(self) -> list[str]:
         """Lines of the report; none before the run is over, or without evaluations."""
         return self.report_file.read_text(encoding="utf-8").splitlines() if self.report_file.exists() else []
 
-    def add_metrics(self, done: StepDone) -> None:
+    def add_metrics(self, done: StepResult) -> None:
         """Appends the record of one step."""
         self._append(self.metrics_file, asdict(done))
 
@@ -157,7 +158,7 @@ class RunDirectory:
 
     def _begun(self) -> dict[str, object]:
         try:
-            return json.loads(self.settings_file.read_text(encoding="utf-8"))
+            return run_fields(json.loads(self.settings_file.read_text(encoding="utf-8")))
         except (OSError, json.JSONDecodeError) as error:
             raise InputError(f"{self.path} holds no run to resume: start it without --resume.") from error
 
@@ -167,7 +168,7 @@ class RunDirectory:
         records = []
         for line in self.metrics_file.read_text(encoding="utf-8").splitlines():
             try:
-                records.append(json.loads(line))
+                records.append(record_fields(json.loads(line)))
             except json.JSONDecodeError:  # the last line of a killed run
                 break
         return records
@@ -198,7 +199,7 @@ def run_training(
     stop_after: int | None = None,
     save_every: int = 100,
     on_evaluation: Callable[[Evaluation], None] | None = None,
-) -> Iterator[StepDone]:
+) -> Iterator[StepResult]:
     """`train` with files: restores the last checkpoint, evaluates, writes metrics and checkpoints, saves on every way out.
 
     Once the run is over, the pair is the result: the last state, or the best one where that is kept.
@@ -211,7 +212,7 @@ def run_training(
         DivergedError: after the last good state was saved.
         InputError: a file cannot be read or written.
     """
-    splits = {role: split_items(items[role], role, settings.held_out, settings.seed) for role in items}
+    splits = {role: split_items(items[role], role, settings.validation_split, settings.seed) for role in items}
     trained = {role: split.trained for role, split in splits.items()}
     evaluator = Evaluator(base, attachment, splits, settings)
     state = RunState.start(attachment.pair, settings)
@@ -247,7 +248,7 @@ def run_training(
         if state.best is not None:
             attachment.pair.load_state_dict(state.best)
         if state.evaluations:
-            kept = best_of(state.evaluations) if settings.keeps_best else state.evaluations[-1]
+            kept = best_of(state.evaluations) if settings.save_best else state.evaluations[-1]
             directory.write_report(Outcome(state.step, settings.steps, kept, state.evaluations, splits))
     directory.log("finished" if directory.is_over else "stopped", step=state.step)
 

@@ -15,28 +15,28 @@ class SideScores:
 
     Attributes:
         loss: with both sides on.
-        alone: with the other side off.
-        base: of the base without the pair.
-        trained: with the other side off, relative to the base's, of data it was trained on; None where nothing is held out.
-        leak: root mean square change that this side alone makes to the base's prediction on the other side's data and
+        single_loss: with the other side off.
+        base_loss: of the base without the pair.
+        train_loss_ratio: with the other side off, relative to the base's, of data it was trained on; None where nothing is held out.
+        leakage: root mean square change that this side alone makes to the base's prediction on the other side's data and
             captions, relative to the change that it makes on its own: 0 none, 1 as much.
     """
 
     loss: float
-    alone: float
-    base: float
-    trained: float | None
-    leak: float
+    single_loss: float
+    base_loss: float
+    train_loss_ratio: float | None
+    leakage: float
 
     @property
-    def remaining(self) -> float:
-        """Loss with the other side off, relative to the base's: 1 - `remaining` is what this side has learnt."""
-        return self.alone / self.base
+    def loss_ratio(self) -> float:
+        """Loss with the other side off, relative to the base's: 1 - `loss_ratio` is what this side has learnt."""
+        return self.single_loss / self.base_loss
 
     @property
-    def disturbance(self) -> float:
+    def interference(self) -> float:
         """Loss that the other side adds, relative to the base's."""
-        return (self.loss - self.alone) / self.base
+        return (self.loss - self.single_loss) / self.base_loss
 
 
 @dataclass(frozen=True)
@@ -50,9 +50,9 @@ class Evaluation:
     def score(self) -> float:
         """Sum of what the sides leave of the base's loss, each alone; infinite where one is no number.
 
-        What one side adds to the other's loss grows while both learn, so it is told apart, as `disturbance`.
+        What one side adds to the other's loss grows while both learn, so it is told apart, as `interference`.
         """
-        total = sum(side.remaining for side in self.sides.values())
+        total = sum(side.loss_ratio for side in self.sides.values())
         return total if math.isfinite(total) else math.inf
 
     def record(self) -> dict[str, object]:

@@ -1,9 +1,9 @@
-"""Settings of a training run, in one flat frozen dataclass, and the two recipes that set their defaults."""
+"""Settings of a training run, in one flat frozen dataclass."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 from ..method.pair import Role
@@ -17,7 +17,7 @@ LEAST_PRODIGY_RATE = 0.1
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """How both sides are trained. Defaults are the published ones; `recipes.py` holds ours."""
+    """How both sides are trained. Defaults are the paper's; `recipes.py` holds ours."""
 
     steps: int = 1000
     motion_ratio: float = 0.5
@@ -39,15 +39,14 @@ class TrainSettings:
     warmup_steps: int = 200
     condition_drop: float = 0.0
     """Share of motion batches that see no reference embedding."""
-    resting_drop: float = 0.0
-    """Share of steps in which the resting side is left out, so that each side also learns to stand alone."""
-    identity_cross_ratio: float = 0.0
-    """Share of the identity's steps in which it also sees clips and learns to leave the motion side's prediction there as it is."""
-    motion_cross_ratio: float = 0.0
-    """Share of the motion's steps in which it also sees photos and learns to leave the identity side's prediction there as it is."""
-    course_focus: float = 0.0
-    """How far the steps of each side gather where in denoising the course favours it: its timesteps are drawn in proportion to
-    its share to this power. 0: as the base draws them."""
+    frozen_adapter_dropout: float = 0.0
+    """Share of steps in which the frozen side is left out, so that each side also learns to stand alone."""
+    preservation_ratio: float = 0.0
+    """Prior preservation: share of the identity's steps in which it also sees clips and learns to keep the motion side's
+    prediction on them."""
+    timestep_bias: float = 0.0
+    """How far the timesteps of each side are biased to where the share schedule favours it: they are drawn in proportion to its
+    share to this power. 0: as the base draws them."""
     background_weight: float = 0.1
     """Loss weight outside the subject mask, where a photo has one; inside it is 1."""
     gradient_checkpointing: bool = False
@@ -55,9 +54,9 @@ class TrainSettings:
     """Of the activations; trained weights and optimizer state are always fp32."""
     evaluate_every: int = 0
     """Steps between evaluations at fixed noise, with one more after the last step; 0: none. They do not change what is learnt."""
-    held_out: float = 0.0
+    validation_split: float = 0.0
     """Photos and clips kept out of training to be evaluated on: a share below 1 of each side's files, or a number of them."""
-    keeps_best: bool = False
+    save_best: bool = False
     """The pair of the evaluation with the lowest loss of each side alone is the result, instead of that of the last step."""
     patience: int = 0
     """Evaluations in which neither side improves after which training stops; 0: it never stops early."""
@@ -67,15 +66,15 @@ class TrainSettings:
         for name in ("steps", "identity_batch", "motion_batch", "accumulation"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        for name in ("motion_ratio", "condition_drop", "resting_drop", "identity_cross_ratio", "motion_cross_ratio", "background_weight"):
+        for name in ("motion_ratio", "condition_drop", "frozen_adapter_dropout", "preservation_ratio", "background_weight"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1.")
         for name in ("learning_rate", "identity_learning_rate", "motion_learning_rate", "controller_learning_rate", "eps", "clip_norm"):
             value = getattr(self, name)
             if value is not None and not value > 0:
                 raise ValueError(f"{name} is {value}; it must be positive.")
-        if not math.isfinite(self.course_focus):
-            raise ValueError(f"course_focus is {self.course_focus}; it must be a finite number.")
+        if not math.isfinite(self.timestep_bias):
+            raise ValueError(f"timestep_bias is {self.timestep_bias}; it must be a finite number.")
         if self.optimizer not in get_args(OptimizerName):
             raise ValueError(f"optimizer is {self.optimizer!r}; it must be one of {', '.join(get_args(OptimizerName))}.")
         for name in ("learning_rate", "identity_learning_rate", "motion_learning_rate", "controller_learning_rate"):
@@ -84,25 +83,21 @@ class TrainSettings:
                 raise ValueError(f"{name} is {value}; prodigy finds its own step, of which this is a factor: set it to 1.")
         if self.precision not in get_args(Precision):
             raise ValueError(f"precision is {self.precision!r}; it must be one of {', '.join(get_args(Precision))}.")
-        for name in ("warmup_steps", "weight_decay", "course_focus", "evaluate_every", "held_out", "patience"):
+        for name in ("warmup_steps", "weight_decay", "timestep_bias", "evaluate_every", "validation_split", "patience"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative.")
         for name in ("beta1", "beta2"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1.")
-        if self.held_out > 1 and not float(self.held_out).is_integer():
-            raise ValueError(f"held_out is {self.held_out}; it must be a share below 1 or a whole number of files.")
-        for name in ("held_out", "keeps_best", "patience"):
+        if self.validation_split > 1 and not float(self.validation_split).is_integer():
+            raise ValueError(f"validation_split is {self.validation_split}; it must be a share below 1 or a whole number of files.")
+        for name in ("validation_split", "save_best", "patience"):
             if getattr(self, name) and not self.evaluate_every:
                 raise ValueError(f"{name} is {getattr(self, name)}, but evaluate_every is 0; set how many steps lie between evaluations.")
 
     def trains(self, role: Role) -> bool:
         """Whether any step trains this side."""
         return self.motion_ratio > 0 if role == "motion" else self.motion_ratio < 1
-
-    def cross_ratio(self, role: Role) -> float:
-        """Share of a role's steps that also see the other side's data."""
-        return self.identity_cross_ratio if role == "identity" else self.motion_cross_ratio
 
     def rate(self, part: str) -> float:
         """Peak learning rate of 'identity', 'motion' or 'controller'."""
@@ -115,7 +110,3 @@ class TrainSettings:
             return step / self.warmup_steps
         return 0.5 * (1 + math.cos(math.pi * (step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1)))
 
-
-def setting_names() -> list[str]:
-    """Names of all training settings."""
-    return [field.name for field in fields(TrainSettings)]

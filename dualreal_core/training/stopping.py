@@ -23,11 +23,11 @@ def best_of(evaluations: Sequence[Evaluation]) -> Evaluation:
 
 def evaluations_at_rest(evaluations: Sequence[Evaluation], role: Role) -> int:
     """How many evaluations in a row did not improve this side; the first one always improves it."""
-    lowest, at_rest = evaluations[0].sides[role].remaining, 0
+    lowest, at_rest = evaluations[0].sides[role].loss_ratio, 0
     for evaluation in evaluations[1:]:
-        remaining = evaluation.sides[role].remaining
-        if remaining < lowest - LEAST_GAIN:
-            lowest, at_rest = remaining, 0
+        ratio = evaluation.sides[role].loss_ratio
+        if ratio < lowest - LEAST_GAIN:
+            lowest, at_rest = ratio, 0
         else:
             at_rest += 1
     return at_rest
@@ -52,7 +52,7 @@ def evaluate_if_due(evaluator: Evaluator, attachment: Attachment, settings: Trai
         return None
     evaluation = evaluator.evaluate(state.step)
     evaluations = [*state.evaluations, evaluation]
-    if settings.keeps_best and best_of(evaluations) is evaluation:
+    if settings.save_best and best_of(evaluations) is evaluation:
         state.best = {name: tensor.detach().cpu().clone() for name, tensor in attachment.pair.state_dict().items()}
     state.evaluations = evaluations
     return evaluation

@@ -19,14 +19,14 @@ class Split:
     """The samples of one side.
 
     Attributes:
-        trained, held_out: all views of a photo and all windows of a clip are in one of both.
+        trained, validation: all crops of a photo and all segments of a clip are in one of both.
         num_files: photos or clips in all.
         names: the first sample of each file held out, for people.
         basis: on what the side is evaluated, in words.
     """
 
     trained: list[PreparedItem]
-    held_out: list[PreparedItem]
+    validation: list[PreparedItem]
     num_files: int
     names: tuple[str, ...]
     basis: str
@@ -52,10 +52,10 @@ def split_items(items: Sequence[PreparedItem], role: Role, amount: float, seed: 
     chosen = set(order[:taken])
     kept_out = {id(item) for name in chosen for item in files[name]}
     trained = [item for item in items if id(item) not in kept_out]
-    held_out = [item for item in items if id(item) in kept_out]
+    validation = [item for item in items if id(item) in kept_out]
     names = tuple(files[name][0].source for name in files if name in chosen)
     fewer = "" if taken == wanted else f", as {FEWEST_TRAINED} must remain to train on"
-    return Split(trained, held_out, count, names, f"held out: {taken} of {count} {noun}{fewer}")
+    return Split(trained, validation, count, names, f"held out: {taken} of {count} {noun}{fewer}")
 
 
 def files_of(items: Sequence[PreparedItem]) -> dict[str, list[PreparedItem]]:

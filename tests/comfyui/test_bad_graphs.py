@@ -132,7 +132,7 @@ def test_empty_dataset(server: ComfyServer) -> None:
         "photos": node("LoadImageTextDataSetFromFolder", folder="empty set"),
         "data": node(
             "DualRealIdentityDataset", images=["photos", 0], texts=["photos", 1], vae=["base", 2], clip=["base", 1],
-            width=32, height=32, views=1, view_margin=0.0,
+            width=32, height=32, views=1, crop_margin=0.0,
         ),
     }  # fmt: skip
     found, message = failure(server, shown(graph, ["data", 3]))
@@ -146,9 +146,9 @@ def test_clips_of_photos_without_room_to_pan(server: ComfyServer) -> None:
         "example": node("DualRealExampleData", identity="vex", motion="figure-eight", seed=0),
         "data": node(
             "DualRealIdentityDataset", images=["example", 0], texts=["example", 1], vae=["base", 2], clip=["base", 1],
-            width=32, height=32, views=1, view_margin=0.0, clip_frames=9,
+            width=32, height=32, views=1, crop_margin=0.0, clip_frames=9,
         ),
     }  # fmt: skip
     found, message = failure(server, shown(graph, ["data", 3]))
-    assert found == "data" and "leaves no room to pan; raise view_margin" in message, (found, message)
+    assert found == "data" and "leaves no room to pan; raise crop_margin" in message, (found, message)
     assert_lives_on(server)

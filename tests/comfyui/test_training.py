@@ -21,8 +21,8 @@ NAMES = list(ARCHITECTURES)
 STEPS = 6
 SETTINGS = {
     "steps": STEPS, "adapter": "lora", "width": 4, "learning_rate": 0.01, "seed": 0, "motion_ratio": 0.5, "identity_batch": 1,
-    "motion_batch": 1, "accumulation": 1, "warmup_steps": 1, "resting_drop": 0.5, "floor": 0.1, "groups": 7, "precision": "as the model",
-    "gradient_checkpointing": True, "save_every": 100, "preview_every": 2, "identity_cross_ratio": 0.0, "course_focus": 1.0,
+    "motion_batch": 1, "accumulation": 1, "warmup_steps": 1, "frozen_adapter_dropout": 0.5, "learned_range": 0.4, "groups": 7, "precision": "as the model",
+    "gradient_checkpointing": True, "save_every": 100, "preview_every": 2, "preservation_ratio": 0.0, "timestep_bias": 1.0,
 }  # fmt: skip
 
 
@@ -114,7 +114,7 @@ def test_the_same_graph_finds_its_finished_run(server: ComfyServer) -> None:
     assert_equal(safetensors.torch.load(before), safetensors.torch.load(after))
 
 
-@pytest.mark.parametrize("change", [{"learning_rate": 0.02}, {"seed": 1}, {"resting_drop": 0.4}])
+@pytest.mark.parametrize("change", [{"learning_rate": 0.02}, {"seed": 1}, {"frozen_adapter_dropout": 0.4}])
 def test_a_setting_that_matters_starts_afresh_and_says_so(server: ComfyServer, change: dict) -> None:
     name = f"changed {next(iter(change))}"
     server.run(training("wan", name))
@@ -126,7 +126,7 @@ def test_another_model_starts_afresh(server: ComfyServer, change: str) -> None:
     nodes = {
         "shift": {"changed": node("ModelSamplingSD3", model=["model", 0], shift=11.0)},
         "pair": {
-            "old": node("BenchPair", model=["model", 0], kind="lora", spread=0.1, seed=0, has_controller=False),
+            "old": node("BenchPair", model=["model", 0], kind="lora", spread=0.1, seed=0, learned_range=0.0),
             "changed": node(
                 "DualRealApplyStageBlender", model=["model", 0], pair=["old", 0], identity_strength=1.0, motion_strength=1.0,
                 start_percent=0.0, end_percent=1.0, negative="plain base",
@@ -147,7 +147,7 @@ def test_when_it_saves_and_shows_does_not_matter(server: ComfyServer) -> None:
 
 def test_steps_that_also_see_clips_have_a_loss_on_photos(server: ComfyServer) -> None:
     """An untrained pair changes no prediction, so the loss of the first step would be 0 if it were that of the crossing."""
-    run = server.run(training("wan", "crossed", motion_ratio=0.0, identity_cross_ratio=1.0))
+    run = server.run(training("wan", "crossed", motion_ratio=0.0, preservation_ratio=1.0))
     losses = json.loads(run.text("losses").replace("'", '"'))["loss"]
     assert run.text("steps") == str(STEPS) == str(len(losses)) and losses[0] > 0
 
@@ -201,7 +201,7 @@ def test_masks_and_references_are_used(server: ComfyServer) -> None:
 
 
 def test_without_a_stage_blender_the_pair_keeps_to_the_course(server: ComfyServer) -> None:
-    graph = training("wan", "course alone", floor=0.5)
+    graph = training("wan", "course alone", learned_range=0.0)
     server.run(graph)
     trained = weights(trained_file(server, "course alone"))
     assert trained and not any(key.startswith("controller") for key in trained)
@@ -213,15 +213,15 @@ def test_without_a_stage_blender_the_pair_keeps_to_the_course(server: ComfyServe
         "map": node("DualRealBlendMap", model=["blended", 0], latent=["sample", 0]),
         "show": node("PreviewAny", source=["map", 1]),
     }  # fmt: skip
-    blend = json.loads(server.run(graph | graphs.sampling("wan", ["blended", 0], steps=len(DUALREAL.pair["course"]))).text("show"))
+    blend = json.loads(server.run(graph | graphs.sampling("wan", ["blended", 0], steps=len(DUALREAL.pair["share_schedule"]))).text("show"))
     assert [row[0] / (row[0] + other[0]) for row, other in zip(blend["identity"], blend["motion"], strict=True)] == pytest.approx(
-        DUALREAL.pair["course"], abs=1e-4
+        DUALREAL.pair["share_schedule"], abs=1e-4
     )
 
 
 def test_the_report_says_what_limits_the_result(server: ComfyServer) -> None:
     """Five of each are there, so one is held out; and the best pair is the result."""
-    graph = training("wan", "reported", evaluate_every=2, held_out=0.2, keep_best=True, patience=5)
+    graph = training("wan", "reported", evaluate_every=2, validation_split=0.2, save_best=True, patience=5)
     graph["photos"]["inputs"]["count"] = graph["photo_texts"]["inputs"]["count"] = graph["clips"]["inputs"]["count"] = 5
     run = server.run(graph | {"report": node("PreviewAny", source=["train", 3])})
     report = run.text("report")
@@ -254,8 +254,8 @@ def embedded_training(photos: dict[str, object], settings: dict[str, object], na
     return {
         "base": node("DualRealLoadEmbeddedModel"),
         "example": node("DualRealExampleData", identity="vex", motion="figure-eight", seed=0),
-        "photos": node("DualRealIdentityDataset", images=["example", 0], texts=["example", 1], views=4, view_margin=0.5, **photos, **size),
-        "clips": node("DualRealMotionDataset", videos=["example", 2], texts=["example", 3], frames=9, fps=10.0, max_windows=1, **size),
+        "photos": node("DualRealIdentityDataset", images=["example", 0], texts=["example", 1], views=4, crop_margin=0.5, **photos, **size),
+        "clips": node("DualRealMotionDataset", videos=["example", 2], texts=["example", 3], frames=9, fps=10.0, max_segments=1, **size),
         "settings": node("DualRealTrainingSettings", **settings),
         "train": node(
             "DualRealJointTrainer", model=["base", 0], settings=["settings", 0], identity_latents=["photos", 0],
@@ -267,7 +267,7 @@ def embedded_training(photos: dict[str, object], settings: dict[str, object], na
 
 def test_views_of_one_photo_are_held_out_together(server: ComfyServer) -> None:
     """Identity Dataset says which photo a view was cut from: 20 views of 5 photos are 5 photos."""
-    run = server.run(embedded_training({}, {"steps": 1, "evaluate_every": 1, "held_out": 0.2}, "together"))
+    run = server.run(embedded_training({}, {"steps": 1, "evaluate_every": 1, "validation_split": 0.2}, "together"))
     assert "held out: 1 of 5 photos" in run.text("report") and "held out: 1 of 6 clips" in run.text("report")
 
 
@@ -294,7 +294,7 @@ def test_cogvideox_is_trained_on_variance_preserving_noise(server: ComfyServer) 
 
 def test_a_pair_can_be_trained_on_a_model_that_has_one(server: ComfyServer) -> None:
     graph = training("wan", "upon") | {
-        "first": node("BenchPair", model=["model", 0], kind="lora", spread=0.1, seed=3, has_controller=True),
+        "first": node("BenchPair", model=["model", 0], kind="lora", spread=0.1, seed=3, learned_range=0.5),
         "blended": apply(["model", 0], ["first", 0], negative="adapted"),
     }
     graph["train"]["inputs"]["model"] = ["blended", 0]
@@ -307,7 +307,7 @@ def test_the_copy_of_a_model_that_was_trained_on_is_freed(server: ComfyServer) -
 
     def graph(run_name: str) -> Graph:
         nodes = training("wan", run_name) | {
-            "first": node("BenchPair", model=["model", 0], kind="lora", spread=0.1, seed=4, has_controller=True),
+            "first": node("BenchPair", model=["model", 0], kind="lora", spread=0.1, seed=4, learned_range=0.5),
             "blended": apply(["model", 0], ["first", 0]),
         }
         nodes["train"]["inputs"]["model"] = ["blended", 0]

@@ -27,7 +27,7 @@ SIDE_LIMIT = 64
 SHORT = {
     "DualRealTrainingSettings": {"steps": 6, "warmup_steps": 2, "preview_every": 3, "identity_batch": 1, "motion_batch": 1},
     "KSampler": {"steps": 2},
-    "DualRealMotionDataset": {"frames": 9, "max_windows": 1},
+    "DualRealMotionDataset": {"frames": 9, "max_segments": 1},
     "EmptyHunyuanLatentVideo": {"length": 9},
 }
 STAND_INS = {"CLIPLoader": "BenchTextEncoder"}

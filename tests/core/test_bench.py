@@ -73,7 +73,7 @@ def test_every_row_trains_and_gives_finite_videos(name, base, folder):
     assert video.isfinite().all()
     assert weights_hash(base.transformer) == before
     assert (contestant.pair is None) == (name in ("base", "full-finetune"))
-    assert contestant.adapts_negative == (name == "published")
+    assert contestant.adapts_negative == (name == "paper")
 
 
 def test_a_trained_row_differs_from_the_base(base, folder):
@@ -153,7 +153,7 @@ def test_groups_differ_between_the_rows():
         name: find_row(name).plan(SUBJECT, RECIPE)[0].recipe.pair.get("num_groups", 5) for name in ("one-group", "two-groups", "per-block")
     }
     assert groups == {"one-group": 1, "two-groups": 2, "per-block": 5}
-    assert not find_row("fixed").plan(SUBJECT, RECIPE)[0].recipe.pair["has_controller"]
+    assert not find_row("fixed").plan(SUBJECT, RECIPE)[0].recipe.pair["learned_range"]
 
 
 def test_published_sides_are_summed_at_the_weights_they_were_trained_at(folder):
@@ -168,13 +168,13 @@ def test_published_sides_are_summed_at_the_weights_they_were_trained_at(folder):
 def test_without_controller_ours_keeps_to_its_course(base, references, tmp_path):
     (piece,) = find_row("no-controller").plan(SUBJECT, RECIPE)
     pair = TRAINERS[piece.trainer](base, references, piece.recipe, tmp_path, [])
-    assert pair.controller is None and pair.config.course == tuple(RECIPE.pair["course"])
+    assert pair.controller is None and pair.config.share_schedule == tuple(RECIPE.pair["share_schedule"])
     assert replace(piece.recipe, pair=RECIPE.pair) == with_train(RECIPE, seed=SUBJECT.seed)  # nothing else differs from ours
 
 
 def test_settings_of_the_joint_run_alone_leave_the_other_rows_runs_valid():
-    joint = with_train(RECIPE, resting_drop=0.25, identity_cross_ratio=0.125, course_focus=0.5, identity_learning_rate=1e-4)
-    changed = replace(joint, pair={**RECIPE.pair, "course": (0.25, 0.75), "floor": 0.1}, shows_photos_as_clips=True)
+    joint = with_train(RECIPE, frozen_adapter_dropout=0.25, preservation_ratio=0.125, timestep_bias=0.5, identity_learning_rate=1e-4)
+    changed = replace(joint, pair={**RECIPE.pair, "share_schedule": (0.25, 0.75), "learned_range": 0.4})
 
     def keys(row: Row, recipe: Recipe) -> list[str]:
         return [piece.key for piece in row.plan(SUBJECT, recipe)]

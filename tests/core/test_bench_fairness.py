@@ -32,7 +32,7 @@ def test_every_row_sees_the_figure_as_large_as_it_is_asked_for(base, tmp_path):
     sprites = named_sprites()
     bank, target = templates(sprites), sprites.index(FIGURES[SUBJECT.identity])
     recipes = [piece.recipe for row in ROWS.values() for piece in unique(row.plan(SUBJECT, RECIPE))]
-    cuts = {(recipe.num_views, recipe.view_margin): recipe for recipe in recipes}
+    cuts = {(recipe.num_crops, recipe.crop_margin): recipe for recipe in recipes}
     for number, recipe in enumerate(cuts.values()):
         items = load_trial(base, Trial("tam", "box"), recipe, tmp_path / str(number))["identity"].items
         stills = [item.latents for item in items if item.num_frames == 1]
@@ -52,7 +52,7 @@ def test_a_conditioned_pair_is_shown_the_figure_as_large_as_in_a_clip(base, monk
 
 def test_the_published_controller_has_a_rate_of_its_own():
     """At the sides' rate it runs to one side within a few steps, and the other then learns nothing."""
-    for name in ("published", "published-guided"):
+    for name in ("paper", "published-guided"):
         train = find_row(name).plan(SUBJECT, with_train(RECIPE, controller_learning_rate=5e-3))[0].recipe.train
         assert (train.rate("identity"), train.rate("motion"), train.rate("controller")) == (1e-2, 1e-2, 1e-4)
     changed = find_row("published[controller_learning_rate=1e-3]").plan(SUBJECT, RECIPE)[0].recipe.train
@@ -61,7 +61,7 @@ def test_the_published_controller_has_a_rate_of_its_own():
 
 def test_the_published_rows_of_the_ablation_differ_in_one_thing_each():
     whole = find_row("published-guided").plan(SUBJECT, RECIPE)[0].recipe
-    for name, changed in (("fixed", {"has_controller": False, "course": ()}), ("one-group", {"num_groups": 1})):
+    for name, changed in (("fixed", {"learned_range": 0.0, "share_schedule": ()}), ("one-group", {"num_groups": 1})):
         (piece,) = find_row(f"published-{name}").plan(SUBJECT, RECIPE)
         assert piece.recipe == replace(whole, pair={**whole.pair, **changed})
     sides = find_row("published-separate").plan(SUBJECT, RECIPE)

@@ -124,7 +124,7 @@ def test_margin_is_over_the_mean_of_published_style_rows():
     assert percent == pytest.approx(40.0)
     assert names == ["full-finetune", "mixed-lora"]
     assert margin(summarise(rows[:3]), "identity") is None
-    assert {name for name, row in ROWS.items() if row.is_published_style} == {"full-finetune", "mixed-lora", "motiondirector", "published"}
+    assert {name for name, row in ROWS.items() if row.is_published_style} == {"full-finetune", "mixed-lora", "motiondirector", "paper"}
 
 
 def test_rows_are_compared_where_all_of_them_were_run():

@@ -169,9 +169,9 @@ def test_other_samples_of_the_same_files_are_refused(trial, capsys, change):
 @pytest.mark.parametrize("kind", ["bottleneck", "bottleneck-skip", "lora"])
 def test_other_adapters_and_recipe(trial, kind):
     pair_table = f'[pair]\nidentity_kind = "{kind}"\nmotion_kind = "lora"\n'
-    train_table = '[train]\nprecision = "bf16"\naccumulation = 2\nidentity_cross_ratio = 0.5\nmotion_cross_ratio = 0.5\n'
+    train_table = '[train]\nprecision = "bf16"\naccumulation = 2\npreservation_ratio = 0.5\n'
     (trial / "run.toml").write_text(pair_table + train_table)
-    assert train(trial, "--steps", 3, "--recipe", "published", "--config", trial / "run.toml") == 0
+    assert train(trial, "--steps", 3, "--recipe", "paper", "--config", trial / "run.toml") == 0
     pair, _ = load_pair(trial / "pair.safetensors")
     assert (pair.config.identity_kind, pair.config.motion_kind) == (kind, "lora")
 

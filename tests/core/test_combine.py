@@ -23,7 +23,7 @@ EVERY_KINDS = [(identity, motion) for identity in KINDS for motion in KINDS]
 def sided(base: TinyBase, role: Role, kind: str, seed: int = 1, **settings: object) -> AdapterPair:
     """A filled pair without controller that has the side `role` alone."""
     other = "motion" if role == "identity" else "identity"
-    return fill(make_pair(base, kind, **{f"{other}_kind": "none", "has_controller": False, **settings}), seed)
+    return fill(make_pair(base, kind, **{f"{other}_kind": "none", "learned_range": 0.0, **settings}), seed)
 
 
 def lora_file_pair(base: TinyBase, role: Role) -> AdapterPair:
@@ -136,11 +136,11 @@ def test_it_is_one_of_whole_pairs_and_takes_no_controller() -> None:
 @pytest.mark.parametrize("stage", [0.0, 0.6, 1.0])
 def test_sides_trained_on_one_course_stay_on_it(stage: float) -> None:
     base = TinyBase("wan", num_blocks=2)
-    course = (0.4, 0.9)
-    identity = sided(base, "identity", "lora", 1, num_groups=2, scale=2.0, course=course)
-    whole = fill(make_pair(base, "lora", num_groups=2, scale=2.0, course=course), 2)
+    share_schedule = (0.4, 0.9)
+    identity = sided(base, "identity", "lora", 1, num_groups=2, scale=2.0, share_schedule=share_schedule)
+    whole = fill(make_pair(base, "lora", num_groups=2, scale=2.0, share_schedule=share_schedule), 2)
     pair = combine(identity, whole)
-    assert pair.config.course == course
+    assert pair.config.share_schedule == share_schedule
     with Attachment(base.transformer, pair) as attachment, torch.no_grad():
         attachment.stage = stage
         on_course = base.predict(*model_inputs())
@@ -152,8 +152,8 @@ def test_sides_trained_on_one_course_stay_on_it(stage: float) -> None:
 
 def test_sides_of_different_courses_work_at_even_weights() -> None:
     base = TinyBase("wan", num_blocks=2)
-    identity = sided(base, "identity", "lora", 1, num_groups=2, scale=2.0, course=(0.4, 0.9))
-    assert combine(identity, lora_file_pair(base, "motion")).config.course == ()
+    identity = sided(base, "identity", "lora", 1, num_groups=2, scale=2.0, share_schedule=(0.4, 0.9))
+    assert combine(identity, lora_file_pair(base, "motion")).config.share_schedule == ()
 
 
 def test_it_draws_no_random_numbers_and_gives_float32() -> None:

@@ -1,4 +1,4 @@
-"""The StageBlender's course: shares it starts from over denoising, in training and in sampling."""
+"""The StageBlender's share schedule: shares it starts from over denoising, in training and in sampling."""
 
 from __future__ import annotations
 
@@ -7,16 +7,17 @@ import torch
 from test_masking import Run, make_settings
 
 from dualreal_core.method.pair import PairConfig
-from dualreal_core.method.stage_blender import StageBlender, course_share
+from dualreal_core.method.stage_blender import StageBlender, share_at
 from dualreal_core.objective import FlowMatching, VPrediction
-from dualreal_core.training.recipes import DUALREAL, PUBLISHED
+from dualreal_core.training.recipes import DUALREAL, PAPER
 
-COURSE = (0.4, 0.4, 0.8)
+SHARE_SCHEDULE = (0.4, 0.4, 0.8)
 
 
-def untrained(floor: float = 0.4, course: tuple[float, ...] = COURSE, inner_dim: int | None = None) -> StageBlender:
+def untrained(learned_range: float = 0.1, share_schedule: tuple[float, ...] = SHARE_SCHEDULE, inner_dim: int | None = None) -> StageBlender:
     torch.manual_seed(0)
-    return StageBlender(time_dim=8, token_dim=6, num_groups=3, scale=2.0, floor=floor, course=course, inner_dim=inner_dim)
+    sizes = {"time_dim": 8, "token_dim": 6, "num_groups": 3, "inner_dim": inner_dim}
+    return StageBlender(**sizes, scale=2.0, learned_range=learned_range, share_schedule=share_schedule)
 
 
 def inputs(rows: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
@@ -26,8 +27,8 @@ def inputs(rows: int) -> tuple[torch.Tensor, list[torch.Tensor]]:
 
 def test_share_is_linear_between_evenly_spaced_points():
     stages = torch.tensor([-1.0, 0.0, 0.25, 0.5, 0.75, 1.0, 2.0])
-    torch.testing.assert_close(course_share(COURSE, stages), torch.tensor([0.4, 0.4, 0.4, 0.4, 0.6, 0.8, 0.8]))
-    assert course_share((0.3,), 0.9).tolist() == pytest.approx([0.3]) and course_share((0.0, 1.0), 0.25).tolist() == [0.25]
+    torch.testing.assert_close(share_at(SHARE_SCHEDULE, stages), torch.tensor([0.4, 0.4, 0.4, 0.4, 0.6, 0.8, 0.8]))
+    assert share_at((0.3,), 0.9).tolist() == pytest.approx([0.3]) and share_at((0.0, 1.0), 0.25).tolist() == [0.25]
 
 
 @pytest.mark.parametrize("inner_dim", [None, 3])
@@ -38,7 +39,7 @@ def test_an_untrained_controller_follows_its_course(inner_dim):
 
 
 def test_a_narrow_controller_still_reads_time_and_tokens():
-    controller = untrained(floor=0.0, course=(), inner_dim=5)
+    controller = untrained(learned_range=0.5, share_schedule=(), inner_dim=5)
     torch.nn.init.normal_(controller.out.weight)
     embedding, (tokens,) = inputs(1)
     weights = controller(embedding, [tokens])
@@ -51,7 +52,7 @@ def test_our_controller_stays_small_on_a_wide_base():
         with torch.device("meta"):
             return sum(parameter.numel() for parameter in StageBlender(5120, 5120, 7, inner_dim=inner_dim).parameters())
 
-    assert size(DUALREAL.pair["controller_dim"]) < 3e6 < 3e8 < size(PUBLISHED.pair.get("controller_dim"))
+    assert size(DUALREAL.pair["controller_dim"]) < 3e6 < 3e8 < size(PAPER.pair.get("controller_dim"))
 
 
 def test_one_stage_counts_for_all_rows_and_the_middle_where_none_is_known():
@@ -62,22 +63,22 @@ def test_one_stage_counts_for_all_rows_and_the_middle_where_none_is_known():
 
 @pytest.mark.parametrize("push", [-50.0, 50.0])
 def test_learned_shares_stay_within_bounds_of_the_course(push):
-    controller = untrained(floor=0.4)
+    controller = untrained(learned_range=0.1)
     with torch.no_grad():
         controller.out.bias.fill_(push)
     share = controller(*inputs(2), torch.tensor([0.0, 1.0]))[..., 0] / 2
     torch.testing.assert_close(share, torch.tensor([0.4, 0.8])[:, None].expand(2, 3) + (0.1 if push > 0 else -0.1))
-    free = untrained(floor=0.0)
+    free = untrained(learned_range=0.5)
     with torch.no_grad():
         free.out.bias.fill_(push)
     assert free(*inputs(1), 1.0)[..., 0].max() <= 2 and free(*inputs(1), 0.0)[..., 0].min() >= 0
 
 
 def test_without_a_course_the_stage_does_not_matter():
-    controller = untrained(course=())
+    controller = untrained(share_schedule=())
     torch.nn.init.normal_(controller.out.weight)
     assert torch.equal(controller(*inputs(2), 0.0), controller(*inputs(2), 1.0))
-    assert PUBLISHED.pair.get("course", ()) == () and DUALREAL.pair["course"][0] < 0.5 < DUALREAL.pair["course"][-1]
+    assert PAPER.pair.get("share_schedule", ()) == () and DUALREAL.pair["share_schedule"][0] < 0.5 < DUALREAL.pair["share_schedule"][-1]
 
 
 @pytest.mark.parametrize("shift", [1.0, 3.0, 8.0])
@@ -90,7 +91,8 @@ def test_stage_of_a_timestep_is_its_place_among_the_samplers_steps(shift):
 
 
 def test_training_weighs_each_sample_by_its_own_stage():
-    run = Run(settings=make_settings(steps=4, motion_batch=3, motion_ratio=1.0), is_filled=False, course=COURSE, scale=2.0, floor=0.49)
+    settings = make_settings(steps=4, motion_batch=3, motion_ratio=1.0)
+    run = Run(settings=settings, is_filled=False, share_schedule=SHARE_SCHEDULE, scale=2.0, learned_range=0.01)
     timesteps, seen = [], []
     add_noise, weights = run.base.objective.add_noise, run.attachment.blend.weights
 
@@ -108,13 +110,13 @@ def test_training_weighs_each_sample_by_its_own_stage():
     for _ in run.steps:
         pass
     for timestep, used in zip(timesteps, seen, strict=True):
-        share = course_share(COURSE, run.base.objective.stage(timestep))
+        share = share_at(SHARE_SCHEDULE, run.base.objective.stage(timestep))
         assert ((used[:, :, 0] / 2 - share[:, None]).abs() <= 0.01 + 1e-6).all()
     assert len({round(used[0, 0, 0].item(), 3) for used in seen}) > 1
     assert run.attachment.stage is None
 
 
-@pytest.mark.parametrize("course", [(1.2,), (0.5, -0.1)])
-def test_shares_outside_their_range_are_refused(course):
-    with pytest.raises(ValueError, match="course"):
-        PairConfig(family="wan", dim=1, num_blocks=7, time_dim=1, course=course)
+@pytest.mark.parametrize("share_schedule", [(1.2,), (0.5, -0.1)])
+def test_shares_outside_their_range_are_refused(share_schedule):
+    with pytest.raises(ValueError, match="share_schedule"):
+        PairConfig(family="wan", dim=1, num_blocks=7, time_dim=1, share_schedule=share_schedule)

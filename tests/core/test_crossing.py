@@ -11,14 +11,14 @@ from tiny import TinyBase, all_items, fill, is_same, make_pair
 
 from dualreal_core.method.attach import Attachment
 from dualreal_core.method.pair import ROLES, AdapterPair, Role
-from dualreal_core.training.loop import DivergedError, StepDone, train
+from dualreal_core.training.loop import DivergedError, StepResult, train
 from dualreal_core.training.settings import TrainSettings
 from dualreal_core.training.state import RunState
 
-ALWAYS = {"identity_cross_ratio": 1.0, "motion_cross_ratio": 1.0}
+ALWAYS = {"preservation_ratio": 1.0, "motion_cross_ratio": 1.0}
 
 
-def run(pair: AdapterPair, base: TinyBase, **changes: object) -> list[tuple[StepDone, dict, dict]]:
+def run(pair: AdapterPair, base: TinyBase, **changes: object) -> list[tuple[StepResult, dict, dict]]:
     """Steps with the state before and after each."""
     settings = TrainSettings(**{"steps": 12, "warmup_steps": 0, "motion_batch": 2, "learning_rate": 1e-2, **changes})
     state, seen = RunState.start(pair, settings), []
@@ -41,7 +41,7 @@ def test_the_resting_side_does_not_move(kind):
     seen = run(fill(make_pair(base, kind, num_groups=2)), base, **ALWAYS)
     assert {done.role for done, _, _ in seen} == {"identity", "motion"}
     for done, before, after in seen:
-        assert done.cross_loss > 0
+        assert done.preservation_loss > 0
         assert is_same(before["optimizers"][other(done.role)], after["optimizers"][other(done.role)])
         moved = {name for name in after["pair"] if not torch.equal(before["pair"][name], after["pair"][name])}
         assert any(name.startswith(f"sides.{done.role}.") for name in moved)
@@ -52,7 +52,7 @@ def test_the_resting_side_does_not_move(kind):
 def test_both_sides_are_on_where_it_crosses_though_the_resting_one_is_out_of_the_own_pass(role: Role):
     base, seen = TinyBase("wan", 2), []
     pair = fill(make_pair(base, num_groups=2))
-    settings = TrainSettings(steps=2, motion_ratio=float(role == "motion"), resting_drop=1.0, **ALWAYS)
+    settings = TrainSettings(steps=2, motion_ratio=float(role == "motion"), frozen_adapter_dropout=1.0, **ALWAYS)
     with Attachment(base.transformer, pair) as attachment:
         predict = base.predict
         base.predict = lambda *given: (seen.append((attachment.strengths[role], attachment.strengths[other(role)])), predict(*given))[1]
@@ -66,7 +66,7 @@ def test_recomputed_blocks_see_the_same_sides():
     for is_checkpointed in (False, True):
         base = TinyBase("wan", 2)
         pair = fill(make_pair(base, num_groups=2))
-        run(pair, base, **ALWAYS, steps=4, resting_drop=1.0, accumulation=2, gradient_checkpointing=is_checkpointed)
+        run(pair, base, **ALWAYS, steps=4, frozen_adapter_dropout=1.0, accumulation=2, gradient_checkpointing=is_checkpointed)
         ends[is_checkpointed] = pair.state_dict()
     for name, value in ends[False].items():
         torch.testing.assert_close(ends[True][name], value, rtol=1e-4, atol=1e-6, msg=name)
@@ -76,7 +76,7 @@ def test_recomputed_blocks_see_the_same_sides():
 def test_each_side_has_a_share_of_its_own(role: Role):
     base = TinyBase("wan", 2)
     for done, _, _ in run(make_pair(base, num_groups=2), base, **{f"{role}_cross_ratio": 1.0}):
-        assert (done.cross_loss is not None) == (done.role == role)
+        assert (done.preservation_loss is not None) == (done.role == role)
 
 
 def test_the_controller_learns_from_the_own_data_alone():
@@ -84,7 +84,7 @@ def test_the_controller_learns_from_the_own_data_alone():
     base, moved = TinyBase("wan", 2), []
     for ratio in (0.0, 1.0):
         pair = fill(make_pair(base, num_groups=2))
-        ((_, _, after),) = run(pair, base, motion_ratio=0.0, identity_cross_ratio=ratio, steps=1, clip_norm=1e9)
+        ((_, _, after),) = run(pair, base, motion_ratio=0.0, preservation_ratio=ratio, steps=1, clip_norm=1e9)
         moved.append({name: value for name, value in after["pair"].items() if name.startswith("controller")})
     assert moved[0] and is_same(*moved)
 
@@ -107,7 +107,7 @@ def change_of_others_prediction(base: TinyBase, pair: AdapterPair, role: Role) -
     generator = torch.Generator().manual_seed(5)
     items = all_items()[other(role)]
     latents = torch.stack([item.latents for item in items])
-    noise, timestep = torch.randn(latents.shape, generator=generator), base.objective.draw(len(items), generator)
+    noise, timestep = torch.randn(latents.shape, generator=generator), base.objective.sample_timesteps(len(items), generator)
     noisy, text = base.objective.add_noise(latents, noise, timestep), base.batch_texts([item.text for item in items])
     outputs = []
     with Attachment(base.transformer, pair) as attachment, torch.no_grad():
@@ -121,7 +121,7 @@ def change_of_others_prediction(base: TinyBase, pair: AdapterPair, role: Role) -
 def test_a_neutral_side_does_no_harm():
     base = TinyBase("cogvideox", 2)
     ((done, _, _),) = run(make_pair(base, num_groups=2), base, **ALWAYS, steps=1)
-    assert done.cross_loss == 0 and done.loss > 0
+    assert done.preservation_loss == 0 and done.loss > 0
 
 
 def test_a_loss_that_is_no_number_changes_nothing():
@@ -129,7 +129,7 @@ def test_a_loss_that_is_no_number_changes_nothing():
     base = TinyBase("wan", 2)
     pair, items = fill(make_pair(base, num_groups=2)), all_items()
     items["motion"] = [replace(item, latents=item.latents * torch.inf) for item in items["motion"]]
-    settings = TrainSettings(steps=3, motion_ratio=0.0, identity_cross_ratio=1.0)
+    settings = TrainSettings(steps=3, motion_ratio=0.0, preservation_ratio=1.0)
     state = RunState.start(pair, settings)
     before = copy.deepcopy(state.state_dict(pair))
     with Attachment(base.transformer, pair) as attachment, pytest.raises(DivergedError, match="identity loss is nan on the motion data"):
@@ -139,4 +139,4 @@ def test_a_loss_that_is_no_number_changes_nothing():
 
 def test_the_published_recipe_has_none():
     base = TinyBase("wan", 2)
-    assert all(done.cross_loss is None for done, _, _ in run(make_pair(base, num_groups=2), base))
+    assert all(done.preservation_loss is None for done, _, _ in run(make_pair(base, num_groups=2), base))

@@ -10,7 +10,7 @@ import torch
 from media import SIZE, blocks, noise, reasons, save
 from PIL import Image
 
-from dualreal_core.dataset import ViewSettings, scan_identity, scan_motion
+from dualreal_core.dataset import CropSettings, scan_identity, scan_motion
 from dualreal_core.dataset.photos import open_photo
 from dualreal_core.errors import InputError
 
@@ -184,7 +184,7 @@ def test_image_modes(tmp_path):
 
 
 def test_views_are_whole_pixel_windows(tmp_path):
-    settings = ViewSettings(num_views=8, margin=0.25, num_clip_frames=9)
+    settings = CropSettings(num_crops=8, margin=0.25, num_clip_frames=9)
     height, width = settings.canvas(SIZE)
     pixels = noise(height, width, 1)
     save(tmp_path / "a.png", pixels)
@@ -215,6 +215,6 @@ def test_views_are_whole_pixel_windows(tmp_path):
 
 
 def test_view_settings_are_checked():
-    for wrong in ({"num_views": 0}, {"margin": -0.1}, {"num_clip_frames": 0}, {"num_views": 2}):
+    for wrong in ({"num_crops": 0}, {"margin": -0.1}, {"num_clip_frames": 0}, {"num_crops": 2}):
         with pytest.raises(ValueError, match=next(iter(wrong))):
-            ViewSettings(**wrong)
+            CropSettings(**wrong)

@@ -7,7 +7,7 @@ import torch
 from media import REAL_DATA, SIZE, FakeBase, make_clip, noise, save
 from safetensors.torch import save_file
 
-from dualreal_core.dataset import Manifest, ViewSettings, prepare, scan_identity, scan_motion
+from dualreal_core.dataset import CropSettings, Manifest, prepare, scan_identity, scan_motion
 from dualreal_core.dataset.cache import shrink_mask
 from dualreal_core.errors import InputError
 
@@ -15,7 +15,7 @@ from dualreal_core.errors import InputError
 @pytest.fixture
 def clips(tmp_path) -> Manifest:
     make_clip(tmp_path / "clips" / "a.mp4", 30, 8)
-    return scan_motion(tmp_path / "clips", "dance", SIZE, 13, 8, max_windows=2, frame_multiple=4)
+    return scan_motion(tmp_path / "clips", "dance", SIZE, 13, 8, max_segments=2, frame_multiple=4)
 
 
 def test_prepare_encodes_once(tmp_path, clips):
@@ -52,14 +52,14 @@ def test_cache_key_covers_what_matters(tmp_path, clips):
     prepare(other, clips, cache)
     assert "frames" in other.calls
     renamed = FakeBase()
-    prepare(renamed, scan_motion(tmp_path / "clips", "jump", SIZE, 13, 8, max_windows=2, frame_multiple=4), cache)
+    prepare(renamed, scan_motion(tmp_path / "clips", "jump", SIZE, 13, 8, max_segments=2, frame_multiple=4), cache)
     assert "text" in renamed.calls
     fewer = FakeBase()
     prepare(fewer, clips, cache, condition_frames=2)
     assert "image" in fewer.calls
     (tmp_path / "clips" / "a.mp4").rename(tmp_path / "clips" / "b.mp4")
     moved = FakeBase()
-    prepare(moved, scan_motion(tmp_path / "clips", "dance", SIZE, 13, 8, max_windows=2, frame_multiple=4), cache)
+    prepare(moved, scan_motion(tmp_path / "clips", "dance", SIZE, 13, 8, max_segments=2, frame_multiple=4), cache)
     assert moved.calls == []
 
 
@@ -102,7 +102,7 @@ def test_prepare_photos_with_masks(tmp_path):
     pixels[:, 44:, 3] = 255
     save(tmp_path / "photos" / "a.png", pixels)
     save(tmp_path / "photos" / "b.png", noise(*SIZE, 2))
-    manifest = scan_identity(tmp_path / "photos", "a dog", SIZE, ViewSettings(num_clip_frames=9))
+    manifest = scan_identity(tmp_path / "photos", "a dog", SIZE, CropSettings(num_clip_frames=9))
     for _ in range(2):
         items = prepare(FakeBase(), manifest, tmp_path / "cache").items
         still, pan, opaque, _ = items

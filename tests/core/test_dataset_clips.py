@@ -30,7 +30,7 @@ def test_window_rules():
 
 def test_motion_windows_show_the_right_frames(tmp_path):
     make_clip(tmp_path / "a.mp4", 100, 25)
-    manifest = scan_motion(tmp_path, "x", (64, 64), 9, 8, max_windows=3, frame_multiple=4)
+    manifest = scan_motion(tmp_path, "x", (64, 64), 9, 8, max_segments=3, frame_multiple=4)
     assert [item.window for item in manifest.items] == [(0, 9), (12, 9), (23, 9)]
     assert manifest.report.notes == ("1 clips are resampled to 8 fps at their true speed",)
     for item in manifest.items:
@@ -70,7 +70,7 @@ def test_reference_layout(tmp_path):
     make_clip(tmp_path / "elsewhere" / "x.mp4", 11, 8)
     (tmp_path / "videos.txt").write_text("videos/2.mp4\r\nvideos\\10.mp4\r\nelsewhere/x.mp4\r\n\r\n")
     (tmp_path / "prompts.txt").write_text("two\nten\nx\n")
-    manifest = scan_motion(tmp_path, None, SIZE, 9, 8, max_windows=1)
+    manifest = scan_motion(tmp_path, None, SIZE, 9, 8, max_segments=1)
     assert [(item.path.name, item.caption) for item in manifest.items] == [("x.mp4", "x"), ("2.mp4", "two"), ("10.mp4", "ten")]
 
 
@@ -78,4 +78,4 @@ def test_motion_arguments_are_checked(tmp_path):
     with pytest.raises(ValueError, match=r"num_frames is 8; it must be 4 \* k \+ 1"):
         scan_motion(tmp_path, "x", SIZE, 8, 8, frame_multiple=4)
     with pytest.raises(ValueError, match="max_windows is 0"):
-        scan_motion(tmp_path, "x", SIZE, 9, 8, max_windows=0)
+        scan_motion(tmp_path, "x", SIZE, 9, 8, max_segments=0)

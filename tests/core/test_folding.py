@@ -28,7 +28,7 @@ def outputs(base: TinyBase, pair, with_condition: bool = True) -> tuple[torch.Te
 @pytest.mark.parametrize("family", ["wan", "cogvideox"])
 def test_folded_equals_plain(family, kind, with_condition):
     base = TinyBase(family, 3)
-    for settings in ({}, {"identity_kind": "none", "has_controller": False}, {"identity_condition_dim": CONDITION_DIM}, {"alpha": 7.0}):
+    for settings in ({}, {"identity_kind": "none", "learned_range": 0.0}, {"identity_condition_dim": CONDITION_DIM}, {"alpha": 7.0}):
         pair = fill(make_pair(base, kind, **settings))
         folded, plain = outputs(base, pair, with_condition)
         torch.testing.assert_close(folded, plain, rtol=1e-4, atol=1e-5)

@@ -8,14 +8,14 @@ import sys
 import pytest
 import torch
 
-from dualreal_core.dataset import ViewSettings
+from dualreal_core.dataset import CropSettings
 from dualreal_core.dataset.frames import CLIP_CURE, ClipCutter, cut_photos, match_captions
 from dualreal_core.dataset.pixels import cover, fit_mask
 from dualreal_core.dataset.report import Report
 from dualreal_core.dataset.sizes import TrainingSize, cover_box
 from dualreal_core.errors import InputError
 
-ONE_VIEW = ViewSettings()
+ONE_VIEW = CropSettings()
 OWN_SIZE = TrainingSize(multiple=16)
 
 
@@ -30,14 +30,14 @@ def levels(num_frames: int, height: int = 64, width: int = 96) -> torch.Tensor:
     return (torch.arange(num_frames) / 100)[:, None, None, None].expand(num_frames, height, width, 3)
 
 
-def photos(pictures: list[torch.Tensor], masks: list[torch.Tensor] | None = None, size=OWN_SIZE, views: ViewSettings = ONE_VIEW):
+def photos(pictures: list[torch.Tensor], masks: list[torch.Tensor] | None = None, size=OWN_SIZE, views: CropSettings = ONE_VIEW):
     return cut_photos(pictures, ["x"] * len(pictures), masks, size, views)
 
 
 def cutter(
-    size: TrainingSize = OWN_SIZE, num_frames: int = 13, fps: float = 0.0, max_windows: int = 4, frame_multiple: int = 4
+    size: TrainingSize = OWN_SIZE, num_frames: int = 13, fps: float = 0.0, max_segments: int = 4, frame_multiple: int = 4
 ) -> ClipCutter:
-    return ClipCutter("motion", "videos", size, num_frames, fps, max_windows, frame_multiple)
+    return ClipCutter("motion", "videos", size, num_frames, fps, max_segments, frame_multiple)
 
 
 def reasons(report: Report) -> dict[str, str]:
@@ -80,7 +80,7 @@ def test_own_size_is_never_resampled():
     picture = torch.rand(48, 48, 3, generator=torch.Generator().manual_seed(1))
     samples, _ = photos([picture], size=TrainingSize(multiple=8))
     assert torch.equal(samples[0].frames[0], picture)
-    views = ViewSettings(num_views=6, margin=0.5)
+    views = CropSettings(num_crops=6, margin=0.5)
     samples, report = photos([picture], size=TrainingSize(multiple=8), views=views)
     assert [tuple(sample.frames.shape) for sample in samples] == [(1, 32, 32, 3)] * 6 and not report.skipped
     assert torch.equal(samples[0].frames[0], picture[8:40, 8:40])
@@ -152,7 +152,7 @@ def test_masks_leave_the_picture_alone():
     assert torch.equal(samples[0].frames[0], pictures[0]) and torch.equal(samples[0].mask[0], mask) and samples[1].mask is None
     columns = torch.arange(96.0).expand(64, 96)
     places = (columns / 96)[..., None].expand(64, 96, 3)
-    views, _ = photos([places], [columns.clamp(0, 40) / 40], views=ViewSettings(num_views=4, margin=0.3))
+    views, _ = photos([places], [columns.clamp(0, 40) / 40], views=CropSettings(num_crops=4, margin=0.3))
     for sample in views:
         assert sample.mask.shape == (1, 48, 64) and torch.allclose(sample.mask, (sample.frames[..., 0] * 96).clamp(0, 40) / 40)
     assert len({float(sample.frames[0, 0, 0, 0]) for sample in views}) > 1
@@ -166,7 +166,7 @@ def test_pans_follow_the_stills_of_a_picture():
     picture = torch.arange(64.0)[:, None, None] * 100 + torch.arange(96.0)[None, :, None]
     picture, mask = picture.expand(64, 96, 3), (torch.arange(96.0) < 50).float().expand(64, 96)
     size = TrainingSize(multiple=8)
-    samples, report = cut_photos([picture], ["x"], [mask], size, ViewSettings(4, 0.5, 10), frame_multiple=4)
+    samples, report = cut_photos([picture], ["x"], [mask], size, CropSettings(4, 0.5, 10), frame_multiple=4)
     assert [sample.source for sample in samples] == [f"image 1 {kind} {view}" for kind in ("view", "pan") for view in (1, 2, 3, 4)]
     height, width = samples[0].frames.shape[1:3]
     assert [len(sample.frames) for sample in samples] == [1] * 4 + [9] * 4 and {sample.file for sample in samples} == {"image 1"}
@@ -181,7 +181,7 @@ def test_pans_follow_the_stills_of_a_picture():
             assert torch.equal(shown, picture[rows, columns]) and torch.equal(outline, mask[rows, columns])
     assert moving == 3, "one pan in four stands still"
     with pytest.raises(InputError, match="clip_frames is 4, and a clip needs at least 5 with this VAE; raise it"):
-        cut_photos([picture], ["x"], None, size, ViewSettings(4, 0.5, 4), frame_multiple=4)
+        cut_photos([picture], ["x"], None, size, CropSettings(4, 0.5, 4), frame_multiple=4)
 
 
 def test_masks_of_other_sizes():
@@ -213,7 +213,7 @@ def test_captions():
 
 
 def test_windows_show_the_right_frames():
-    clips = cutter(num_frames=9, fps=8, max_windows=3)
+    clips = cutter(num_frames=9, fps=8, max_segments=3)
     samples = clips.cut("video 1", levels(100), 25, "dance")
     assert [sample.source for sample in samples] == ["video 1 frames 0-8", "video 1 frames 12-20", "video 1 frames 23-31"]
     for sample, start in zip(samples, (0, 12, 23), strict=True):
@@ -226,7 +226,7 @@ def test_windows_show_the_right_frames():
 
 
 def test_frames_are_repeated_rather_than_slowed_down():
-    [sample] = cutter(num_frames=9, fps=16, max_windows=1).cut("video 1", levels(5), 8, "x")
+    [sample] = cutter(num_frames=9, fps=16, max_segments=1).cut("video 1", levels(5), 8, "x")
     assert (sample.frames.mean((1, 2, 3)) * 100).round().int().tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4]
 
 

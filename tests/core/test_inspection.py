@@ -82,8 +82,8 @@ def test_unrecorded_is_a_dash(transformer, tmp_path):
     [
         {"motion_kind": "none"},
         {"identity_kind": "lora", "rank": 2},
-        {"has_controller": False},
-        {"motion_kind": "bottleneck-skip", "floor": 0.1, "course": (0.4, 0.75)},
+        {"learned_range": 0.0},
+        {"motion_kind": "bottleneck-skip", "learned_range": 0.4, "share_schedule": (0.4, 0.75)},
     ],
 )
 def test_kinds_of_pairs(transformer, tmp_path, settings):
@@ -94,7 +94,7 @@ def test_kinds_of_pairs(transformer, tmp_path, settings):
     rows = lines(description)
     assert sum(description["parameters"].values()) == sum(parameter.numel() for parameter in pair.parameters())
     assert (value(rows, "controller") == "none") == (pair.controller is None)
-    assert ("course 0.4 0.75" in value(rows, "controller")) == ("course" in settings)
+    assert ("share schedule 0.4 0.75" in value(rows, "controller")) == ("share_schedule" in settings)
     assert value(rows, "motion").startswith(settings.get("motion_kind", "bottleneck"))
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from dualreal_core.cli import main
 from dualreal_core.errors import InputError
-from dualreal_core.files.locks import only_user
+from dualreal_core.files.locks import exclusive_lock
 from dualreal_core.training.run import RunDirectory
 
 ASKED_FOR = {"training": {"steps": 3}}
@@ -84,7 +84,7 @@ def test_where_no_lock_can_be_written_the_folder_is_complained_about(tmp_path):
 
 @pytest.mark.parametrize("benchmark", ["fusion", "steps"])
 def test_a_second_command_in_a_benchmark_folder_is_refused(tmp_path, capsys, benchmark):
-    with only_user(tmp_path):
+    with exclusive_lock(tmp_path):
         assert main(["bench", benchmark, "--out", str(tmp_path)]) == 2
     assert f"{tmp_path} is in use by another process" in capsys.readouterr().err
     assert not (tmp_path / "benchmark.json").exists()

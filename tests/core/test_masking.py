@@ -93,7 +93,7 @@ def make_settings(**changes: object) -> TrainSettings:
     return TrainSettings(**{**defaults, **changes})
 
 
-def resting(role: Role) -> Role:
+def frozen(role: Role) -> Role:
     return "identity" if role == "motion" else "motion"
 
 
@@ -107,8 +107,9 @@ def side_of(snapshot: dict, part: str) -> tuple[dict, dict]:
 @pytest.mark.parametrize("kind", ["bottleneck", "bottleneck-skip", "lora"])
 @pytest.mark.parametrize("accumulation", [1, 3])
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_resting_side_is_untouched(optimizer, accumulation, kind):
-    run = Run(kind=kind, settings=make_settings(optimizer=optimizer, accumulation=accumulation, resting_drop=0.3, condition_drop=0.3))
+def test_frozen_side_is_untouched(optimizer, accumulation, kind):
+    settings = make_settings(optimizer=optimizer, accumulation=accumulation, frozen_adapter_dropout=0.3, condition_drop=0.3)
+    run = Run(kind=kind, settings=settings)
     fired: list[str] = []
     for role in ROLES:
         for parameter in run.part(role):
@@ -126,13 +127,13 @@ def test_resting_side_is_untouched(optimizer, accumulation, kind):
     for done in run.steps:
         after = run.snapshot()
         roles.append(done.role)
-        assert is_same(before["optimizers"][resting(done.role)], after["optimizers"][resting(done.role)])
-        assert is_same(side_of(before, resting(done.role)), side_of(after, resting(done.role)))
+        assert is_same(before["optimizers"][frozen(done.role)], after["optimizers"][frozen(done.role)])
+        assert is_same(side_of(before, frozen(done.role)), side_of(after, frozen(done.role)))
         for part in (done.role, "controller"):
             assert not is_same(side_of(before, part)[0], side_of(after, part)[0]) or optimizer == "prodigy", part
             assert not is_same(side_of(before, part)[1], side_of(after, part)[1]), part
         assert fired and set(fired) == {done.role}
-        assert not any(any(grads[resting(done.role)]) for grads in seen_grads) and any(seen_grads[0][done.role])
+        assert not any(any(grads[frozen(done.role)]) for grads in seen_grads) and any(seen_grads[0][done.role])
         fired.clear(), seen_grads.clear()
         before = after
     assert set(roles) == set(ROLES), "only one role was drawn, so this test shows nothing"
@@ -170,7 +171,7 @@ class RecordingObjective:
 
     def __init__(self, objective) -> None:
         self.objective, self.losses = objective, []
-        self.draw, self.stage, self.add_noise = objective.draw, objective.stage, objective.add_noise
+        self.sample_timesteps, self.stage, self.add_noise = objective.sample_timesteps, objective.stage, objective.add_noise
 
     def loss_per_sample(self, output, latents, noise, timestep, mask=None) -> torch.Tensor:
         self.losses.append((latents, noise, timestep))
@@ -198,7 +199,7 @@ def test_active_gradients_equal_unmasked_ones(family, kind, accumulation):
         assert {name for name in expected if expected[name] is not None} > set(seen)
         for name, gradient in seen.items():
             torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-7, msg=name)
-        masked = f"sides.{resting(done.role)}."
+        masked = f"sides.{frozen(done.role)}."
         kept = [gradient for name, gradient in expected.items() if gradient is not None and not name.startswith(masked)]
         assert len(kept) == len(seen)
         norm = math.sqrt(sum(float(gradient.double().square().sum()) for gradient in kept))
@@ -245,7 +246,7 @@ def test_motion_ratio_ends(ratio, role):
     run = Run(settings=make_settings(motion_ratio=ratio))
     before = run.snapshot()
     assert {done.role for done in run.steps} == {role}
-    assert is_same(side_of(before, resting(role)), side_of(run.snapshot(), resting(role)))
+    assert is_same(side_of(before, frozen(role)), side_of(run.snapshot(), frozen(role)))
 
 
 def test_motion_ratio_is_a_probability():
@@ -254,8 +255,8 @@ def test_motion_ratio_is_a_probability():
 
 
 @pytest.mark.parametrize("drop", [0.0, 1.0])
-def test_resting_drop(drop):
-    run = Run(settings=make_settings(resting_drop=drop))
+def test_frozen_adapter_dropout(drop):
+    run = Run(settings=make_settings(frozen_adapter_dropout=drop))
     used: set[str] = set()
     for role in ROLES:
         for adapter in run.pair.sides[role].values():
@@ -311,7 +312,7 @@ def test_loss_goes_down(family, kind, scale, share):
             for item in run.items[role]:
                 latents = item.latents[None].expand(8, -1, -1, -1, -1)
                 noise = torch.randn(latents.shape, generator=generator)
-                timestep = run.base.objective.draw(8, generator)
+                timestep = run.base.objective.sample_timesteps(8, generator)
                 run.attachment.condition = None if item.conditions is None else item.conditions[:1]
                 noisy = run.base.objective.add_noise(latents, noise, timestep)
                 with torch.no_grad():

@@ -31,7 +31,7 @@ def generator() -> torch.Generator:
 
 
 def objectives() -> list[Objective]:
-    return [VPrediction((0.99, 0.6, 0.2, 0.0)), FlowMatching(shift=3.0), FlowMatching(shift=1.0, spread=1.2, mean=-0.4)]
+    return [VPrediction((0.99, 0.6, 0.2, 0.0)), FlowMatching(shift=3.0), FlowMatching(shift=1.0, logit_std=1.2, logit_mean=-0.4)]
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +92,10 @@ def test_flow_equations(generator: torch.Generator) -> None:
 
 @pytest.mark.parametrize("objective", objectives(), ids=repr)
 def test_interface(objective: Objective, generator: torch.Generator) -> None:
-    timestep = objective.draw(3, generator)
+    timestep = objective.sample_timesteps(3, generator)
     assert timestep.shape == (3,)
-    assert torch.equal(objective.draw(3, torch.Generator().manual_seed(5)), objective.draw(3, torch.Generator().manual_seed(5)))
+    once, again = (objective.sample_timesteps(3, torch.Generator().manual_seed(5)) for _ in range(2))
+    assert torch.equal(once, again)
     latents, noise = torch.randn(SHAPE, generator=generator), torch.randn(SHAPE, generator=generator)
     output = torch.randn(SHAPE, generator=generator).bfloat16()
     assert objective.add_noise(latents.bfloat16(), noise.bfloat16(), timestep).dtype == torch.float32
@@ -103,11 +104,11 @@ def test_interface(objective: Objective, generator: torch.Generator) -> None:
 
 
 def test_draws_cover_their_range(generator: torch.Generator) -> None:
-    timesteps = VPrediction((0.9,) * 1000).draw(20000, generator)
+    timesteps = VPrediction((0.9,) * 1000).sample_timesteps(20000, generator)
     assert timesteps.dtype == torch.int64
     assert timesteps.min() == 0 and timesteps.max() == 999
     assert timesteps.double().mean().item() == pytest.approx(499.5, abs=8)
-    sigmas = FlowMatching(shift=3.0).draw(20000, generator) / 1000
+    sigmas = FlowMatching(shift=3.0).sample_timesteps(20000, generator) / 1000
     assert sigmas.min() > 0 and sigmas.max() < 1
     assert sigmas.median().item() == pytest.approx(3 * 0.5 / (1 + 2 * 0.5), abs=0.01)
 
@@ -115,7 +116,7 @@ def test_draws_cover_their_range(generator: torch.Generator) -> None:
 @pytest.mark.parametrize("objective", objectives(), ids=repr)
 def test_mask_weights_the_error(objective: Objective, generator: torch.Generator) -> None:
     """One sample uniform, one half covered, one empty: uniform and empty masks change nothing, the half selects."""
-    timestep = objective.draw(3, generator)
+    timestep = objective.sample_timesteps(3, generator)
     latents, noise, output = (torch.randn(SHAPE, generator=generator) for _ in range(3))
     mask = torch.zeros(3, 1, *SHAPE[2:])
     mask[0] = 0.3

@@ -29,8 +29,7 @@ CONFIG = """
 [train]
 gradient_checkpointing = true
 accumulation = 2
-identity_cross_ratio = 0.5
-motion_cross_ratio = 0.5
+preservation_ratio = 0.5
 """
 
 
@@ -117,7 +116,7 @@ def test_training_is_the_same_there(there, trial, tmp_path, base):
 
 @pytest.mark.parametrize("base", ["cogvideox-tiny", "wan-tiny"])
 def test_published_recipe_stops_resumes_and_samples_there(there, trial, tmp_path, base):
-    options = ("--base", trial / base, "--recipe", "published", "--config", trial / "run.toml", "--steps", 4, *SIZE)
+    options = ("--base", trial / base, "--recipe", "paper", "--config", trial / "run.toml", "--steps", 4, *SIZE)
     out = tmp_path / "pair.safetensors"
     train(there, trial, out, *options, "--stop-after", 2, "--sample-every", 2, "--sample-prompt", "a figure *")
     assert len(read_video(tmp_path / "pair.safetensors.run" / "sample-000002.mp4").frames) == 9

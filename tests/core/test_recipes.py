@@ -9,7 +9,7 @@ from tiny import TinyBase
 
 from dualreal_core.errors import InputError
 from dualreal_core.method.pair import PairConfig, iterate_sides, new_pair
-from dualreal_core.training.recipes import BASE_FIELDS, DUALREAL, PUBLISHED, RECIPES, read_recipe, with_train
+from dualreal_core.training.recipes import BASE_FIELDS, DUALREAL, PAPER, RECIPES, read_recipe, with_train
 from dualreal_core.training.settings import TrainSettings
 
 
@@ -24,16 +24,16 @@ def read(tmp_path):
 
 @pytest.mark.parametrize("recipe", RECIPES.values(), ids=RECIPES)
 def test_an_empty_file_changes_nothing(read, recipe):
-    assert read("", recipe) == recipe and read("[train]\n[pair]\n[views]\n", recipe) == recipe
+    assert read("", recipe) == recipe and read("[train]\n[pair]\n[crops]\n", recipe) == recipe
 
 
 def test_recipes_make_pairs():
     base = TinyBase("wan")
-    skip, ours = (new_pair(base.transformer, **recipe.pair) for recipe in (PUBLISHED, DUALREAL))
+    skip, ours = (new_pair(base.transformer, **recipe.pair) for recipe in (PAPER, DUALREAL))
     assert skip.config.identity_kind == skip.config.motion_kind == "bottleneck-skip" and skip.config.scale == 0.2
-    assert ours.config.identity_kind == ours.config.motion_kind == "lora" and ours.config.floor > 0
+    assert ours.config.identity_kind == ours.config.motion_kind == "lora" and 0 < ours.config.learned_range < 0.5
     assert ours.config.rank == ours.config.alpha == 32
-    assert PUBLISHED.train == TrainSettings() and PUBLISHED.views(9).num_clip_frames == 1 and DUALREAL.views(9).num_views == 4
+    assert PAPER.train == TrainSettings() and PAPER.views(9).num_clip_frames == 1 and DUALREAL.views(9).num_crops == 4
     assert replace(DUALREAL, shows_photos_as_clips=True).views(9).num_clip_frames == 9
 
 
@@ -65,13 +65,13 @@ def test_values_take_effect(read, recipe):
         identity_kind = "lora"
         rank = 4
         target_layers = ["to_q", "to_v"]
-        course = [0, 0.5, 1]
-        has_controller = false
+        share_schedule = [0, 0.5, 1]
+        learned_range = 0
         controller_dim = 5
         conditions_motion = false
-        [views]
-        num_views = 3
-        view_margin = 0.2
+        [crops]
+        num_crops = 3
+        crop_margin = 0.2
         shows_photos_as_clips = true
         """,
         recipe,
@@ -79,12 +79,12 @@ def test_values_take_effect(read, recipe):
     assert changed.train == replace(
         recipe.train, steps=12, learning_rate=1, motion_learning_rate=0.2, optimizer="prodigy", gradient_checkpointing=True
     )
-    own = {"identity_kind": "lora", "rank": 4, "target_layers": ("to_q", "to_v"), "has_controller": False, "controller_dim": 5}
+    own = {"identity_kind": "lora", "rank": 4, "target_layers": ("to_q", "to_v"), "learned_range": 0, "controller_dim": 5}
     own["alpha"] = 4.0
-    own["course"] = (0, 0.5, 1)
+    own["share_schedule"] = (0, 0.5, 1)
     assert changed.pair == {**recipe.pair, **own} and not changed.conditions_motion
-    views = changed.views(9)
-    assert (views.num_views, views.margin, views.num_clip_frames) == (3, 0.2, 9)
+    views = changed.crops
+    assert (views.num_crops, views.margin, views.num_clip_frames) == (3, 0.2, 9)
     pair = new_pair(TinyBase("wan").transformer, **changed.pair)
     layers = {layer for role, _, layer, _ in iterate_sides(pair) if role == "identity"}
     assert pair.controller is None and layers == {"attn1.to_q", "attn1.to_v"}
@@ -105,14 +105,14 @@ def test_every_setting_can_be_set(read):
     train = "".join(line(item, item.default) for item in fields(TrainSettings) if item.default is not None)
     own = [item for item in fields(PairConfig) if item.name not in BASE_FIELDS and item.default is not None]
     pair = "".join(line(item, item.default) for item in own)
-    changed = read(f"[train]\n{train}[pair]\n{pair}", PUBLISHED)
-    assert changed.train == PUBLISHED.train and changed.pair == {**{item.name: item.default for item in own}}
+    changed = read(f"[train]\n{train}[pair]\n{pair}", PAPER)
+    assert changed.train == PAPER.train and changed.pair == {**{item.name: item.default for item in own}}
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("[trian]\nsteps = 3\n", ["'trian' at its top level", "[train], [pair], [views]"]),
+        ("[trian]\nsteps = 3\n", ["'trian' at its top level", "[train], [pair], [crops]"]),
         ("steps = 3\n", ["'steps' at its top level"]),
         ("train = 3\n", ["'train' at its top level"]),
         ("[[train]]\nsteps = 3\n", ["'train' at its top level"]),
@@ -123,7 +123,7 @@ def test_every_setting_can_be_set(read):
         ("[pair]\ndim = 3\n", ["'dim' in [pair]"]),
         ("[pair]\nmotion_condition_dim = 3\n", ["'motion_condition_dim' in [pair]"]),
         ("[train]\noptimizer = 'prodigy'\nlearning_rate = 1e-3\n", ["prodigy finds its own step", "set it to 1"]),
-        ("[views]\nnum_clip_frames = 3\n", ["'num_clip_frames' in [views]"]),
+        ("[crops]\nnum_clip_frames = 3\n", ["'num_clip_frames' in [crops]"]),
     ],
 )
 def test_unknown_names(read, text, words):
@@ -173,25 +173,25 @@ VALUES = {
         "rank = 'x'",
         "bottleneck_dim = -1",
         "scale = 0",
-        "floor = 0.5",
-        "floor = -0.1",
-        "has_controller = 'no'",
+        "learned_range = 0.6",
+        "learned_range = -0.1",
+        "learned_range = 'no'",
         "conditions_motion = 'no'",
         "target_layers = 'to_q'",
         "target_layers = [1]",
-        "course = ['late']",
-        "course = 0.5",
-        "course = [0.5, 1.5]",
+        "share_schedule = ['late']",
+        "share_schedule = 0.5",
+        "share_schedule = [0.5, 1.5]",
         "num_groups = 0",
         "alpha = 'x'",
         "motion_condition_dim = 'x'",
     ],
-    "views": [
-        "num_views = 0",
-        "num_views = 1.5",
-        "num_views = 'x'",
-        "view_margin = -1",
-        "view_margin = '0'",
+    "crops": [
+        "num_crops = 0",
+        "num_crops = 1.5",
+        "num_crops = 'x'",
+        "crop_margin = -1",
+        "crop_margin = '0'",
         "shows_photos_as_clips = 'no'",
     ],
 }
@@ -230,7 +230,7 @@ def test_missing_file(tmp_path, name):
 
 
 def test_with_train():
-    changed = with_train(PUBLISHED, steps=3, seed=9)
-    assert (changed.train.steps, changed.train.seed) == (3, 9) and PUBLISHED.train.steps == 1000
+    changed = with_train(PAPER, steps=3, seed=9)
+    assert (changed.train.steps, changed.train.seed) == (3, 9) and PAPER.train.steps == 1000
     with pytest.raises(ValueError, match=r"steps is 0; it must be at least 1"):
-        with_train(PUBLISHED, steps=0)
+        with_train(PAPER, steps=0)

@@ -14,7 +14,7 @@ from tiny import TinyBase, all_items, is_same, make_pair
 
 from dualreal_core.errors import InputError
 from dualreal_core.method.attach import Attachment
-from dualreal_core.training.loop import StepDone
+from dualreal_core.training.loop import StepResult
 from dualreal_core.training.run import RunDirectory, run_training
 from dualreal_core.training.settings import TrainSettings
 
@@ -24,9 +24,9 @@ SETTINGS = {
     "warmup_steps": 2,
     "motion_batch": 2,
     "accumulation": 2,
-    "resting_drop": 0.3,
+    "frozen_adapter_dropout": 0.3,
     "condition_drop": 0.3,
-    "identity_cross_ratio": 0.5,
+    "preservation_ratio": 0.5,
     "motion_cross_ratio": 0.5,
     "learning_rate": 0.01,
 }
@@ -177,7 +177,7 @@ def test_other_settings_are_refused(tmp_path, change):
 def test_what_differs_is_named_within_tables_too(tmp_path):
     directory = RunDirectory(tmp_path)
     with directory.opened({"training": {"steps": 1, "seed": 0}}, False):
-        directory.add_metrics(StepDone(1, "motion", 0.5, None, 1.0, 1e-3))
+        directory.add_metrics(StepResult(1, "motion", 0.5, None, 1.0, 1e-3))
     with pytest.raises(InputError, match=r"was started with another training: seed \(0, now 1\)"), directory.opened(
         {"training": {"steps": 1, "seed": 1}}, True
     ):
@@ -187,8 +187,8 @@ def test_what_differs_is_named_within_tables_too(tmp_path):
 def test_another_recipe_is_named_before_what_it_changes(tmp_path):
     directory = RunDirectory(tmp_path)
     with directory.opened({"pair": {"alpha": 32.0}, "training": {"recipe": "dualreal"}}, False):
-        directory.add_metrics(StepDone(1, "motion", 0.5, None, 1.0, 1e-3))
-    now = {"pair": {"alpha": 16.0}, "training": {"recipe": "published"}}
+        directory.add_metrics(StepResult(1, "motion", 0.5, None, 1.0, 1e-3))
+    now = {"pair": {"alpha": 16.0}, "training": {"recipe": "paper"}}
     with pytest.raises(InputError, match=r'was started with another recipe \("dualreal", now "published"\)'), directory.opened(now, True):
         pass
 

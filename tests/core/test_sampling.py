@@ -48,10 +48,10 @@ def test_negative_rows(base, adapts_negative):
 def test_settings_change_the_video(base):
     pair = fill(make_pair(base, num_groups=2))
     settings, videos = default_sampling(base), {}
-    for name, adapts in (("plain", False), ("published", True)):
+    for name, adapts in (("plain", False), ("paper", True)):
         with Attachment(base.transformer, pair) as attachment:
             videos[name] = sample(base, texts(1), texts(1)[0] * 0, replace(settings, adapts_negative=adapts), attachment)
-    assert not torch.equal(videos["plain"], videos["published"])
+    assert not torch.equal(videos["plain"], videos["paper"])
 
 
 def test_unguided_pair_always_acts(base):

@@ -23,8 +23,8 @@ from dualreal_core.training.state import RunState
 from dualreal_core.training.stopping import LEAST_GAIN, best_of, evaluations_at_rest, is_exhausted
 
 STEPS = 9
-SETTINGS = {"steps": STEPS, "warmup_steps": 2, "motion_batch": 2, "learning_rate": 0.05, "resting_drop": 0.3}
-WATCHED = {"evaluate_every": 2, "held_out": 2, "keeps_best": True}
+SETTINGS = {"steps": STEPS, "warmup_steps": 2, "motion_batch": 2, "learning_rate": 0.05, "frozen_adapter_dropout": 0.3}
+WATCHED = {"evaluate_every": 2, "validation_split": 2, "save_best": True}
 
 
 class Session:
@@ -68,7 +68,7 @@ def check_end(folder: Path, expected: tuple) -> None:
 
 
 def side(relative: float, **changes: object) -> SideScores:
-    return SideScores(**{"loss": relative, "alone": relative, "base": 1.0, "trained": None, "leak": 0.0, **changes})
+    return SideScores(**{"loss": relative, "alone": relative, "base": 1.0, "trained": None, "leakage": 0.0, **changes})
 
 
 def history(identity: list[float], motion: list[float]) -> list[Evaluation]:
@@ -86,7 +86,7 @@ def test_evaluations_leave_the_trajectory_as_it_is(tmp_path, family):
     assert plain.directory.metrics() == watched.directory.metrics()
     assert plain.directory.evaluations() == [] and plain.directory.report() == []
     assert watched.directory.evaluations() == [evaluation for evaluation, _ in watched.seen.values()]
-    rings = {role: [(done.step, done.sides[role].alone) for done, _ in watched.seen.values()] for role in ("identity", "motion")}
+    rings = {role: [(done.step, done.sides[role].single_loss) for done, _ in watched.seen.values()] for role in ("identity", "motion")}
     assert watched.directory.evaluated_losses() == rings
     assert plain.directory.evaluated_losses() == {"identity": [], "motion": []}
     assert list(watched.seen) == [2, 4, 6, 8, 9]
@@ -101,10 +101,10 @@ def test_items_held_out_are_never_trained_on(tmp_path, monkeypatch):
         return batch
 
     monkeypatch.setattr(RunState, "next_batch", watching)
-    session = Session(tmp_path, steps=30, evaluate_every=30, held_out=2)
+    session = Session(tmp_path, steps=30, evaluate_every=30, validation_split=2)
     list(session.run())
-    held_out = {name for names in json.loads((tmp_path / "report.json").read_text())["held_out"].values() for name in names}
-    assert len(held_out) == 4 and len(seen) == 8 and not held_out & seen
+    validation_split = {name for names in json.loads((tmp_path / "report.json").read_text())["validation"].values() for name in names}
+    assert len(validation_split) == 4 and len(seen) == 8 and not validation_split & seen
 
 
 def test_the_best_pair_is_the_result(tmp_path):
@@ -119,7 +119,7 @@ def test_the_best_pair_is_the_result(tmp_path):
 
 
 def test_without_keeping_the_last_pair_is_the_result(tmp_path):
-    session = Session(tmp_path, learning_rate=0.3, evaluate_every=2, held_out=2)
+    session = Session(tmp_path, learning_rate=0.3, evaluate_every=2, validation_split=2)
     list(session.run())
     assert is_same(dict(session.pair.state_dict()), session.seen[STEPS][1])
     report = json.loads((tmp_path / "report.json").read_text())
@@ -244,5 +244,5 @@ def test_the_command_reports_what_limits(tmp_path, capsys):
     assert "# What limits this result" in shown and "held out: 1 of 5 photos" in shown and "held out: 1 of 6 clips" in shown
     assert {("not learnt", "identity"), ("not learnt", "motion")} <= {(limit["name"], limit["role"]) for limit in report["limits"]}
     _, header = load_pair(out)
-    assert header["training"]["kept_step"] == report["kept_step"] and header["training"]["held_out"] == 0.2
+    assert header["training"]["kept_step"] == report["kept_step"] and header["training"]["validation_split"] == 0.2
     assert main([*command, "--patience", "-1", "--resume"]) == 2 and "patience is -1" in capsys.readouterr().err

@@ -58,7 +58,7 @@ REMOVED = ...
 @pytest.mark.parametrize(("identity", "motion"), COMBINATIONS)
 def test_round_trip(base, tmp_path, identity, motion):
     pair = tiny_pair(
-        base, identity_kind=identity, motion_kind=motion, scale=0.5, floor=0.1, alpha=6.0, identity_condition_dim=CONDITION_DIM
+        base, identity_kind=identity, motion_kind=motion, scale=0.5, learned_range=0.4, alpha=6.0, identity_condition_dim=CONDITION_DIM
     )
     save_pair(tmp_path / "new" / "pair.safetensors", pair, HEADER)
     loaded, header = load_pair(tmp_path / "new" / "pair.safetensors")
@@ -71,10 +71,10 @@ def test_round_trip(base, tmp_path, identity, motion):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"has_controller": False},
+        {"learned_range": 0.0},
         {"kind": "lora", "target_layers": ("to_q", "to_k")},
         {"num_groups": 1},
-        {"course": (0.25, 0.75)},
+        {"share_schedule": (0.25, 0.75)},
         {"controller_dim": 4},
     ],
     ids=str,
@@ -115,12 +115,12 @@ def test_header_and_names(wan, tmp_path):
     assert {name.split(".")[0] for name in names} == {"identity", "motion", "controller"}
 
 
-@pytest.mark.parametrize(("has_controller", "version", "is_kept"), [(False, 1, False), (False, 2, True), (True, 1, True)])
-def test_a_course_counts_without_controller_from_version_2_on(wan, tmp_path, has_controller, version, is_kept):
+@pytest.mark.parametrize(("learned_range", "version", "is_kept"), [(0.0, 1, False), (0.0, 2, True), (0.5, 1, True)])
+def test_a_share_schedule_counts_without_controller_from_version_2_on(wan, tmp_path, learned_range, version, is_kept):
     path = tmp_path / "pair.safetensors"
-    save_pair(path, tiny_pair(wan, has_controller=has_controller, course=(0.25, 0.75)))
+    save_pair(path, tiny_pair(wan, learned_range=learned_range, share_schedule=(0.25, 0.75)))
     rewrite(path, format_version=version)
-    assert load_pair(path)[0].config.course == ((0.25, 0.75) if is_kept else ())
+    assert load_pair(path)[0].config.share_schedule == ((0.25, 0.75) if is_kept else ())
 
 
 def test_low_precision_weights_are_kept(wan, tmp_path):
@@ -137,14 +137,13 @@ def test_headers_without_later_fields_load(wan, tmp_path):
     save_pair(path, pair)
     optional = (
         "target_layers",
-        "course",
+        "share_schedule",
         "rank",
         "alpha",
-        "floor",
+        "learned_range",
         "scale",
         "identity_kind",
         "motion_kind",
-        "has_controller",
         "controller_dim",
         "bottleneck_dim",
     )
@@ -213,13 +212,13 @@ def test_other_safetensors(tmp_path):
         {"identity_kind": "lora"},
         {"motion_kind": "magic"},
         {"motion_condition_dim": None},
-        {"has_controller": False},
+        {"learned_range": 0.0},
         {"family": "cogvideo"},
         {"family": REMOVED},
-        {"floor": 0.7},
-        {"course": [0.5, 2]},
-        {"course": "late"},
-        {"course": None},
+        {"learned_range": 0.7},
+        {"share_schedule": [0.5, 2]},
+        {"share_schedule": "late"},
+        {"share_schedule": None},
         {"scale": "large"},
         {"scale": float("nan")},
         {"alpha": float("inf")},

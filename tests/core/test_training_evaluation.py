@@ -16,11 +16,11 @@ from dualreal_core.training.validation import Split, split_items
 SETTINGS = TrainSettings(evaluate_every=1, motion_batch=2)
 
 
-def views(names: str, num_views: int = 2) -> list:
+def views(names: str, num_crops: int = 2) -> list:
     """Samples of photos, each of some views; the letters are their fingerprints."""
-    items = make_items("identity", len(names) * num_views)
+    items = make_items("identity", len(names) * num_crops)
     return [
-        dataclasses.replace(item, fingerprint=names[index // num_views], source=f"{names[index // num_views]} {index % num_views}")
+        dataclasses.replace(item, fingerprint=names[index // num_crops], source=f"{names[index // num_crops]} {index % num_crops}")
         for index, item in enumerate(items)
     ]
 
@@ -41,8 +41,8 @@ def evaluate(base, pair, items=None, amount=0.0, settings=SETTINGS):
 @pytest.mark.parametrize(("amount", "num_held_out"), [(0.1, 1), (0.4, 2), (1, 1), (2, 2)])
 def test_whole_photos_are_held_out(amount, num_held_out):
     split = split_items(views("abcde"), "identity", amount, 0)
-    assert len(prints(split.held_out)) == num_held_out and not prints(split.held_out) & prints(split.trained)
-    assert len(split.held_out) == 2 * num_held_out and len(split.trained) + len(split.held_out) == 10
+    assert len(prints(split.validation)) == num_held_out and not prints(split.validation) & prints(split.trained)
+    assert len(split.validation) == 2 * num_held_out and len(split.trained) + len(split.validation) == 10
     assert split.num_files == 5 and len(split.names) == num_held_out
     assert split.basis == f"held out: {num_held_out} of 5 photos"
 
@@ -55,25 +55,25 @@ def test_three_remain_to_train_on():
 @pytest.mark.parametrize("names", ["a", "abc"])
 def test_too_few_are_not_held_out(names):
     split = split_items(views(names), "motion", 0.2, 0)
-    assert split.held_out == [] and len(split.trained) == 2 * len(names)
+    assert split.validation == [] and len(split.trained) == 2 * len(names)
     assert split.basis == f"training data: {len(names)} clips are too few to hold out any"
     assert "none held out" in split_items(views(names), "motion", 0, 0).basis
 
 
 def test_the_seed_and_the_content_decide_what_is_held_out():
-    chosen = [prints(split_items(views("abcdefgh"), "identity", 1, seed).held_out) for seed in range(12)]
+    chosen = [prints(split_items(views("abcdefgh"), "identity", 1, seed).validation) for seed in range(12)]
     assert len({frozenset(one) for one in chosen}) > 1
     for seed, before in enumerate(chosen):
-        assert prints(split_items(views("hgfedcba"), "identity", 1, seed).held_out) == before
-        assert prints(split_items(views("xabcdefgh"), "identity", 1, seed).held_out) in (before, {"x"})
+        assert prints(split_items(views("hgfedcba"), "identity", 1, seed).validation) == before
+        assert prints(split_items(views("xabcdefgh"), "identity", 1, seed).validation) in (before, {"x"})
 
 
 def test_samples_of_unknown_origin_are_files_of_their_own():
     items = make_items("motion", 5)
     split = split_items(items, "motion", 2, 0)
-    assert split.num_files == 5 and len(split.held_out) == 2
+    assert split.num_files == 5 and len(split.validation) == 2
     reordered = split_items(items[::-1], "motion", 2, 0)
-    assert {item.source for item in reordered.held_out} == {item.source for item in split.held_out}
+    assert {item.source for item in reordered.validation} == {item.source for item in split.validation}
 
 
 @pytest.mark.parametrize(
@@ -81,12 +81,12 @@ def test_samples_of_unknown_origin_are_files_of_their_own():
     [
         ({"evaluate_every": -1}, "evaluate_every is -1; it must not be negative"),
         ({"patience": -1, "evaluate_every": 1}, "patience is -1; it must not be negative"),
-        ({"held_out": -0.1, "evaluate_every": 1}, "held_out is -0.1; it must not be negative"),
-        ({"held_out": 1.5, "evaluate_every": 1}, "held_out is 1.5; it must be a share below 1 or a whole number"),
-        ({"held_out": float("nan"), "evaluate_every": 1}, "held_out is nan"),
-        ({"held_out": float("inf"), "evaluate_every": 1}, "held_out is inf"),
-        ({"held_out": 0.2}, "held_out is 0.2, but evaluate_every is 0"),
-        ({"keeps_best": True}, "keeps_best is True, but evaluate_every is 0"),
+        ({"validation_split": -0.1, "evaluate_every": 1}, "validation_split is -0.1; it must not be negative"),
+        ({"validation_split": 1.5, "evaluate_every": 1}, "validation_split is 1.5; it must be a share below 1 or a whole number"),
+        ({"validation_split": float("nan"), "evaluate_every": 1}, "validation_split is nan"),
+        ({"validation_split": float("inf"), "evaluate_every": 1}, "validation_split is inf"),
+        ({"validation_split": 0.2}, "validation_split is 0.2, but evaluate_every is 0"),
+        ({"save_best": True}, "save_best is True, but evaluate_every is 0"),
         ({"patience": 2}, "patience is 2, but evaluate_every is 0"),
     ],
     ids=str,
@@ -101,7 +101,7 @@ def test_timesteps_are_the_noisier_of_those_that_training_draws(family):
     objective = TinyBase(family, 2).objective
     batches = fixed_batches(make_items("identity", 3), "identity", fixed_timesteps(objective, "identity"), NUM_ROWS, 1.0)
     timesteps = torch.cat([batch.timestep for batch in batches]).float()
-    drawn = objective.draw(20000, torch.Generator().manual_seed(0)).float()
+    drawn = objective.sample_timesteps(20000, torch.Generator().manual_seed(0)).float()
     shares = torch.stack([(drawn < timestep).float().mean() for timestep in timesteps.sort().values])
     assert (shares - (0.5 + (torch.arange(NUM_ROWS) + 0.5) / NUM_ROWS / 2)).abs().max() < 0.03
     noise = [objective.add_noise(0 * batch.latents, 0 * batch.noise + 1, batch.timestep)[:, 0, 0, 0, 0] for batch in batches]
@@ -118,17 +118,17 @@ def test_every_file_is_seen_before_one_is_seen_twice():
 @pytest.mark.parametrize("kind", ["bottleneck", "lora"])
 def test_an_untrained_pair_is_the_base(kind):
     for side in evaluate(base := TinyBase("wan", 2), make_pair(base, kind, num_groups=2)).values():
-        assert side.loss == side.alone == side.base and side.remaining == 1
-        assert side.leak == side.disturbance == 0
+        assert side.loss == side.single_loss == side.base and side.loss_ratio == 1
+        assert side.leakage == side.interference == 0
 
 
 def test_losses_are_those_of_the_model():
     """Against the plain model, and against pairs that lack the other side."""
     base, items = TinyBase("wan", 2), all_items()
-    pair = fill(make_pair(base, "lora", num_groups=2, has_controller=False))
+    pair = fill(make_pair(base, "lora", num_groups=2, learned_range=0.0))
     sides = evaluate(base, pair, items)
     for role, other in (("identity", "motion"), ("motion", "identity")):
-        single = make_pair(base, "lora", num_groups=2, has_controller=False, **{f"{other}_kind": "none"})
+        single = make_pair(base, "lora", num_groups=2, learned_range=0.0, **{f"{other}_kind": "none"})
         single.load_state_dict({name: value for name, value in pair.state_dict().items() if f"sides.{other}" not in name})
         losses = {}
         for name, tried in (("base", None), ("alone", single), ("loss", pair)):
@@ -150,30 +150,30 @@ def test_the_motion_side_sees_its_condition():
     base, items = TinyBase("wan", 2), all_items()
     pair = fill(make_pair(base, num_groups=2))
     blind = {**items, "motion": [dataclasses.replace(item, conditions=None) for item in items["motion"]]}
-    assert evaluate(base, pair, items)["motion"].alone != evaluate(base, pair, blind)["motion"].alone
+    assert evaluate(base, pair, items)["motion"].single_loss != evaluate(base, pair, blind)["motion"].single_loss
 
 
 @pytest.mark.parametrize("focus", [0.0, 3.0])
 def test_leak_compares_the_change_on_both_kinds_of_data(focus):
     """And nothing else: it is 1 on equal data, also where each side is looked at in stages of its own."""
-    base, settings = TinyBase("wan", 2), dataclasses.replace(SETTINGS, course_focus=focus)
-    pair = fill(make_pair(base, "lora", num_groups=2, course=(0.2, 0.8)))
+    base, settings = TinyBase("wan", 2), dataclasses.replace(SETTINGS, timestep_bias=focus)
+    pair = fill(make_pair(base, "lora", num_groups=2, share_schedule=(0.2, 0.8)))
     photos = make_items("identity")
     for side in evaluate(base, pair, {"identity": photos, "motion": photos}, settings=settings).values():
-        assert side.leak == pytest.approx(1)
+        assert side.leakage == pytest.approx(1)
     sides = evaluate(base, pair, settings=settings)
-    assert all(side.leak > 0 for side in sides.values()) and sides["identity"].leak != pytest.approx(sides["motion"].leak)
+    assert all(side.leakage > 0 for side in sides.values()) and sides["identity"].leakage != pytest.approx(sides["motion"].leakage)
 
 
 def test_rows_have_the_stage_that_training_gives_them():
     """A blend that follows denoising must see it: a course that is uneven weighs the sides otherwise than an even one."""
     base = TinyBase("wan", 2)
     losses = []
-    for course in ((), (0.0, 1.0)):
-        pair = fill(make_pair(base, "lora", num_groups=2, course=course))
+    for share_schedule in ((), (0.0, 1.0)):
+        pair = fill(make_pair(base, "lora", num_groups=2, share_schedule=share_schedule))
         for parameter in pair.controller_parameters():
             parameter.data.zero_()
-        losses.append(evaluate(base, pair)["identity"].alone)
+        losses.append(evaluate(base, pair)["identity"].single_loss)
     assert losses[0] != losses[1]
 
 
@@ -181,8 +181,8 @@ def test_each_side_is_looked_at_where_it_trains():
     base = TinyBase("wan", 2)
     stages = {role: base.objective.stage(fixed_timesteps(base.objective, role, (0.2, 0.8), 3.0)).mean() for role in ("identity", "motion")}
     assert stages["identity"] > stages["motion"] + 0.1
-    pair = make_pair(base, "lora", num_groups=2, course=(0.2, 0.8))
-    plain, focused = (evaluate(base, pair, settings=dataclasses.replace(SETTINGS, course_focus=focus)) for focus in (0.0, 3.0))
+    pair = make_pair(base, "lora", num_groups=2, share_schedule=(0.2, 0.8))
+    plain, focused = (evaluate(base, pair, settings=dataclasses.replace(SETTINGS, timestep_bias=focus)) for focus in (0.0, 3.0))
     for role in stages:
         assert plain[role].base != focused[role].base
 
@@ -202,7 +202,7 @@ def test_training_data_is_compared_where_others_are_held_out():
     pair = fill(make_pair(base, "lora", num_groups=2))
     assert all(side.trained is None for side in evaluate(base, pair).values())
     for side in evaluate(base, pair, all_items(6), 2).values():
-        assert side.trained > 0 and side.trained != side.remaining
+        assert side.trained > 0 and side.trained != side.loss_ratio
 
 
 @pytest.mark.parametrize(("side", "ratio"), [("identity", 0.0), ("motion", 1.0)])
@@ -213,8 +213,8 @@ def test_a_single_side(side, ratio):
     settings = dataclasses.replace(SETTINGS, motion_ratio=ratio)
     for kinds in ({f"{other}_kind": "none"}, {}):
         sides = evaluate(base, fill(make_pair(base, "lora", num_groups=2, **kinds)), settings=settings)
-        assert list(sides) == [side] and sides[side].leak > 0
-        assert (sides[side].disturbance == 0) == bool(kinds)
+        assert list(sides) == [side] and sides[side].leakage > 0
+        assert (sides[side].interference == 0) == bool(kinds)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -15,7 +15,7 @@ from dualreal_core.training.run import RunDirectory
 from dualreal_core.training.scores import Evaluation, SideScores
 from dualreal_core.training.validation import Split
 
-GOOD = {"alone": 0.5, "base": 1.0, "trained": 0.45, "leak": 0.5}
+GOOD = {"alone": 0.5, "base": 1.0, "trained": 0.45, "leakage": 0.5}
 ADDED = 0.05
 """By the other side to the loss, in a good run."""
 
@@ -51,11 +51,11 @@ BOTH = {*ROLES}
     ("run", "expected"),
     [
         (outcome(3), {"too few": BOTH}),
-        (outcome(alone=0.97, trained=0.96), {"not learnt": BOTH}),
+        (outcome(single_loss=0.97, trained=0.96), {"not learnt": BOTH}),
         (outcome(trained=0.25), {"learnt by heart": BOTH}),
         (outcome(6, 300, {"alone": 0.7}, {"alone": 0.6}), {"unfinished": BOTH}),
         (outcome(6, 300, {"alone": 0.45}, trained=0.4), {"overfitted": BOTH}),
-        (outcome(leak=0.95), {"acts without its trigger": {"identity"}, "takes appearance": {"motion"}}),
+        (outcome(leakage=0.95), {"acts without its trigger": {"identity"}, "takes appearance": {"motion"}}),
         (outcome(loss=0.7), {"stiffened": {"motion"}}),
         (outcome(loss=1.1), {"stiffened": {"motion"}, "disturbed": {"identity"}}),
     ],
@@ -86,16 +86,16 @@ def test_views_of_one_photo_are_not_copies():
 
 def test_learnt_by_heart_is_not_called_unlearnt():
     """Held-out data is no better than the base, but training data is."""
-    assert found(outcome(alone=1.0, trained=0.4)) == {"learnt by heart": {*ROLES}, "overfitted": {*ROLES}}
+    assert found(outcome(single_loss=1.0, trained=0.4)) == {"learnt by heart": {*ROLES}, "overfitted": {*ROLES}}
 
 
 def test_without_held_out_data_nothing_is_said_about_it():
-    assert found(outcome(6, 300, {"trained": None}, alone=0.6, trained=None)) == {}
-    assert found(outcome(trained=None, alone=0.98)).keys() == {"not learnt"}
+    assert found(outcome(6, 300, {"trained": None}, single_loss=0.6, trained=None)) == {}
+    assert found(outcome(trained=None, single_loss=0.98)).keys() == {"not learnt"}
 
 
 def test_rising_on_both_kinds_of_data_is_not_overfitting():
-    assert found(outcome(6, 300, {"trained": 0.4}, alone=0.6, trained=0.5)) == {}
+    assert found(outcome(6, 300, {"trained": 0.4}, single_loss=0.6, trained=0.5)) == {}
 
 
 def test_every_sentence_names_its_number():
@@ -103,7 +103,7 @@ def test_every_sentence_names_its_number():
         for template in (rule.sentence, rule.advice):
             template.format(value=1.0, threshold=1.0, role="identity", noun="photos", where="photos held out", step=1)
         assert "{value" in rule.sentence and "{threshold" in rule.sentence
-    (limit, _) = outcome(leak=0.95).limits()
+    (limit, _) = outcome(leakage=0.95).limits()
     assert "0.95 times" in limit.sentence and "more than 0.90" in limit.sentence
 
 

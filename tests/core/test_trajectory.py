@@ -28,7 +28,7 @@ ROLE_OF_BATCH = {1: "identity", 3: "motion"}
 class GoldenObjective(VPrediction):
     """Gives the timesteps and the noise of the golden step instead of random ones."""
 
-    def draw(self, batch_size: int, generator: torch.Generator) -> torch.Tensor:
+    def sample_timesteps(self, batch_size: int, generator: torch.Generator) -> torch.Tensor:
         return golden_step(batch_size)["timesteps"]
 
     def add_noise(self, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:

@@ -248,8 +248,8 @@ def test_templates_train_by_the_recipe_that_was_measured(name: str) -> None:
     """A template keeps the values that the node had when it was written; these are to follow the recipe."""
     train = DUALREAL.train
     recipe = {
-        "resting_drop": train.resting_drop, "identity_cross_ratio": train.identity_cross_ratio, "course_focus": train.course_focus,
-        "floor": DUALREAL.pair["floor"], "course": "motion fades",
+        "frozen_adapter_dropout": train.frozen_adapter_dropout, "preservation_ratio": train.preservation_ratio, "timestep_bias": train.timestep_bias,
+        "floor": DUALREAL.pair["floor"], "share_schedule": "motion fades",
     }  # fmt: skip
     nodes = [node for node in read(WORKFLOWS / "api" / f"{name}.json").values() if node["class_type"] == "DualRealTrainingSettings"]
     assert bool(nodes) == (name in ("1_quick_start", "2_train_on_wan", "5_batch"))

@@ -30,9 +30,9 @@ class BenchCancel(io.ComfyNode):
     def execute(cls, model: object, latent: dict, conditioning: list) -> io.NodeOutput:
         calls: list[torch.nn.Module] = []
         with of_pack("nodes.patching").ready_to_train(model) as patcher, torch.no_grad():
-            base = of_pack("nodes.comfy_base").HostBase(patcher, None)
+            base = of_pack("nodes.comfy_base").ComfyBase(patcher, None)
             text = base.batch_texts([base.conds(conditioning, latent["samples"][0].clone())])
-            clean, timestep = latent["samples"].clone(), base.objective.draw(1, torch.Generator().manual_seed(0))
+            clean, timestep = latent["samples"].clone(), base.objective.sample_timesteps(1, torch.Generator().manual_seed(0))
             base.transformer.register_forward_pre_hook(lambda module, args: calls.append(module))
             base.predict(clean, timestep, text)
             comfy.model_management.interrupt_current_processing()

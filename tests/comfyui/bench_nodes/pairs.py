@@ -32,15 +32,15 @@ class BenchPair(io.ComfyNode):
                 io.Combo.Input("kind", options=["lora", "bottleneck"]),
                 io.Float.Input("spread", default=0.1, min=0.0, max=10.0),
                 io.Int.Input("seed", default=0, min=0, max=2**31),
-                io.Boolean.Input("has_controller", default=True),
+                io.Float.Input("learned_range", default=0.5, min=0.0, max=0.5),
             ],
             outputs=[io.Custom("DUALREAL_PAIR").Output()],
         )
 
     @classmethod
-    def execute(cls, model: object, kind: str, spread: float, seed: int, has_controller: bool) -> io.NodeOutput:
+    def execute(cls, model: object, kind: str, spread: float, seed: int, learned_range: float) -> io.NodeOutput:
         sizes = {"identity_kind": kind, "motion_kind": kind, "rank": 4, "alpha": 4.0, "bottleneck_dim": 8, "scale": 2.0}
-        pair = of_pack("dualreal_core.method.pair").new_pair(model.model.diffusion_model, seed, **sizes, has_controller=has_controller)
+        pair = of_pack("dualreal_core.method.pair").new_pair(model.model.diffusion_model, seed, **sizes, learned_range=learned_range)
         generator = torch.Generator().manual_seed(seed)
         for parameter in pair.parameters() if spread else ():
             parameter.data = spread * torch.randn(parameter.shape, generator=generator)
@@ -87,7 +87,7 @@ class BenchGradients(io.ComfyNode):
     def execute(cls, model: object, latent: dict, conditioning: list, kind: str) -> io.NodeOutput:
         with of_pack("nodes.patching").ready_to_train(model) as patcher:
             make_double(patcher.model.diffusion_model)
-            base = of_pack("nodes.comfy_base").HostBase(patcher, None)
+            base = of_pack("nodes.comfy_base").ComfyBase(patcher, None)
             sizes = {"identity_kind": kind, "motion_kind": kind, "rank": 2, "alpha": 2.0, "bottleneck_dim": 4, "scale": 2.0}
             pair = of_pack("dualreal_core.method.pair").new_pair(base.transformer, **sizes).double()
             generator = torch.Generator().manual_seed(3)
@@ -97,7 +97,7 @@ class BenchGradients(io.ComfyNode):
             errors = {}
             with of_pack("dualreal_core.method.attach").Attachment(base.transformer, pair) as attachment:
                 text = base.conds(conditioning, latent["samples"][0].clone())
-                clean, timestep = latent["samples"].clone().double(), base.objective.draw(1, generator)
+                clean, timestep = latent["samples"].clone().double(), base.objective.sample_timesteps(1, generator)
 
                 def loss() -> torch.Tensor:
                     return base.predict(clean, timestep, base.batch_texts([text])).square().mean()

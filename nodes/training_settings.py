@@ -1,0 +1,132 @@
+"""Training Settings, what everybody sets, and Training Options, the rest."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from comfy_api.latest import io
+
+from ..dualreal_core.errors import InputError
+from ..dualreal_core.training.recipes import DUALREAL
+from .types import CATEGORY, OptionsType, SettingsType, TrainerOptions, TrainerSettings
+
+KINDS = ("lora", "bottleneck")
+SHARE_SCHEDULES = {"motion fades": DUALREAL.pair["share_schedule"], "even": ()}
+PRECISIONS = {"as the model": "fp32", "bf16": "bf16"}
+TRAIN = DUALREAL.train
+
+
+class TrainingSettings(io.ComfyNode):
+    """What everybody sets."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DualRealTrainingSettings",
+            display_name="Training Settings",
+            category=CATEGORY,
+            description="How long and how large the Joint Trainer trains. Everything else is in Training Options.",
+            search_aliases=["dualreal", "lora rank", "learning rate", "steps"],
+            inputs=[
+                io.Int.Input("steps", default=1000, min=1, max=100000, tooltip="Optimizer steps of both sides together."),
+                io.Combo.Input("adapter", options=list(KINDS), default="lora",
+                    tooltip="'lora' on attention and feed-forward layers learns motions fastest; 'bottleneck' is the paper's adapter."),
+                io.Int.Input("rank", default=32, min=1, max=1024, tooltip="Rank of the LoRA, or hidden width of the bottleneck."),
+                io.Float.Input("learning_rate", default=1e-3, min=1e-6, max=0.1, step=1e-5,
+                    tooltip="Peak rate of the optimizer: warm-up, then cosine to 0."),
+                io.Boolean.Input("gradient_checkpointing", default=True,
+                    tooltip="Runs each block again for the backward pass: slower, in much less memory."),
+                io.Int.Input("preview_every", default=50, min=0, max=100000,
+                    tooltip="Steps between pictures on the trainer: loss curves, and a sample if it is wired for one. 0 shows none."),
+                io.Int.Input("seed", default=0, min=0, max=2**32 - 1, control_after_generate=False,
+                    tooltip="Of the adapters' first weights and of every random draw: the same seed trains the same pair."),
+                OptionsType.Input("options", optional=True, tooltip="From Training Options; without it their defaults hold."),
+            ],
+            outputs=[SettingsType.Output(display_name="settings", tooltip="For the Joint Trainer.")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, steps, adapter, rank, learning_rate, gradient_checkpointing, preview_every, seed, options: TrainerOptions | None = None
+    ) -> io.NodeOutput:
+        options = options or TrainingOptions.execute().result[0]
+        train = replace(
+            TRAIN, steps=steps, learning_rate=learning_rate, gradient_checkpointing=gradient_checkpointing, seed=seed, **options.train
+        )
+        kinds = {"identity_kind": adapter, "motion_kind": adapter, "rank": rank, "alpha": float(rank), "bottleneck_dim": rank}
+        recipe = replace(DUALREAL, name="comfyui", train=train, pair={**DUALREAL.pair, **kinds, **options.pair})
+        return io.NodeOutput(TrainerSettings(recipe, options.save_every, preview_every))
+
+
+class TrainingOptions(io.ComfyNode):
+    """What few have to set."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        share = {"min": 0.0, "max": 1.0, "step": 0.01}
+        return io.Schema(
+            node_id="DualRealTrainingOptions",
+            display_name="Training Options",
+            category=CATEGORY,
+            description="Settings of the Joint Trainer that seldom need a change: batches, schedule, masking, StageBlender, evaluation.",
+            search_aliases=["dualreal", "advanced training", "batch size", "validation split", "prior preservation", "warmup"],
+            inputs=[
+                io.Int.Input("identity_batch", default=1, min=1, max=256, tooltip="Samples per identity step."),
+                io.Int.Input("motion_batch", default=1, min=1, max=256, tooltip="Samples of each batch of clips."),
+                io.Int.Input("accumulation", default=1, min=1, max=256,
+                    tooltip="Batches per optimizer step, all for one side: larger effective batches in the same memory."),
+                io.Float.Input("motion_ratio", default=0.5, **share,
+                    tooltip="Share of the steps that train the motion; the others train the identity."),
+                io.Float.Input("identity_learning_rate", default=0.0, min=0.0, max=0.1, step=1e-5,
+                    tooltip="Peak rate of the identity, where it should differ. 0: learning_rate."),
+                io.Int.Input("warmup_steps", default=50, min=0, max=100000,
+                    tooltip="Steps over which the rate rises, a fifth of all steps at most."),
+                io.Combo.Input("precision", options=list(PRECISIONS), default="as the model",
+                    tooltip="Of the activations. Trained weights and optimizer state are always fp32."),
+                io.Float.Input("frozen_adapter_dropout", default=TRAIN.frozen_adapter_dropout, **share,
+                    tooltip="Share of the steps without the frozen side. Where it is in, the trained side learns to undo it. 0 is the "
+                    "paper's."),
+                io.Float.Input("preservation_ratio", default=TRAIN.preservation_ratio, **share,
+                    tooltip="Prior preservation: share of the identity's steps that also see clips, to keep the motion there as it is. "
+                    "0 is the paper's."),
+                io.Float.Input("timestep_bias", default=TRAIN.timestep_bias, min=0.0, max=8.0, step=0.1,
+                    tooltip="How far the timesteps of each side are biased to where the share schedule favours it. 0 is the paper's."),
+                io.Combo.Input("share_schedule", options=list(SHARE_SCHEDULES), default="motion fades",
+                    tooltip="What the learned blend starts from: the motion leads early and the identity late, or even as in the paper."),
+                io.Float.Input("learned_range", default=DUALREAL.pair["learned_range"], min=0.0, max=0.5, step=0.01,
+                    tooltip="How far the StageBlender may move shares from the share schedule: 0 is fixed (no StageBlender), 0.5 free, "
+                    "as in the paper."),
+                io.Int.Input("num_groups", default=7, min=1, max=64,
+                    tooltip="Groups of consecutive blocks with a blend of their own; reduced to the model's number of blocks."),
+                io.Int.Input("save_every", default=100, min=1, max=100000,
+                    tooltip="Steps between checkpoints. An interrupt saves one as well."),
+                io.Int.Input("evaluate_every", default=TRAIN.evaluate_every, min=0, max=100000,
+                    tooltip="Steps between evaluations at fixed noise, for the report on what limits the result. 0 makes none."),
+                io.Float.Input("validation_split", default=0.0, min=0.0, max=0.9, step=0.01,
+                    tooltip="Share of photos and of clips to evaluate on instead of training; 3 of each always remain to train on."),
+                io.Boolean.Input("save_best", default=False,
+                    tooltip="Gives the pair of the evaluation with the lowest loss instead of the last one."),
+                io.Int.Input("patience", default=0, min=0, max=1000,
+                    tooltip="Stops after so many evaluations in which neither side improved. 0 does all steps."),
+            ],
+            outputs=[OptionsType.Output(display_name="options", tooltip="For Training Settings.")],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(cls, **changes: object) -> io.NodeOutput:
+        values = {given.id: given.default for given in cls.define_schema().inputs} | changes
+        if not values["evaluate_every"] and (values["validation_split"] or values["save_best"] or values["patience"]):
+            raise InputError(
+                "validation_split, save_best and patience rest on evaluations, but evaluate_every is 0: raise it, or reset them."
+            )
+        save_every = values.pop("save_every")
+        pair = {
+            "share_schedule": SHARE_SCHEDULES[values.pop("share_schedule")],
+            **{name: values.pop(name) for name in ("learned_range", "num_groups")},
+        }
+        values["precision"] = PRECISIONS[values["precision"]]
+        values["identity_learning_rate"] = values["identity_learning_rate"] or None
+        return io.NodeOutput(TrainerOptions(values, pair, save_every))
+
+
+NODES: list[type[io.ComfyNode]] = [TrainingSettings, TrainingOptions]
