@@ -41,7 +41,7 @@ def anchors(page: Path) -> set[str]:
 
 @each_page
 def test_links_lead_somewhere(page: Path):
-    links = re.findall(r"\]\(([^)\s]+)\)", FENCE.sub("", read(page)))
+    links = re.findall(r"(?:\]\(|src=\")([^)\"\s]+)", FENCE.sub("", read(page)))
     for link in (link for link in links if not link.startswith("http")):
         place, _, anchor = link.partition("#")
         target = (page.parent / place).resolve() if place else page
@@ -92,7 +92,7 @@ def test_readme_is_short(page: Path):
 def test_both_languages_say_the_same():
     """As far as can be counted: headings, rows of tables, pictures, links and commands."""
     english, japanese = map(read, READMES)
-    for pattern in (r"^#+ ", r"^\|", r"^- ", r"^\d\. ", r"!\[.*?\]\((.+?)\)"):
+    for pattern in (r"^#+ ", r"^\|", r"^- ", r"^\d\. ", r"!\[.*?\]\((.+?)\)", r'src="(.+?)"'):
         found = [re.findall(pattern, text, re.MULTILINE) for text in (english, japanese)]
         assert found[0] == found[1], pattern
     assert commands(READMES[0]) == commands(READMES[1])
