@@ -59,7 +59,7 @@ BREAKAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no vae": (lambda folder: shutil.rmtree(folder / "vae"), "no folder vae/: download"),
     "no tokenizer": (lambda folder: shutil.rmtree(folder / "tokenizer"), "no folder tokenizer/: download"),
     "no weights": (lambda folder: (folder / "text_encoder" / "model.safetensors").unlink(), "no .safetensors file: download"),
-    "short transformer": (lambda folder: truncate(next((folder / "transformer").glob("*.safetensors"))), "the download is broken, repeat it"),
+    "short transformer": (lambda folder: truncate(next((folder / "transformer").glob("*.safetensors"))), "download is broken, repeat"),
     "short vae": (lambda folder: truncate(next((folder / "vae").glob("*.safetensors"))), "the download is broken, repeat it"),
     "pointer file": (
         lambda folder: (folder / "text_encoder" / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1"),
