@@ -68,7 +68,7 @@ class TrainingOptions(io.ComfyNode):
             node_id="DualRealTrainingOptions",
             display_name="Training Options",
             category=CATEGORY,
-            description="Settings of the Joint Trainer that seldom need a change: batches, warm-up, preservation, StageBlender, evaluation.",
+            description="Settings of the Joint Trainer that seldom need a change: batches, warm-up, method, StageBlender, evaluation.",
             search_aliases=["dualreal", "advanced training", "batch size", "validation split", "prior preservation", "warmup"],
             inputs=[
                 io.Int.Input("identity_batch", optional=True, default=1, min=1, max=256, tooltip="Samples per identity step."),

@@ -232,15 +232,3 @@ def test_package_leaves_out_what_runs_only_here():
     assert {"tests/", "benchmarks/", "scripts/"} <= set(ignored)
     needed = {"nodes/", "dualreal_core/", "locales/", "web/", "workflows/", "__init__.py", "pyproject.toml", "LICENSE"}
     assert not needed & set(ignored)
-
-
-@pytest.mark.parametrize("guide", ["docs/comfyui.md", "docs/comfyui.ja.md"])
-def test_links_of_the_guide_lead_somewhere(guide: str):
-    text = (ROOT / guide).read_text(encoding="utf-8")
-    targets = [target for target in re.findall(r"\]\(([^)#]+)", text) if not target.startswith("http")]
-    assert targets
-    missing = [target for target in targets if not (ROOT / "docs" / target).exists()]
-    assert not missing
-    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    places = {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
-    assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= places
