@@ -100,10 +100,10 @@ def schemas() -> dict[str, dict]:
     """Arguments of every node's `io.Schema`, by node id."""
     found = {}
     for path in sorted((ROOT / "nodes").glob("*.py")):
-        tree = ast.parse(path.read_text(encoding="utf-8"))
-        for node in (node for node in tree.body if isinstance(node, ast.ClassDef)):
-            if any(isinstance(part, ast.FunctionDef) and part.name == "define_schema" for part in node.body):
-                schema = namespace(path.stem)[node.name].define_schema().kwargs
+        if "def define_schema" in path.read_text(encoding="utf-8"):
+            classes = [value for value in namespace(path.stem).values() if isinstance(value, type) and hasattr(value, "define_schema")]
+            for node in (node for node in classes if not node.__subclasses__()):
+                schema = node.define_schema().kwargs
                 found[schema["node_id"]] = {"inputs": [], "outputs": [], **schema}
     return found
 
