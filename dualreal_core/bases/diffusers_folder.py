@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, CLIPVisionModelWithProjection, PreTraine
 
 from ..errors import InputError
 from ..families import family_of
-from .base import pad_texts
+from .base import check_size, pad_texts
 from .denoising import SchedulerStep, denoise
 from .folder_files import check_component, check_tokenizer, fingerprint, read_json, weight_variant
 from .folder_layouts import PIPELINES, FolderLayout, layout_of
@@ -178,13 +178,7 @@ class DiffusersFolderBase:
         Raises:
             InputError: the model has no latents of that size.
         """
-        if num_frames < 1 or (num_frames - 1) % self.frame_multiple:
-            raise InputError(
-                f"{num_frames} frames do not fit {self.folder.name}: use {self.frame_multiple} * k + 1 frames, "
-                f"such as {max(0, num_frames - 1) // self.frame_multiple * self.frame_multiple + 1}."
-            )
-        if min(height, width) < 1 or height % self.size_multiple or width % self.size_multiple:
-            raise InputError(f"{width}x{height} pixels do not fit {self.folder.name}: use multiples of {self.size_multiple}.")
+        check_size(self, num_frames, height, width)
         num_latent_frames = (num_frames - 1) // self._temporal_scale + self._frame_patch
         return self.latent_channels, num_latent_frames, height // self._spatial_scale, width // self._spatial_scale
 
