@@ -76,10 +76,9 @@ def prepare(
     Raises:
         InputError: the size does not suit the base, a file became unreadable, or the cache folder takes no files.
     """
-    multiple = base.size_multiple
-    if any(side % multiple for side in manifest.size):
-        raise InputError(f"{base.name} cannot use {manifest.size[1]}x{manifest.size[0]} px; choose multiples of {multiple}.")
     for item in manifest.items:
+        if any(side % base.size_multiple for side in item.size):
+            raise InputError(f"{base.name} cannot use {item.size[1]}x{item.size[0]} px; choose multiples of {base.size_multiple}.")
         if (item.num_frames - 1) % base.frame_multiple:
             raise InputError(f"{base.name} cannot use {item.name} with {item.num_frames} frames; choose {base.frame_multiple} * k + 1.")
     paths = [Path(cache_dir) / f"{_key(base, item, condition_frames)}.safetensors" for item in manifest.items]

@@ -27,9 +27,8 @@ CLIP_CURE = "add MP4, MOV, AVI, WebM or GIF clips of at least {frames} frames at
 
 @dataclass(frozen=True)
 class Manifest:
-    """size: (height, width) of every sample."""
+    """What a folder gives."""
 
-    size: Size
     items: tuple[Item, ...]
     report: Report
 
@@ -84,7 +83,7 @@ def scan_identity(folder: Path | str, prompt: str | None, size: Size, crops: Cro
     cure = PHOTO_CURE.format(side=smallest_side(size))
     where, items = _add_files(folder, prompt, chosen, PhotoFile, cure)
     masks = [f"{chosen.num_masks} photos carry a subject mask in their alpha channel"] if chosen.num_masks else []
-    return Manifest(size, items, chosen.report(where, cure, [*chosen.notes, *chosen.framing, *masks]))
+    return Manifest(items, chosen.report(where, cure, [*chosen.notes, *chosen.framing, *masks]))
 
 
 def scan_motion(
@@ -114,7 +113,7 @@ def scan_motion(
         f"{name} has {len(segments.shown)} frames at {fps:g} fps and is used at {segments.length} instead of {num_frames}"
         for name, segments in chosen.shortened.items()
     ]
-    return Manifest(size, items, chosen.report(where, cure, [*chosen.notes, *short, *chosen.rate_notes()]))
+    return Manifest(items, chosen.report(where, cure, [*chosen.notes, *short, *chosen.rate_notes()]))
 
 
 def _add_files(
