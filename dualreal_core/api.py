@@ -60,7 +60,7 @@ class TrainingData:
             ),
         }
         for item in manifests["identity"].items:
-            require_trigger(item.caption, self.trigger, f"The caption of {item.path.name}")
+            require_trigger(item.caption, self.trigger, f"The caption of {item.source.path.name}")
         return manifests
 
 
@@ -243,4 +243,4 @@ def read_reference_image(image: Path | torch.Tensor, size: tuple[int, int]) -> t
     """A photo, cover-cropped to `size` as (height, width), as (3, H, W) in [-1, 1]."""
     if isinstance(image, torch.Tensor):
         return image
-    return open_photo(Path(image)).cover(size).tensors()[0]
+    return open_photo(Path(image)).cover(size).picture.permute(2, 0, 1) * 2 - 1

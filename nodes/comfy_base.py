@@ -14,7 +14,6 @@ from comfy.model_patcher import ModelPatcher
 
 from ..dualreal_core.bases.solvers import PlainStep, denoise_plainly
 from ..dualreal_core.dataset.cache import PreparedItem, PreparedSet, shrink_mask
-from ..dualreal_core.dataset.report import Report
 from ..dualreal_core.errors import InputError
 from ..dualreal_core.families import family_of
 from ..dualreal_core.method.pair import Role
@@ -162,14 +161,11 @@ class ComfyBase:
                     text=text,
                     conditions=references[index].image_embeds[:1].float().cpu().clone() if references else None,
                     mask=shrink_mask(_frames_of(masks[index]), clean.shape) if masks else None,
-                    caption="",
                     source=f"sample {index + 1}",
-                    num_frames=clean.shape[1],
                     fingerprint=content,
                 )
             )
-        report = Report(role, "", tuple(item.source for item in items), len(items))
-        return PreparedSet(items, report, tuple(digests))
+        return PreparedSet(items, tuple(digests))
 
 
 def _samples(latent: dict, role: Role) -> list[torch.Tensor]:

@@ -156,8 +156,7 @@ def _probe(videos: Sequence[Path]) -> tuple[dict[Path, int], dict[Path, str]]:
 
 def _photo(path: Path) -> torch.Tensor:
     """(3, H, W) uint8"""
-    picture, _ = open_photo(path).tensors()
-    return ((picture + 1) * 127.5).round().to(torch.uint8)
+    return open_photo(path).picture.permute(2, 0, 1)
 
 
 def _motion_clip(path: Path) -> Clip:

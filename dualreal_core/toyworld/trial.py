@@ -14,7 +14,7 @@ from .paths import MOTIONS
 from .scores import named_sprites, score_identity, score_motion, templates
 
 PHOTO_CELLS = 48
-"""Photos are larger than a frame by half, so that views of a frame's size can be cut from them."""
+"""Photos are larger than a frame by half, so that crops of a frame's size can be cut from them."""
 CROP_MARGIN = PHOTO_CELLS / world.FRAME_CELLS - 1
 FPS = 10.0
 TRIGGER = "*"
