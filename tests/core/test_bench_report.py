@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import product
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,7 +17,7 @@ from dualreal_core.bench.experiment import TOY_RECIPE
 from dualreal_core.bench.intervals import Estimate, estimate, prediction
 from dualreal_core.bench.measures import MEASURES
 from dualreal_core.bench.plot import ranking_plot, write_png
-from dualreal_core.bench.registry import METHODS
+from dualreal_core.bench.registry import METHODS, REFERENCES
 from dualreal_core.bench.report import shown, write_report
 from dualreal_core.bench.results import Case, Protocol
 from dualreal_core.bench.summary import Summary, advantages, best, comparable, margin, summarise, with_references
@@ -213,6 +215,25 @@ def test_report_is_written_from_saved_results(tmp_path):
     assert "are over the 7 trials that every method has" in report
     assert "left out, as they were made from other settings than these methods have now: results of mixed-lora" in report
     assert len(json.loads((tmp_path / "results.json").read_text())["results"]) == 39
+
+
+def test_documented_results_follow_from_the_stored_scores():
+    """Scores are stored with four digits; what is shown with two was rounded from the report's three."""
+    docs = Path(__file__).parents[2] / "docs"
+    results = json.loads((docs / "fusion-cells.json").read_text(encoding="utf-8"))
+    of_all = {summary.method: summary.estimates for summary in summarise(results)}
+    of_seed_0 = {summary.method: summary.estimates for summary in summarise([one for one in results if one["seed"] == 0])}
+    text = (docs / "benchmark.md").read_text(encoding="utf-8").split("## Results")[1].split("```")[0]
+    rows = re.findall(r"^\| `([a-z-]+)`.*? \| (\d+) \| (.*) \|$", text, re.MULTILINE)
+    assert len(rows) == 14
+    for method, num_trials, shown_values in rows:
+        estimates = (of_all if num_trials == "60" else of_seed_0)[method]
+        values = [estimates["identity"].mean, estimates["motion"].mean]
+        if method not in REFERENCES:
+            for measure in ("retention_identity", "retention_motion"):
+                values += [estimates[measure].mean, estimates[measure].low, estimates[measure].high]
+        assert estimates["identity"].count == int(num_trials)
+        assert [float(number) for number in re.findall(r"-?\d*\.\d+", shown_values)] == pytest.approx(values, abs=0.006), method
 
 
 def test_ranking_sets_methods_apart_and_ours_off(tmp_path):
