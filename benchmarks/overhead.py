@@ -70,7 +70,7 @@ def load_pack() -> None:
 
 
 def make_model(sizes: dict[str, int]):
-    """A MODEL of noise, made by the host's own loader."""
+    """A MODEL of noise, made by ComfyUI's own loader."""
     import comfy.ops
     import comfy.sd
     import torch
