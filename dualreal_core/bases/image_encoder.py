@@ -21,9 +21,9 @@ PREPARATION_PLACES = ("preprocessor_config.json", "../image_processor/preprocess
 class ImagePreparation:
     """Size, crop and normalisation of a CLIP tower's pictures; `size` is the shortest edge or (height, width).
 
-    Transformers' CLIPImageProcessor does not take its place: it resizes with Pillow or with torchvision, whichever is there,
-    and either moves a tenth to a fifth of the 8-bit values of a resized photo by one level and some by two, so cached
-    reference embeddings and scores would depend on it.
+    Transformers' CLIPImageProcessor does not take its place. It resizes with Pillow or with torchvision, whichever is there, and
+    both differ from this on a tenth to a fifth of the values of a resized smooth picture, by one 8-bit level and seldom two (white
+    noise: by up to 23): cached reference embeddings and scores would move.
     """
 
     size: int | tuple[int, int] = 224

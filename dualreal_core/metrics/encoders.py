@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import ClassVar
 
 import torch
-from torch import nn
 from transformers import (
     AutoTokenizer,
     CLIPModel,
@@ -38,11 +37,12 @@ class ImageEncoder(ABC):
 
     Attributes:
         folder: where it is; digest: fingerprint of its files; model_type: of config.json; preparation: resize, crop, normalisation.
-        kind, models: what the sentence of an error calls the model, and its classes by model_type.
+        kind, models, tower: what the sentence of an error calls the model, its classes by model_type, and its part that sees pictures.
     """
 
     kind: ClassVar[str]
     models: ClassVar[Mapping[str, type[PreTrainedModel]]]
+    tower: ClassVar[str] = ""
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
         """Loads the model, never from the network.
@@ -61,6 +61,7 @@ class ImageEncoder(ABC):
         self.digest = fingerprint([folder])
         options = {"add_pooling_layer": False} if self.model_type == "vit" else {}
         self._model = load_weights(self.models[self.model_type], folder, torch.float32, device, options, TRAINING_WEIGHTS)
+        self._tower = self._model.get_submodule(self.tower)
         side = self._tower.config.image_size
         takes_any_size = self.model_type.startswith("dinov2")
         if not takes_any_size and self.preparation.crop != (side, side):
@@ -111,11 +112,6 @@ class ImageEncoder(ABC):
         except ValueError as problem:
             raise InputError(f"{self.folder} gives no square grid of patches: use an encoder of square pictures.") from problem
 
-    @property
-    @abstractmethod
-    def _tower(self) -> nn.Module:
-        """The part of the model that sees pictures."""
-
     @abstractmethod
     def _embed(self, pixels: torch.Tensor) -> torch.Tensor:
         """(F, 3, h, w) prepared -> (F, D)"""
@@ -133,6 +129,7 @@ class ClipEncoder(ImageEncoder):
 
     kind = "CLIP"
     models: ClassVar = {"clip": CLIPModel, "clip_vision_model": CLIPVisionModelWithProjection}
+    tower = "vision_model"
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
         super().__init__(folder, device)
@@ -154,10 +151,6 @@ class ClipEncoder(ImageEncoder):
         pooled = self._model.text_model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).pooler_output
         return self._model.text_projection(pooled)[0].cpu()
 
-    @property
-    def _tower(self) -> nn.Module:
-        return self._model.vision_model
-
     def _embed(self, pixels: torch.Tensor) -> torch.Tensor:
         return self._model.visual_projection(self._tower(pixel_values=pixels).pooler_output)
 
@@ -168,10 +161,6 @@ class DinoEncoder(ImageEncoder):
     kind = "DINO"
     models: ClassVar = {"dinov2": Dinov2Model, "dinov2_with_registers": Dinov2WithRegistersModel, "vit": ViTModel}
     """'vit' is the first DINO (facebook/dino-vits16 and its like)."""
-
-    @property
-    def _tower(self) -> nn.Module:
-        return self._model
 
     def _embed(self, pixels: torch.Tensor) -> torch.Tensor:
         return self._model(pixel_values=pixels).last_hidden_state[:, 0]
