@@ -115,25 +115,25 @@ class Evaluate(io.ComfyNode):
         videos = _checked("images", "video", images)
         photos = _checked("identity_references", "image", identity_references)
         num_frames = num_reference_frames(map(len, videos))
-        clips = [_read_clip(index, clip, num_frames) for index, clip in enumerate(motion_references, start=1)]
-        if not clips or all(len(clip) == 1 for clip in clips):
+        motions = [_read_motion(index, video, num_frames) for index, video in enumerate(motion_references, start=1)]
+        if all(len(motion) == 1 for motion in motions):
             raise InputError("motion_references holds no clip of two or more frames; wire at least one video of the motion.")
         labels, targets, nearest = _labels(names, len(videos)), {}, [{}] * len(videos)
         if metric[0] == TOY_WORLD:
             features = [ToyworldVideo(video, f"video {index}") for index, video in enumerate(videos, start=1)]
-            references = ToyworldReferences(photos, clips)
+            references = ToyworldReferences(photos, motions)
             targets = {"identity_target": sprite_bank().names[references.sprite], "motion_target": references.motion}
             nearest = [find_nearest(video, references) for video in features]
         else:
             num_tracked = sum(min(len(video), MAX_FRAMES) for video in videos if len(video) > 1)
-            models = Models(_Encoder(clip_vision, sum(map(len, videos + photos + clips)) + num_tracked, cls.hidden.unique_id))
+            models = Models(_Encoder(clip_vision, sum(map(len, videos + photos + motions)) + num_tracked, cls.hidden.unique_id))
             features = [VideoFeatures.of_images(models, video) for video in videos]
-            references = References(models, photos, [VideoFeatures.of_images(models, clip) for clip in clips])
+            references = References(models, photos, [VideoFeatures.of_images(models, motion) for motion in motions])
         scored = [
             {"name": label, "num_frames": len(video.frames), **asdict(measure(video, references, METRICS_OF[metric[0]])), **like}
             for label, video, like in zip(labels, features, nearest, strict=True)
         ]
-        given = f"{_count(sum(map(len, photos)), 'identity image')}, {_count(len(clips), 'motion clip')}"
+        given = f"{_count(sum(map(len, photos)), 'identity image')}, {_count(len(motions), 'motion clip')}"
         table = _draw(scored, metric[0], given + (f" ({', '.join(targets.values())})" if targets else ""))
         data = json.dumps({"metric": metric[0], **targets, "videos": scored}, indent=1, allow_nan=False)
         last = (scored[-1]["scores"][name] or 0.0 for name in COLUMNS[metric[0]].values())
@@ -190,7 +190,7 @@ def _checked(name: str, noun: str, items: Sequence[torch.Tensor]) -> list[torch.
     return [_rgb(item) for item in items]
 
 
-def _read_clip(index: int, video: Input.Video, num_frames: int) -> torch.Tensor:
+def _read_motion(index: int, video: Input.Video, num_frames: int) -> torch.Tensor:
     """(F, H, W, 3), F at most num_frames."""
     source = video.get_stream_source() if isinstance(video, InputImpl.VideoFromFile) else None
     name = f"motion_references: video {index}" + (f" ({Path(source).name})" if isinstance(source, str) else "")

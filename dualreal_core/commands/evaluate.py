@@ -129,9 +129,9 @@ def _load_references(
 ) -> References:
     """The references, of whose videos the motion fidelity sees `num_frames`, with the models, which load last as they take longest."""
     photos = [((open_photo(path).tensors()[0][None] + 1) * 127.5).round().to(torch.uint8) for path in photo_files]  # (1, 3, H, W)
-    clips = {path: read_video(path) for path in motion_files}
-    for path, clip in clips.items():
-        if len(clip.frames) < 2:
+    motions = {path: read_video(path) for path in motion_files}
+    for path, motion in motions.items():
+        if len(motion.frames) < 2:
             raise InputError(f"{path} has one frame, which shows no motion: give a video of two or more.")
     check_device(arguments.device)
     from ..metrics.encoders import ClipEncoder, DinoEncoder  # transformers takes seconds, which the other commands need not wait
@@ -141,16 +141,16 @@ def _load_references(
         DinoEncoder(arguments.dino, arguments.device) if arguments.dino else None,
         Raft(arguments.raft, arguments.device) if arguments.raft else None,
     )
-    videos = [VideoFeatures(models, clip.frames, clip.fps, num_motion_frames=num_frames) for clip in clips.values()]
+    videos = [VideoFeatures(models, motion.frames, motion.fps, num_motion_frames=num_frames) for motion in motions.values()]
     return References(models, photos, videos)
 
 
 def _measure(path: Path, prompt: str | None, references: References) -> MeasuredVideo:
-    clip, models = read_video(path), references.models
+    video, models = read_video(path), references.models
     text, source = prompt_of(path, prompt)
     is_cut = text is not None and models.clip is not None and models.clip.has_text and models.clip.is_cut(text)
-    result = measure(VideoFeatures(models, clip.frames, clip.fps, text), references)
-    return MeasuredVideo(path, clip.fps, len(clip.frames), tuple(clip.frames.shape[2:]), text, source, is_cut, result)
+    result = measure(VideoFeatures(models, video.frames, video.fps, text), references)
+    return MeasuredVideo(path, video.fps, len(video.frames), tuple(video.frames.shape[2:]), text, source, is_cut, result)
 
 
 def _is_out_of_memory(problem: Exception) -> bool:
