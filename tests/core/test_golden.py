@@ -138,6 +138,7 @@ def reference_name(name: str) -> str:
         return f"controller.{next(theirs for theirs, mine in _CONTROLLER.items() if mine == ours)}.{kind}"
     _, role, key, layer = part.split(".")
     block, site = key.split("-")
+    layer = layer.removesuffix("_proj")  # the reference calls a bottleneck's condition_proj condition_linear
     return f"transformer_blocks.{block}.{'id' if role == 'identity' else 'motion'}_{site}_adapter.{layer}_linear.{kind}"
 
 
