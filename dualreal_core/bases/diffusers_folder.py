@@ -26,21 +26,14 @@ from .loading import explained, load_weights
 
 
 class DiffusersFolderBase:
-    """Implements `Base` for a folder written by diffusers' `save_pretrained`.
+    """See `bases.base.Base` for every member. The folder is one that diffusers' `save_pretrained` wrote.
 
     CogVideoX 1.5 joins `patch_size_t` latent frames into one token. Its clips have one latent frame too few for that, so,
     as in its own training, `encode_frames` repeats the first latent frame in front and `decode_latents` drops it; the
     latents in between include it.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        dtype: torch.dtype = torch.float32,
-        device: str = "cpu",
-        image_encoder: Path | None = None,
-        text_length: int | None = None,
-    ) -> None:
+    def __init__(self, folder: Path, dtype: torch.dtype = torch.float32, device: str = "cpu", image_encoder: Path | None = None) -> None:
         """Checks all files and loads the transformer.
 
         Args:
@@ -48,7 +41,6 @@ class DiffusersFolderBase:
             dtype: of transformer and text encoder.
             device: where all components run.
             image_encoder: folder of a CLIP vision tower; default: `image_encoder/` in the model folder, if it is there.
-            text_length: tokens per prompt; default: as many as the model was trained with.
 
         Raises:
             InputError: something is missing, broken or of an unknown kind.
@@ -76,11 +68,7 @@ class DiffusersFolderBase:
             raise InputError(f"{folder} has a config this base cannot use ({error}): take the model's original files.") from error
         self.frame_multiple = self._temporal_scale * math.lcm(self._frame_patch, self._layout.latent_frame_group)
         self.size_multiple = self._spatial_scale * max(patch)
-        limit = int(config.get("max_text_seq_length", self._layout.text_length))
-        shortest = 1 if config.get("use_rotary_positional_embeddings", True) else limit
-        if text_length is not None and not shortest <= text_length <= limit:
-            raise InputError(f"text_length is {text_length}, but {folder.name} takes {shortest} to {limit} tokens: choose one of these.")
-        self.text_length = text_length or limit
+        self.text_length = int(config.get("max_text_seq_length", self._layout.text_length))
         self.default_num_frames = int(config.get("sample_frames", self._layout.num_frames))
         self.default_fps, self.default_num_steps = self._layout.fps, self._layout.num_steps
         self.default_guidance_scale = self._layout.guidance_scale
@@ -97,7 +85,7 @@ class DiffusersFolderBase:
 
     @contextmanager
     def encoders(self) -> Iterator[None]:
-        """Within it, each encoder is loaded when first used; on exit all are dropped. An inner use joins the outer one."""
+        """Within it, each encoder is loaded when first used. An inner use joins the outer one."""
         if self._encoders is not None:
             yield
             return
@@ -112,7 +100,6 @@ class DiffusersFolderBase:
 
     @torch.no_grad()
     def encode_text(self, prompt: str) -> torch.Tensor:
-        """Text embedding (T, X) of one prompt, T = `text_length`, in the dtype of the transformer."""
         encoders = self._open_encoders()
         tokens = encoders.tokenizer(
             [self._layout.cleans_text(prompt)],
@@ -130,12 +117,11 @@ class DiffusersFolderBase:
         return hidden[0].masked_fill(mask[0, :, None] == 0, 0)
 
     def batch_texts(self, texts: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Text embeddings (T_i, X) -> (B, T, X) on the transformer's device."""
         return pad_texts(texts).to(self.device)
 
     @torch.no_grad()
     def encode_frames(self, frames: torch.Tensor) -> torch.Tensor:
-        """frames (F, 3, H, W) in [-1, 1] -> latents (C, f, h, w) float32, normalised: the mode of the VAE's distribution.
+        """The mode of the VAE's distribution.
 
         Raises:
             InputError: the clip's size or number of frames does not fit the model.
@@ -149,7 +135,6 @@ class DiffusersFolderBase:
 
     @torch.no_grad()
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
-        """latents (C, f, h, w) -> frames (F, 3, H, W) float32, clamped to [-1, 1]."""
         vae = self._open_encoders().vae
         raw = latents[:, self._frame_patch - 1 :].to(self.device).float()
         raw = raw * self._std.to(raw) + self._mean.to(raw)
@@ -157,11 +142,7 @@ class DiffusersFolderBase:
 
     @torch.no_grad()
     def embed_image(self, frame: torch.Tensor) -> torch.Tensor:
-        """frame (3, H, W) in [-1, 1] -> reference embedding (E,) float32.
-
-        Raises:
-            InputError: there is no image encoder.
-        """
+        """Raises InputError where there is no image encoder."""
         encoders = self._open_encoders()
         if self._image_encoder is None:
             raise InputError(f"{self.folder} has no image_encoder/: name the folder of a CLIP vision model, such as OpenCLIP ViT-H/14.")
@@ -169,20 +150,12 @@ class DiffusersFolderBase:
         return encoders.image_encoder(pixel_values=pixels).image_embeds[0]
 
     def latent_shape(self, num_frames: int, height: int, width: int) -> tuple[int, int, int, int]:
-        """Shape (C, f, h, w) of the latents of such a clip.
-
-        Raises:
-            InputError: the model has no latents of that size.
-        """
+        """Raises InputError where the model has no latents of that size."""
         check_size(self, num_frames, height, width)
         num_latent_frames = (num_frames - 1) // self._temporal_scale + self._frame_patch
         return self.latent_channels, num_latent_frames, height // self._spatial_scale, width // self._spatial_scale
 
     def predict(self, latents: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-        """Runs the DiT in its dtype; gradients flow where they are enabled.
-
-        latents: (B, C, f, h, w); timestep: (B,) or scalar; text: (B, T, X) -> (B, C, f, h, w).
-        """
         timestep = timestep.to(latents.device).expand(latents.shape[0])
         return self._layout.predict(self.transformer, latents.to(self.dtype), timestep, text.to(self.dtype))
 

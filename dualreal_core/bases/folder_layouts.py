@@ -17,8 +17,6 @@ from transformers import PreTrainedModel, T5EncoderModel, UMT5EncoderModel
 from ..objective import FlowMatching, Objective, VPrediction
 
 Config = Mapping[str, object]
-Predict = Callable[[nn.Module, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-LatentStatistics = Callable[[Config], tuple[torch.Tensor, torch.Tensor]]
 
 
 @dataclass(frozen=True)
@@ -54,9 +52,9 @@ class FolderLayout:
     scales: Callable[[Config], tuple[int, int]]
     latent_frame_group: int
     patches: Callable[[Config], tuple[int, int, int]]
-    latent_statistics: LatentStatistics
+    latent_statistics: Callable[[Config], tuple[torch.Tensor, torch.Tensor]]
     objective: Callable[[SchedulerMixin], Objective]
-    predict: Predict
+    predict: Callable[[nn.Module, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
     text_length: int
     size: tuple[int, int] | None
     num_frames: int
@@ -206,17 +204,7 @@ PIPELINES = ("CogVideoXPipeline", "WanPipeline")
 
 
 def layout_of(pipeline: str, transformer: Config) -> FolderLayout:
-    """The row for a pipeline class and its transformer's config; CogVideoX 1.5 is known by its temporal patches.
-
-    Raises:
-        ValueError: there is no such row.
-    """
-    rows = {
-        ("CogVideoXPipeline", False): COGVIDEOX_LAYOUT,
-        ("CogVideoXPipeline", True): COGVIDEOX_15_LAYOUT,
-        ("WanPipeline", False): WAN_LAYOUT,
-    }
-    key = (pipeline, transformer.get("patch_size_t") is not None)
-    if key not in rows:
-        raise ValueError(f"{pipeline} is none of {', '.join(PIPELINES)}")
-    return rows[key]
+    """The row for one of `PIPELINES` and its transformer's config; CogVideoX 1.5 is known by its temporal patches."""
+    if pipeline == "WanPipeline":
+        return WAN_LAYOUT
+    return COGVIDEOX_LAYOUT if transformer.get("patch_size_t") is None else COGVIDEOX_15_LAYOUT

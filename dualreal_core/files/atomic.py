@@ -31,34 +31,21 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        _flush(temporary)
+        _flush(temporary, os.O_RDWR)
         temporary.replace(path)
     except OSError as problem:
         raise InputError(_sentence(path, problem)) from problem
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
-    _flush_folder(path.parent)
+    with suppress(OSError):  # makes the rename durable; file systems that cannot open a folder do without
+        _flush(path.parent, os.O_RDONLY)
 
 
-def _flush(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDWR)
+def _flush(path: Path, access: int) -> None:
+    descriptor = os.open(path, access)
     try:
         os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _flush_folder(folder: Path) -> None:
-    """Makes the rename itself durable; file systems that cannot open a folder do without."""
-    try:
-        descriptor = os.open(folder, os.O_RDONLY)
-    except OSError:
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError:
-        pass
     finally:
         os.close(descriptor)
 

@@ -128,12 +128,6 @@ def test_bad_tokenizer(copy_of: Callable[[str], Path]) -> None:
         base.encode_text("a small robot")
 
 
-def test_text_length_out_of_range(folders: dict[str, Path], name: str) -> None:
-    for text_length in (0, 513):
-        with pytest.raises(InputError, match=f"text_length is {text_length}"):
-            DiffusersFolderBase(folders[name], text_length=text_length)
-
-
 def test_a_scheduler_whose_shift_moves_is_refused_before_training(copy_of: Callable[[str], Path]) -> None:
     """It would be trained with another shift and then not be sampled at all."""
     folder = copy_of("wan")

@@ -140,14 +140,6 @@ def test_text_equals_the_pipeline(base: DiffusersFolderBase, pipeline: Diffusion
     assert not torch.equal(text, negative)
 
 
-def test_short_text(name: str, folders: dict[str, Path]) -> None:
-    base = DiffusersFolderBase(folders[name], text_length=24)
-    with base.encoders():
-        text = base.encode_text(PROMPT)
-    assert text.shape == (24, 32)
-    assert base.predict(noise(base), torch.tensor(500), text[None]).isfinite().all()
-
-
 def test_wan_text_is_zero_after_the_prompt(bases: dict[str, DiffusersFolderBase]) -> None:
     with bases["wan"].encoders():
         text = bases["wan"].encode_text(f"  {PROMPT}  ")
@@ -362,14 +354,11 @@ def test_cogvideox_without_rotary_embeddings(copy_of: Callable[[str], Path]) -> 
     CogVideoXTransformer3DModel.from_config(config).save_pretrained(folder / "transformer")
     base = DiffusersFolderBase(folder)
     assert base.predict(noise(base), torch.tensor([500]), torch.zeros(1, 226, 32)).isfinite().all()
-    with pytest.raises(InputError, match="226 to 226"):
-        DiffusersFolderBase(folder, text_length=24)
 
 
 def test_fingerprint(copy_of: Callable[[str], Path], base: DiffusersFolderBase, name: str) -> None:
     folder = copy_of(name)
     assert DiffusersFolderBase(folder).fingerprint == base.fingerprint
-    assert DiffusersFolderBase(folder, text_length=24).fingerprint != base.fingerprint
     weights = folder / "vae" / "diffusion_pytorch_model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
@@ -406,5 +395,4 @@ def test_weights_of_which_some_are_not_marked_are_read_unmarked(tmp_path: Path) 
 
 def test_layouts() -> None:
     assert layout_of("CogVideoXPipeline", {"patch_size_t": None}).num_frames == 49
-    with pytest.raises(ValueError, match="LTXPipeline"):
-        layout_of("LTXPipeline", {})
+    assert layout_of("CogVideoXPipeline", {"patch_size_t": 2}).num_frames == 81
