@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import comfy.model_management
 import comfy.sd
 import comfy.utils
 import torch
 from comfy.clip_vision import ClipVisionModel
-from comfy_api.latest import Input, InputImpl, io, ui
+from comfy_api.latest import Input, io, ui
 
 from ..dualreal_core.dataset.captions import match_captions
 from ..dualreal_core.dataset.crops import CropSettings
@@ -20,6 +19,7 @@ from ..dualreal_core.dataset.selection import ClipSelection
 from ..dualreal_core.dataset.sizes import TrainingSize
 from ..dualreal_core.errors import InputError
 from .types import FILE_KEY
+from .videos import DECODING_ERRORS, decode, with_file_name
 
 MAX_SIDE = 8192
 LARGEST_PAIRED_COMPRESSION = 16
@@ -283,37 +283,18 @@ def _encode_video(
     vae: comfy.sd.VAE, chosen: ClipSelection, name: str, video: Input.Video, caption: str, bar: comfy.utils.ProgressBar
 ) -> list[tuple[dict[str, torch.Tensor | str], torch.Tensor]]:
     """Each sample's latent and middle frame (1, H, W, 3); the clip's full-size frames are gone when this returns."""
-    is_file = isinstance(video, InputImpl.VideoFromFile)
-    if is_file and isinstance(source := video.get_stream_source(), str):
-        name += f" ({Path(source).name})"
+    name = with_file_name(name, video)
     try:
-        declared = declared_frames(video) if is_file else 0
-        decoded = video.get_components()
-    except (OSError, ValueError, EOFError) as problem:  # the decoder's errors derive from these
+        decoded, promised = decode(video)
+    except DECODING_ERRORS as problem:
         chosen.skipped[name] = f"unreadable: {getattr(problem, 'strerror', None) or problem}"
         return []
     encoded = []
-    for item in chosen.add(DecodedClip(name, caption, decoded.images.cpu(), float(decoded.frame_rate), declared)):
+    for item in chosen.add(DecodedClip(name, caption, decoded.images.cpu(), float(decoded.frame_rate), promised)):
         frames, _ = item.pixels()
         encoded.append((_encode(vae, item, frames), frames[len(frames) // 2][None].clone()))
         bar.update(1)
     return encoded
-
-
-def declared_frames(video: InputImpl.VideoFromFile) -> int:
-    """Number of frames by the file's header.
-
-    Raises:
-        ValueError: decoding them would need more memory than is free.
-    """
-    width, height = video.get_dimensions()
-    count = video.get_frame_count()
-    length = max(count, int(video.get_duration() * video.get_frame_rate()))
-    needed = 2 * length * height * width * 3 * torch.float32.itemsize  # ComfyUI's list of frames, and the stack of them
-    free = comfy.model_management.get_free_memory(torch.device("cpu"))
-    if needed > free:
-        raise ValueError(f"decoding it needs {needed / 2**30:.1f} GiB and {free / 2**30:.1f} are free; shorten it or make it smaller")
-    return count
 
 
 def _encode(vae: comfy.sd.VAE, item: Item, frames: torch.Tensor) -> dict[str, torch.Tensor | str]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 import comfy.model_management
 import comfy.utils
 import numpy
 import torch
-from comfy_api.latest import Input, InputImpl, io, ui
+from comfy_api.latest import Input, io, ui
 
 from ..dualreal_core.errors import InputError
 from ..dualreal_core.metrics.features import Models, References, VideoFeatures
@@ -21,7 +20,7 @@ from ..dualreal_core.metrics.scores import measure
 from ..dualreal_core.metrics.toyworld_metrics import TOYWORLD_METRICS, ToyworldReferences, ToyworldVideo, find_nearest
 from ..dualreal_core.plots import score_table
 from ..dualreal_core.toyworld.scores import sprite_bank
-from .datasets import declared_frames
+from .videos import DECODING_ERRORS, decode, with_file_name
 
 EMBEDDING, TOY_WORLD = "embedding", "toy world"
 BATCH = 8
@@ -192,13 +191,10 @@ def _checked(name: str, noun: str, items: Sequence[torch.Tensor]) -> list[torch.
 
 def _read_motion(index: int, video: Input.Video, num_frames: int) -> torch.Tensor:
     """(F, H, W, 3), F at most num_frames."""
-    source = video.get_stream_source() if isinstance(video, InputImpl.VideoFromFile) else None
-    name = f"motion_references: video {index}" + (f" ({Path(source).name})" if isinstance(source, str) else "")
+    name = with_file_name(f"motion_references: video {index}", video)
     try:
-        if isinstance(video, InputImpl.VideoFromFile):
-            declared_frames(video)
-        frames = video.get_components().images
-    except (OSError, ValueError, EOFError) as problem:  # the decoder's errors derive from these
+        frames = decode(video)[0].images
+    except DECODING_ERRORS as problem:
         raise InputError(f"{name} cannot be read ({' '.join(str(problem).split())}); replace the file or encode it anew.") from problem
     if not len(frames):
         raise InputError(f"{name} holds no frames; replace the file or encode it anew.")
