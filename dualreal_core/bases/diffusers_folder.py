@@ -18,8 +18,8 @@ from transformers import AutoTokenizer, CLIPVisionModelWithProjection, PreTraine
 
 from ..errors import InputError
 from ..families import family_of
-from .base import pad_texts
-from .denoising import SchedulerStep, denoise
+from .base import Denoiser, Progress, pad_texts
+from .denoising import denoise
 from .folder_files import check_component, check_tokenizer, fingerprint, read_json, weight_variant
 from .folder_layouts import PIPELINES, FolderLayout, layout_of
 from .image_encoder import ImageEncoder
@@ -196,9 +196,11 @@ class DiffusersFolderBase:
         timestep = timestep.to(latents.device).expand(latents.shape[0])
         return self._layout.predict(self.transformer, latents.to(self.dtype), timestep, text.to(self.dtype))
 
-    def denoise(self, latents: torch.Tensor, num_steps: int, generator: torch.Generator) -> Iterator[SchedulerStep]:
-        """Yields the sampling steps from noise latents (B, C, f, h, w); answer each with `step.advance(model_output)`."""
-        return denoise(self._scheduler, latents, num_steps, generator, self._layout.frames_first)
+    def denoise(
+        self, model: Denoiser, latents: torch.Tensor, num_steps: int, generator: torch.Generator, progress: Progress | None = None
+    ) -> torch.Tensor:
+        """Samples with the folder's scheduler: noise -> clip, both (B, C, f, h, w)."""
+        return denoise(self._scheduler, model, latents, num_steps, generator, progress, frames_first=self._layout.frames_first)
 
     def _open_encoders(self) -> _Encoders:
         if self._encoders is None:

@@ -16,8 +16,8 @@ from ..toyworld.codec import CELLS_PER_LATENT, LATENT_CHANNELS, ToyCodec
 from ..toyworld.model import SHIFT, TRANSFORMER_CONFIG, WEIGHTS, load_codec, load_weights, position_planes
 from ..toyworld.text import embed_text
 from ..toyworld.world import FRAME_CELLS, NUM_FRAMES
-from .base import pad_texts
-from .denoising import SchedulerStep, denoise
+from .base import Denoiser, Progress, pad_texts
+from .denoising import denoise
 
 
 class ToyWorldBase:
@@ -86,6 +86,8 @@ class ToyWorldBase:
         planes = position_planes(frames, height, width).to(latents).expand(batch, -1, -1, -1, -1)
         return self.transformer(torch.cat([latents, planes], dim=1), timestep, text, return_dict=False)[0]
 
-    def denoise(self, latents: torch.Tensor, num_steps: int, generator: torch.Generator) -> Iterator[SchedulerStep]:
+    def denoise(
+        self, model: Denoiser, latents: torch.Tensor, num_steps: int, generator: torch.Generator, progress: Progress | None = None
+    ) -> torch.Tensor:
         scheduler = FlowMatchEulerDiscreteScheduler(shift=SHIFT)
-        return denoise(scheduler, latents, num_steps, generator, frames_first=False)
+        return denoise(scheduler, model, latents, num_steps, generator, progress, frames_first=False)

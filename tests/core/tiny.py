@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 
 import torch
 from diffusers import CogVideoXDPMScheduler, CogVideoXTransformer3DModel, FlowMatchEulerDiscreteScheduler, WanTransformer3DModel
 from torch import nn
 
-from dualreal_core.bases.base import pad_texts
-from dualreal_core.bases.denoising import SchedulerStep, denoise
+from dualreal_core.bases.base import Denoiser, Progress, pad_texts
+from dualreal_core.bases.denoising import denoise
 from dualreal_core.bases.folder_layouts import cogvideox_predict, wan_predict
 from dualreal_core.dataset import PreparedItem
 from dualreal_core.families import family_of
@@ -98,8 +97,10 @@ class TinyBase:
         dtype = self.transformer.dtype
         return predict(self.transformer, latents.to(dtype), timestep, text.to(dtype))
 
-    def denoise(self, latents: torch.Tensor, num_steps: int, generator: torch.Generator) -> Iterator[SchedulerStep]:
-        return denoise(self._scheduler, latents, num_steps, generator, self.family.name == "cogvideox")
+    def denoise(
+        self, model: Denoiser, latents: torch.Tensor, num_steps: int, generator: torch.Generator, progress: Progress | None = None
+    ) -> torch.Tensor:
+        return denoise(self._scheduler, model, latents, num_steps, generator, progress, frames_first=self.family.name == "cogvideox")
 
 
 def fill(pair: AdapterPair, seed: int = 1, spread: float = 0.2) -> AdapterPair:
