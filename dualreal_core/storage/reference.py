@@ -1,4 +1,4 @@
-"""Checkpoints of the published implementation: one flat dict of parameters, no sizes, read without running code."""
+"""Checkpoints of the paper's implementation: one flat dict of parameters, no sizes, read without running code."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ..families import COGVIDEOX
 from ..method.pair import AdapterPair, PairConfig
 
 _ADAPTER = re.compile(r"transformer_blocks\.(\d+)\.(id|motion)_(attn|ff)_adapter\.(down|up|condition)_linear\.(weight|bias)")
+_LAYERS = {"condition": "condition_proj"}
 _ROLES = {"id": "identity", "motion": "motion"}
 _CONTROLLER = {
     "timestep_encoder.1": "modulation",
@@ -78,7 +79,7 @@ def _build(tensors: dict[str, torch.Tensor]) -> AdapterPair:
         roles.add(_ROLES[role])
         if layer == "condition" and kind == "weight":
             condition_dims[_ROLES[role]] = tensor.shape[1]
-        renamed[f"sides.{_ROLES[role]}.{block}-{site}.{layer}.{kind}"] = tensor.float()
+        renamed[f"sides.{_ROLES[role]}.{block}-{site}.{_LAYERS.get(layer, layer)}.{kind}"] = tensor.float()
     down = {role: renamed[f"sides.{role}.0-attn.down.weight"] for role in roles}
     widths = {weight.shape[0] for weight in down.values()}
     if len(widths) > 1:

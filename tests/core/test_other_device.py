@@ -102,7 +102,7 @@ for wrong in (
 def test_training_is_the_same_there(there, trial, tmp_path, base):
     # with so large an eps steps are as long as gradients: AdamW's are all of one size, even where a gradient is rounding alone
     (tmp_path / "proportional.toml").write_text("[train]\nlearning_rate = 0.1\neps = 1.0\n")
-    options = ["--steps", 4, "--evaluate-every", 2, "--held-out", 1, "--config", tmp_path / "proportional.toml"]
+    options = ["--steps", 4, "--evaluate-every", 2, "--validation-split", 1, "--config", tmp_path / "proportional.toml"]
     if base != "toyworld":
         options += ["--base", trial / base, *SIZE]
     pairs = []

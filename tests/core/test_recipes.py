@@ -33,8 +33,7 @@ def test_recipes_make_pairs():
     assert skip.config.identity_kind == skip.config.motion_kind == "bottleneck-skip" and skip.config.scale == 0.2
     assert ours.config.identity_kind == ours.config.motion_kind == "lora" and 0 < ours.config.learned_range < 0.5
     assert ours.config.rank == ours.config.alpha == 32
-    assert PAPER.train == TrainSettings() and PAPER.views(9).num_clip_frames == 1 and DUALREAL.views(9).num_crops == 4
-    assert replace(DUALREAL, shows_photos_as_clips=True).views(9).num_clip_frames == 9
+    assert PAPER.train == TrainSettings() and PAPER.crops.num_crops == 1 and DUALREAL.crops.num_crops == 4
 
 
 def test_prodigy_comes_with_its_rate(read):
@@ -72,7 +71,6 @@ def test_values_take_effect(read, recipe):
         [crops]
         num_crops = 3
         crop_margin = 0.2
-        shows_photos_as_clips = true
         """,
         recipe,
     )
@@ -83,8 +81,7 @@ def test_values_take_effect(read, recipe):
     own["alpha"] = 4.0
     own["share_schedule"] = (0, 0.5, 1)
     assert changed.pair == {**recipe.pair, **own} and not changed.conditions_motion
-    views = changed.crops
-    assert (views.num_crops, views.margin, views.num_clip_frames) == (3, 0.2, 9)
+    assert (changed.crops.num_crops, changed.crops.margin) == (3, 0.2)
     pair = new_pair(TinyBase("wan").transformer, **changed.pair)
     layers = {layer for role, _, layer, _ in iterate_sides(pair) if role == "identity"}
     assert pair.controller is None and layers == {"attn1.to_q", "attn1.to_v"}
@@ -192,7 +189,6 @@ VALUES = {
         "num_crops = 'x'",
         "crop_margin = -1",
         "crop_margin = '0'",
-        "shows_photos_as_clips = 'no'",
     ],
 }
 
@@ -201,7 +197,7 @@ VALUES = {
 def test_invalid_values(read, table, line):
     with pytest.raises(InputError, match=r"config\.toml") as caught:
         read(f"[{table}]\n{line}\n")
-    key = line.partition(" ")[0].removeprefix("view_")
+    key = line.partition(" ")[0].removeprefix("crop_")
     assert key in str(caught.value), "the message does not name the key"
 
 

@@ -27,7 +27,6 @@ SETTINGS = {
     "frozen_adapter_dropout": 0.3,
     "condition_drop": 0.3,
     "preservation_ratio": 0.5,
-    "motion_cross_ratio": 0.5,
     "learning_rate": 0.01,
 }
 
@@ -189,7 +188,7 @@ def test_another_recipe_is_named_before_what_it_changes(tmp_path):
     with directory.opened({"pair": {"alpha": 32.0}, "training": {"recipe": "dualreal"}}, False):
         directory.add_metrics(StepResult(1, "motion", 0.5, None, 1.0, 1e-3))
     now = {"pair": {"alpha": 16.0}, "training": {"recipe": "paper"}}
-    with pytest.raises(InputError, match=r'was started with another recipe \("dualreal", now "published"\)'), directory.opened(now, True):
+    with pytest.raises(InputError, match=r'was started with another recipe \("dualreal", now "paper"\)'), directory.opened(now, True):
         pass
 
 

@@ -68,7 +68,7 @@ def check_end(folder: Path, expected: tuple) -> None:
 
 
 def side(relative: float, **changes: object) -> SideScores:
-    return SideScores(**{"loss": relative, "alone": relative, "base": 1.0, "trained": None, "leakage": 0.0, **changes})
+    return SideScores(**{"loss": relative, "single_loss": relative, "base_loss": 1.0, "train_loss_ratio": None, "leakage": 0.0, **changes})
 
 
 def history(identity: list[float], motion: list[float]) -> list[Evaluation]:
@@ -237,7 +237,7 @@ def test_the_command_reports_what_limits(tmp_path, capsys):
     made.write_photos(tmp_path / "photos")
     made.write_clips(tmp_path / "clips")
     command = ["train", "--identity", str(tmp_path / "photos"), "--motion", str(tmp_path / "clips"), "--out", str(out)]
-    options = ["--steps", "4", "--evaluate-every", "2", "--held-out", "0.2", "--keep-best", "--patience", "5"]
+    options = ["--steps", "4", "--evaluate-every", "2", "--validation-split", "0.2", "--save-best", "--patience", "5"]
     assert main([*command, *options]) == 0
     shown = capsys.readouterr().out
     report = json.loads((tmp_path / "pair.safetensors.run" / "report.json").read_text())

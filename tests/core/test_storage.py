@@ -105,13 +105,13 @@ def test_header_and_names(wan, tmp_path):
     path = tmp_path / "pair.safetensors"
     save_pair(path, tiny_pair(wan), HEADER)
     header = read_header(path)
-    assert header["format_version"] == FORMAT_VERSION == 3
+    assert header["format_version"] == FORMAT_VERSION == 4
     assert header["config"].items() >= {"family": "wan", "dim": 32, "num_blocks": 2, "motion_condition_dim": CONDITION_DIM}.items()
     assert {"date", "dualreal", "torch", "diffusers", "peft", "safetensors"} <= set(header["provenance"])
     with safe_open(path, "pt") as file:
         assert {*file.metadata()} == {HEADER_KEY}
         names = set(file.keys())
-    assert {"identity.0-attn.down.weight", "motion.1-ff.condition.bias", "controller.out.weight"} <= names
+    assert {"identity.0-attn.down.weight", "motion.1-ff.condition_proj.bias", "controller.out.weight"} <= names
     assert {name.split(".")[0] for name in names} == {"identity", "motion", "controller"}
 
 
@@ -282,7 +282,7 @@ def test_newer_format(wan, tmp_path):
     path = tmp_path / "pair.safetensors"
     save_pair(path, tiny_pair(wan))
     rewrite(path, format_version=FORMAT_VERSION + 1)
-    with pytest.raises(InputError, match=r"format version 4, newer than 3: update DualReal"):
+    with pytest.raises(InputError, match=r"format version 5, newer than 4: update DualReal"):
         load_pair(path)
 
 

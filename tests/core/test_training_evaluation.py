@@ -118,7 +118,7 @@ def test_every_file_is_seen_before_one_is_seen_twice():
 @pytest.mark.parametrize("kind", ["bottleneck", "lora"])
 def test_an_untrained_pair_is_the_base(kind):
     for side in evaluate(base := TinyBase("wan", 2), make_pair(base, kind, num_groups=2)).values():
-        assert side.loss == side.single_loss == side.base and side.loss_ratio == 1
+        assert side.loss == side.single_loss == side.base_loss and side.loss_ratio == 1
         assert side.leakage == side.interference == 0
 
 
@@ -131,7 +131,7 @@ def test_losses_are_those_of_the_model():
         single = make_pair(base, "lora", num_groups=2, learned_range=0.0, **{f"{other}_kind": "none"})
         single.load_state_dict({name: value for name, value in pair.state_dict().items() if f"sides.{other}" not in name})
         losses = {}
-        for name, tried in (("base", None), ("alone", single), ("loss", pair)):
+        for name, tried in (("base_loss", None), ("single_loss", single), ("loss", pair)):
             attachment = Attachment(base.transformer, tried) if tried else None
             rows = []
             for batch in fixed_batches(items[role], role, fixed_timesteps(base.objective, role), 2, 1.0):
@@ -184,7 +184,7 @@ def test_each_side_is_looked_at_where_it_trains():
     pair = make_pair(base, "lora", num_groups=2, share_schedule=(0.2, 0.8))
     plain, focused = (evaluate(base, pair, settings=dataclasses.replace(SETTINGS, timestep_bias=focus)) for focus in (0.0, 3.0))
     for role in stages:
-        assert plain[role].base != focused[role].base
+        assert plain[role].base_loss != focused[role].base_loss
 
 
 def test_masks_weigh_the_loss():
@@ -194,15 +194,15 @@ def test_masks_weigh_the_loss():
     items = all_items()
     masked = {**items, "identity": [dataclasses.replace(item, mask=mask) for item in items["identity"]]}
     pair = make_pair(base, num_groups=2)
-    assert evaluate(base, pair, items)["identity"].base != evaluate(base, pair, masked)["identity"].base
+    assert evaluate(base, pair, items)["identity"].base_loss != evaluate(base, pair, masked)["identity"].base_loss
 
 
 def test_training_data_is_compared_where_others_are_held_out():
     base = TinyBase("wan", 2)
     pair = fill(make_pair(base, "lora", num_groups=2))
-    assert all(side.trained is None for side in evaluate(base, pair).values())
+    assert all(side.train_loss_ratio is None for side in evaluate(base, pair).values())
     for side in evaluate(base, pair, all_items(6), 2).values():
-        assert side.trained > 0 and side.trained != side.loss_ratio
+        assert side.train_loss_ratio > 0 and side.train_loss_ratio != side.loss_ratio
 
 
 @pytest.mark.parametrize(("side", "ratio"), [("identity", 0.0), ("motion", 1.0)])

@@ -15,7 +15,7 @@ from dualreal_core.training.run import RunDirectory
 from dualreal_core.training.scores import Evaluation, SideScores
 from dualreal_core.training.validation import Split
 
-GOOD = {"alone": 0.5, "base": 1.0, "trained": 0.45, "leakage": 0.5}
+GOOD = {"single_loss": 0.5, "base_loss": 1.0, "train_loss_ratio": 0.45, "leakage": 0.5}
 ADDED = 0.05
 """By the other side to the loss, in a good run."""
 
@@ -24,7 +24,7 @@ def outcome(num_files: int = 6, step: int = 300, *history: dict, items: list | N
     """A run whose evaluations, 100 steps apart, are good but for what is said: `history` of those before the last."""
     rows = [{**GOOD, **row} for row in ([*history, last] if history else [{}, {}, last])]
     evaluations = [
-        Evaluation(100 * index, {role: SideScores(**{"loss": row["alone"] + ADDED, **row}) for role in ROLES})
+        Evaluation(100 * index, {role: SideScores(**{"loss": row["single_loss"] + ADDED, **row}) for role in ROLES})
         for index, row in enumerate(rows, 1)
     ]
     samples = items or make_items("identity", num_files)
@@ -51,10 +51,10 @@ BOTH = {*ROLES}
     ("run", "expected"),
     [
         (outcome(3), {"too few": BOTH}),
-        (outcome(single_loss=0.97, trained=0.96), {"not learnt": BOTH}),
-        (outcome(trained=0.25), {"learnt by heart": BOTH}),
-        (outcome(6, 300, {"alone": 0.7}, {"alone": 0.6}), {"unfinished": BOTH}),
-        (outcome(6, 300, {"alone": 0.45}, trained=0.4), {"overfitted": BOTH}),
+        (outcome(single_loss=0.97, train_loss_ratio=0.96), {"not learnt": BOTH}),
+        (outcome(train_loss_ratio=0.25), {"learnt by heart": BOTH}),
+        (outcome(6, 300, {"single_loss": 0.7}, {"single_loss": 0.6}), {"unfinished": BOTH}),
+        (outcome(6, 300, {"single_loss": 0.45}, train_loss_ratio=0.4), {"overfitted": BOTH}),
         (outcome(leakage=0.95), {"acts without its trigger": {"identity"}, "takes appearance": {"motion"}}),
         (outcome(loss=0.7), {"stiffened": {"motion"}}),
         (outcome(loss=1.1), {"stiffened": {"motion"}, "disturbed": {"identity"}}),
@@ -66,7 +66,7 @@ def test_each_limit_is_found_alone(run, expected):
 
 
 def test_what_came_after_the_pair_that_was_kept_is_not_held_against_it():
-    later = outcome(6, 300, {"alone": 0.45}, {"alone": 0.4}, trained=0.4)
+    later = outcome(6, 300, {"single_loss": 0.45}, {"single_loss": 0.4}, train_loss_ratio=0.4)
     assert set(found(later)) == {"overfitted"}
     assert found(dataclasses.replace(later, kept=later.evaluations[1])) == {}
 
@@ -86,16 +86,16 @@ def test_views_of_one_photo_are_not_copies():
 
 def test_learnt_by_heart_is_not_called_unlearnt():
     """Held-out data is no better than the base, but training data is."""
-    assert found(outcome(single_loss=1.0, trained=0.4)) == {"learnt by heart": {*ROLES}, "overfitted": {*ROLES}}
+    assert found(outcome(single_loss=1.0, train_loss_ratio=0.4)) == {"learnt by heart": {*ROLES}, "overfitted": {*ROLES}}
 
 
 def test_without_held_out_data_nothing_is_said_about_it():
-    assert found(outcome(6, 300, {"trained": None}, single_loss=0.6, trained=None)) == {}
-    assert found(outcome(trained=None, single_loss=0.98)).keys() == {"not learnt"}
+    assert found(outcome(6, 300, {"train_loss_ratio": None}, single_loss=0.6, train_loss_ratio=None)) == {}
+    assert found(outcome(train_loss_ratio=None, single_loss=0.98)).keys() == {"not learnt"}
 
 
 def test_rising_on_both_kinds_of_data_is_not_overfitting():
-    assert found(outcome(6, 300, {"trained": 0.4}, single_loss=0.6, trained=0.5)) == {}
+    assert found(outcome(6, 300, {"train_loss_ratio": 0.4}, single_loss=0.6, train_loss_ratio=0.5)) == {}
 
 
 def test_every_sentence_names_its_number():

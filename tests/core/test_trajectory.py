@@ -87,7 +87,7 @@ def change_norms(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]
         if group == "controller":
             return name.startswith("controller.")
         if group == "motion_condition":
-            return name.startswith("sides.motion.") and ".condition." in name
+            return name.startswith("sides.motion.") and ".condition_proj." in name
         role, site, _ = group.split("_")
         return name.startswith(f"sides.{'identity' if role == 'id' else role}.") and f"-{site}." in name
 

@@ -1,4 +1,4 @@
-"""Folded updates equal the sum of the adapters, follow their weights, and are not used where gradients are wanted."""
+"""Fused updates equal the sum of the adapters, follow their weights, and are not used where gradients are wanted."""
 
 from __future__ import annotations
 
@@ -7,31 +7,31 @@ import torch
 from tiny import CONDITION_DIM, TinyBase, condition, fill, make_pair, model_inputs
 
 from dualreal_core.method.attach import Attachment
-from dualreal_core.method.fused import can_fold
+from dualreal_core.method.fused import can_fuse
 from dualreal_core.method.pair import iterate_sides
 
 
 def outputs(base: TinyBase, pair, with_condition: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
-    """(folded, plain) outputs: the same call without and with gradients."""
+    """(fused, plain) outputs: the same call without and with gradients."""
     with Attachment(base.transformer, pair) as attachment:
         attachment.condition = condition() if with_condition else None
         attachment.strengths = {"identity": 0.7, "motion": 1.3}
         attachment.row_strengths = torch.tensor([1.0, 0.5])
         with torch.no_grad():
-            folded = base.predict(*model_inputs())
+            fused = base.predict(*model_inputs())
         plain = base.predict(*model_inputs()).detach()
-    return folded, plain
+    return fused, plain
 
 
 @pytest.mark.parametrize("with_condition", [False, True])
 @pytest.mark.parametrize("kind", ["lora", "bottleneck"])
 @pytest.mark.parametrize("family", ["wan", "cogvideox"])
-def test_folded_equals_plain(family, kind, with_condition):
+def test_fused_equals_plain(family, kind, with_condition):
     base = TinyBase(family, 3)
     for settings in ({}, {"identity_kind": "none", "learned_range": 0.0}, {"identity_condition_dim": CONDITION_DIM}, {"alpha": 7.0}):
         pair = fill(make_pair(base, kind, **settings))
-        folded, plain = outputs(base, pair, with_condition)
-        torch.testing.assert_close(folded, plain, rtol=1e-4, atol=1e-5)
+        fused, plain = outputs(base, pair, with_condition)
+        torch.testing.assert_close(fused, plain, rtol=1e-4, atol=1e-5)
 
 
 def test_changed_weights_are_seen():
@@ -43,18 +43,18 @@ def test_changed_weights_are_seen():
             adapter.up.weight.mul_(2)
         after = base.predict(*model_inputs())
     assert not torch.allclose(before, after)
-    folded, plain = outputs(base, pair)
-    torch.testing.assert_close(folded, plain, rtol=1e-4, atol=1e-5)
+    fused, plain = outputs(base, pair)
+    torch.testing.assert_close(fused, plain, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("kinds", "expected"), [(("lora", "lora"), True), (("lora", "bottleneck"), False), (("bottleneck-skip", "bottleneck-skip"), False)]
 )
-def test_what_can_be_folded(kinds, expected):
+def test_what_can_be_fused(kinds, expected):
     base = TinyBase("wan", 3)
     pair = make_pair(base, identity_kind=kinds[0], motion_kind=kinds[1])
     places: dict = {}
     for role, block, name, adapter in iterate_sides(pair):
         places.setdefault((block, name), {})[role] = adapter
     both = [adapters for adapters in places.values() if len(adapters) == 2]
-    assert all(can_fold(adapters) == expected for adapters in both) and (both or kinds[0] != kinds[1])
+    assert all(can_fuse(adapters) == expected for adapters in both) and (both or kinds[0] != kinds[1])
