@@ -22,7 +22,7 @@ class SamplingSettings:
     guidance_scale: float
     seed: int = 0
     adapts_negative: bool = False
-    """Whether the pair also acts on the negative rows, as in the published sampler. Where it does not, guidance moves
+    """Whether the pair also acts on the negative rows, as in the paper's sampler. Where it does not, guidance moves
     away from the plain base, and so strengthens what the pair has learnt."""
 
     def __post_init__(self) -> None:

@@ -337,7 +337,7 @@ def declared_frames(video: InputImpl.VideoFromFile) -> int:
     width, height = video.get_dimensions()
     count = video.get_frame_count()
     length = max(count, int(video.get_duration() * video.get_frame_rate()))
-    needed = 2 * length * height * width * 3 * torch.float32.itemsize  # the host's list of frames, and the stack of them
+    needed = 2 * length * height * width * 3 * torch.float32.itemsize  # ComfyUI's list of frames, and the stack of them
     free = comfy.model_management.get_free_memory(torch.device("cpu"))
     if needed > free:
         raise ValueError(f"decoding it needs {needed / 2**30:.1f} GiB and {free / 2**30:.1f} are free; shorten it or make it smaller")

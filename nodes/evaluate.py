@@ -146,7 +146,7 @@ class _Encoder:
     def embed(self, frames: torch.Tensor) -> torch.Tensor:
         """(F, D). Cropped at the centre, as CLIP itself was trained and its scores are published."""
         embeddings = self._encode(frames, "image_embeds", is_cropped=True)
-        return embeddings.mean(1) if embeddings.ndim == 3 else embeddings  # the host gives no pooled one for SigLIP
+        return embeddings.mean(1) if embeddings.ndim == 3 else embeddings  # ComfyUI gives no pooled one for SigLIP
 
     def tokens(self, frames: torch.Tensor) -> torch.Tensor:
         """(F, h, w, D). The whole frame, squeezed to a square: movement at its sides counts."""
