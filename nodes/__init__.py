@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
+from server import PromptServer
 
-from . import adapters, blend, datasets, embedded, evaluate, train, training_settings
+from . import adapters, blend, datasets, embedded, evaluate, former_inputs, train, training_settings
 
 NODES: list[type[io.ComfyNode]] = [
     *embedded.NODES,
@@ -19,6 +20,9 @@ NODES: list[type[io.ComfyNode]] = [
 
 class DualRealExtension(ComfyExtension):
     """All nodes of the pack."""
+
+    async def on_load(self) -> None:
+        former_inputs.register(PromptServer.instance.add_on_prompt_handler)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES

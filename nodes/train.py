@@ -125,9 +125,8 @@ def _run_directory(name: str, base: ComfyBase, data: dict[Role, PreparedSet], re
     if not RUN_NAME.fullmatch(name) or ".." in name:
         raise InputError(f"{name!r} cannot name a run: use letters, digits, spaces, dots and dashes, without slashes.")
     asked = {
-        "algorithm_version": ALGORITHM_VERSION, "base": base.fingerprint, "condition": base.condition_dim, "objective": asdict(base.objective),
-        "pairs": base.applied,
-        "train": asdict(recipe.train), "pair": dict(recipe.pair),
+        "algorithm_version": ALGORITHM_VERSION, "base": base.fingerprint, "condition": base.condition_dim,
+        "objective": asdict(base.objective), "pairs": base.applied, "train": asdict(recipe.train), "pair": dict(recipe.pair),
         **{role: [*part.fingerprints] for role, part in data.items()},
     }  # fmt: skip
     key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]

@@ -27,11 +27,9 @@ WAN_FRAMES, WAN_FPS = 33, 16.0
 WAN_SIZE = {"width": 480, "height": 320}
 TOY_FPS = 10.0
 TOY_SAMPLER = {"steps": 20, "cfg": 3.0, "sampler_name": "euler", "scheduler": "simple"}
-TOY_SETTINGS = {
-    "steps": 800, "width": 32, "learning_rate": 0.002, "motion_ratio": 0.4, "identity_batch": 4, "motion_batch": 4, "warmup_steps": 20,
-    "gradient_checkpointing": False, "preview_every": 50,
-}  # fmt: skip
-TOY_IDENTITY = {"width": 32, "height": 32, "views": 4, "crop_margin": 0.5}
+TOY_SETTINGS = {"steps": 800, "rank": 32, "learning_rate": 0.002, "gradient_checkpointing": False, "preview_every": 50}
+TOY_OPTIONS = {"motion_ratio": 0.4, "identity_batch": 4, "motion_batch": 4, "warmup_steps": 20}
+TOY_IDENTITY = {"width": 32, "height": 32, "num_crops": 4, "crop_margin": 0.5}
 TOY_MOTION = {"width": 32, "height": 32, "frames": 9, "fps": TOY_FPS, "max_segments": 1}
 
 QUICK_START_NOTE = """# Who, and how it moves
@@ -131,7 +129,8 @@ def quick_start(sheet: Sheet) -> None:
     photos, clips = (examples["images"], examples["image_texts"]), (examples["videos"], examples["video_texts"])
     identity, motion = _datasets(sheet, base["vae"], base["clip"], photos, clips, TOY_IDENTITY, TOY_MOTION)
     sheet.group("Train", width=400)
-    trainer = _trainer(sheet, base["model"], identity, motion, TOY_SETTINGS, "quick start", prompt["CONDITIONING"], base["vae"], WIDE)
+    settings = _settings(sheet, TOY_SETTINGS, TOY_OPTIONS)
+    trainer = _trainer(sheet, base["model"], identity, motion, settings, "quick start", prompt["CONDITIONING"], base["vae"], WIDE)
     sheet.group("Sample")
     negative = sheet.node("CLIPTextEncode", "Negative prompt", clip=base["clip"], text="")
     seed = sheet.node("PrimitiveInt", "Seed of all four", value=1000)
@@ -180,7 +179,7 @@ def train_on_wan(sheet: Sheet) -> None:
     motion_size = {**WAN_SIZE, "frames": WAN_FRAMES, "fps": WAN_FPS}
     identity, motion = _datasets(sheet, vae, clip, photos, clips, WAN_SIZE, motion_size)
     sheet.group("Train", width=400)
-    settings = {"preview_every": 100}
+    settings = _settings(sheet, {"preview_every": 100})
     trainer = _trainer(sheet, model, identity, motion, settings, "my pair", prompt["CONDITIONING"], vae, WIDE)
     sheet.node("DualRealSavePair", pair=trainer["pair"], filename_prefix="my_pair", consent="")
 
@@ -217,7 +216,8 @@ def batch(sheet: Sheet) -> None:
     sheet.column()
     identity, motion = _datasets(sheet, base["vae"], base["clip"], photos, clips, TOY_IDENTITY, TOY_MOTION)
     sheet.group("Train", width=400)
-    trainer = _trainer(sheet, base["model"], identity, motion, TOY_SETTINGS | {"preview_every": 0}, "batch", extra_height=TALL)
+    settings = _settings(sheet, TOY_SETTINGS | {"preview_every": 0}, TOY_OPTIONS)
+    trainer = _trainer(sheet, base["model"], identity, motion, settings, "batch", extra_height=TALL)
     sheet.node("DualRealSavePair", pair=trainer["pair"], filename_prefix="batch/pair", consent="")
     sheet.group("Sample")
     applied = sheet.node("DualRealApplyStageBlender", model=base["model"], pair=trainer["pair"])
@@ -246,7 +246,7 @@ def train_and_blend(object_info: ObjectInfo) -> dict[str, object]:
     ports = [
         Port(name, kinds[name], [(trainer, name)] + [(applied, name)] * (name == "model"), name in optional) for name in (*wired, *optional)
     ]
-    shown = [(trainer, "name"), *((settings, name) for name in ("steps", "adapter", "width", "learning_rate", "seed"))]
+    shown = [(trainer, "name"), *((settings, name) for name in ("steps", "adapter", "rank", "learning_rate", "seed"))]
     shown += [(applied, "identity_strength"), (applied, "motion_strength")]
     outputs = [applied["model"], trainer["pair"], trainer["loss_map"]]
     description = "Trains an identity and a motion together and puts both on the model, which then goes into any sampler."
@@ -268,14 +268,18 @@ def _datasets(
     return identity, motion
 
 
+def _settings(sheet: Sheet, settings: dict, options: dict | None = None) -> Output:
+    wired = {} if options is None else {"options": sheet.node("DualRealTrainingOptions", **options)["options"]}
+    return sheet.node("DualRealTrainingSettings", **settings, **wired)["settings"]
+
+
 def _trainer(
-    sheet: Sheet, model: Output, identity: Node, motion: Node, settings: dict, name: str, prompt: Output | None = None,
+    sheet: Sheet, model: Output, identity: Node, motion: Node, settings: Output, name: str, prompt: Output | None = None,
     vae: Output | None = None, extra_height: int = 0,
 ) -> Node:  # fmt: skip
-    settings_node = sheet.node("DualRealTrainingSettings", **settings)
     preview = {} if prompt is None else {"preview_conditioning": prompt, "vae": vae}
     trainer = sheet.node(
-        "DualRealJointTrainer", extra_height=extra_height, model=model, settings=settings_node["settings"], name=name,
+        "DualRealJointTrainer", extra_height=extra_height, model=model, settings=settings, name=name,
         identity_latents=identity["latents"], identity_conditioning=identity["conditioning"], identity_masks=identity["masks"],
         motion_latents=motion["latents"], motion_conditioning=motion["conditioning"], **preview,
     )  # fmt: skip

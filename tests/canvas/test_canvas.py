@@ -23,7 +23,12 @@ HERE = Path(__file__).parent
 ARTIFACTS = Path(os.environ.get("DUALREAL_ARTIFACTS") or HERE / "artifacts")
 WORKFLOW_FOLDER = PACK_ROOT / "workflows"
 WORKFLOWS = sorted(WORKFLOW_FOLDER.glob("*.json"))
+FORMER = PACK_ROOT / "tests" / "written_before" / "graphs" / "quick_start.json"
 RUN_TIMEOUT = 900.0
+WIDGETS = """type => {
+  const node = window.app.graph.nodes.find(one => one.type === type)
+  return node && Object.fromEntries(node.widgets.map(widget => [widget.name, widget.value]))
+}"""
 
 STOCK_WORKFLOWS = sorted(HERE.glob("stock_*.json"))
 
@@ -84,3 +89,28 @@ def test_missing_node_types_are_noticed(canvas: CanvasPage) -> None:
     assert canvas.missing_types() == ["NoSuchNode"]
     canvas.screenshot(ARTIFACTS / "missing-node.png")
     canvas.open()
+
+
+def test_a_former_graph_keeps_its_values_and_the_user_is_told(canvas: CanvasPage) -> None:
+    """Saved values are listed by place, so that those of renamed or moved inputs would land in others."""
+    canvas.drop(FORMER.name, FORMER.read_bytes())
+    canvas.screenshot(ARTIFACTS / "former-graph.png")
+    values = {
+        type_: canvas.page.evaluate(WIDGETS, type_)
+        for type_ in ("DualRealTrainingSettings", "DualRealTrainingOptions", "DualRealIdentityDataset", "DualRealMotionDataset")
+    }
+    assert values["DualRealTrainingSettings"] == {
+        "steps": 800, "adapter": "lora", "rank": 32, "learning_rate": 0.002, "gradient_checkpointing": False,
+        "preview_every": 50, "seed": 0,
+    }  # fmt: skip
+    options = values["DualRealTrainingOptions"]
+    assert (options["motion_ratio"], options["identity_batch"], options["motion_batch"], options["warmup_steps"]) == (0.4, 4, 4, 20)
+    assert (options["learned_range"], options["share_schedule"], options["save_best"]) == (0.01, "motion fades", False)
+    assert values["DualRealIdentityDataset"] == {"width": 32, "height": 32, "num_crops": 4, "crop_margin": 0.5}
+    assert values["DualRealMotionDataset"] == {"width": 32, "height": 32, "frames": 9, "fps": 10.0, "max_segments": 1}
+    assert canvas.missing_types() == [] and canvas.problems_of(PACK_NAME) == []
+    told = canvas.page.locator(".p-toast-message").all_inner_texts()
+    assert any("width is now rank" in text for text in told), told
+    prompt = canvas.page.evaluate("async () => (await window.app.graphToPrompt()).output")
+    (settings,) = [node for node in prompt.values() if node["class_type"] == "DualRealTrainingSettings"]
+    assert prompt[settings["inputs"]["options"][0]]["class_type"] == "DualRealTrainingOptions"

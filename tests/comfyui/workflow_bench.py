@@ -25,7 +25,8 @@ TEXT_ENCODER = "text_encoders/umt5_xxl_fp8_e4m3fn_scaled.safetensors"
 NUM_BLOCKS, DIM, RANK = 3, 256, 4
 SIDE_LIMIT = 64
 SHORT = {
-    "DualRealTrainingSettings": {"steps": 6, "warmup_steps": 2, "preview_every": 3, "identity_batch": 1, "motion_batch": 1},
+    "DualRealTrainingSettings": {"steps": 6, "preview_every": 3},
+    "DualRealTrainingOptions": {"warmup_steps": 1, "identity_batch": 1, "motion_batch": 1},
     "KSampler": {"steps": 2},
     "DualRealMotionDataset": {"frames": 9, "max_segments": 1},
     "EmptyHunyuanLatentVideo": {"length": 9},

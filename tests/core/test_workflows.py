@@ -248,10 +248,10 @@ def test_templates_train_by_the_recipe_that_was_measured(name: str) -> None:
     """A template keeps the values that the node had when it was written; these are to follow the recipe."""
     train = DUALREAL.train
     recipe = {
-        "frozen_adapter_dropout": train.frozen_adapter_dropout, "preservation_ratio": train.preservation_ratio, "timestep_bias": train.timestep_bias,
-        "floor": DUALREAL.pair["floor"], "share_schedule": "motion fades",
+        "frozen_adapter_dropout": train.frozen_adapter_dropout, "preservation_ratio": train.preservation_ratio,
+        "timestep_bias": train.timestep_bias, "learned_range": DUALREAL.pair["learned_range"], "share_schedule": "motion fades",
     }  # fmt: skip
-    nodes = [node for node in read(WORKFLOWS / "api" / f"{name}.json").values() if node["class_type"] == "DualRealTrainingSettings"]
-    assert bool(nodes) == (name in ("1_quick_start", "2_train_on_wan", "5_batch"))
+    nodes = [node for node in read(WORKFLOWS / "api" / f"{name}.json").values() if node["class_type"] == "DualRealTrainingOptions"]
+    assert bool(nodes) == (name in ("1_quick_start", "5_batch"))  # without the node its defaults hold, which are the recipe's
     for node in nodes:
         assert {key: node["inputs"][key] for key in recipe} == recipe

@@ -1,0 +1,75 @@
+"""Graphs written when inputs of nodes had other names: what becomes of each. `tests/written_before/graphs` holds some."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FORMER = ROOT / "tests" / "written_before" / "graphs" / "quick_start.api.json"
+PRESENT = ROOT / "workflows" / "api" / "1_quick_start.json"
+TABLE = json.loads((ROOT / "web" / "js" / "former_inputs.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def former_inputs():
+    spec = importlib.util.spec_from_file_location("former_inputs", ROOT / "nodes" / "former_inputs.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def nodes_of(prompt: dict, class_type: str) -> dict[str, dict]:
+    return {key: node for key, node in prompt.items() if node["class_type"] == class_type}
+
+
+def test_a_former_template_is_todays(former_inputs):
+    """What the former quick start asks for is what today's asks for, but for what the options leave at their defaults."""
+    old, new = json.loads(FORMER.read_text()), json.loads(PRESENT.read_text())
+    sentences = former_inputs.translate(old, TABLE)
+    assert len(sentences) == 3 and all(sentence.endswith(".") for sentence in sentences)
+    for class_type in ("DualRealIdentityDataset", "DualRealMotionDataset", "DualRealTrainingSettings", "DualRealTrainingOptions"):
+        (then,), (now,) = nodes_of(old, class_type).values(), nodes_of(new, class_type).values()
+        plain = [{name: value for name, value in node["inputs"].items() if not isinstance(value, list)} for node in (then, now)]
+        assert plain[0] == plain[1], class_type
+    (settings,) = nodes_of(old, "DualRealTrainingSettings").values()
+    (options_id,) = nodes_of(old, "DualRealTrainingOptions")
+    assert settings["inputs"]["options"] == [options_id, 0]
+
+
+def test_the_sentence_names_old_and_new(former_inputs):
+    prompt = {"7": {"class_type": "DualRealTrainingSettings", "inputs": {"steps": 5, "width": 8, "floor": 0.1}}}
+    (sentence,) = former_inputs.translate(prompt, TABLE)
+    assert "DualRealTrainingSettings 7" in sentence and "width is now rank" in sentence
+    assert "floor is now 0.5 - learned_range of DualRealTrainingOptions" in sentence
+    assert prompt["7"]["inputs"] == {"steps": 5, "rank": 8, "options": ["7:options", 0]}
+    assert prompt["7:options"]["inputs"] == {"learned_range": 0.4}
+
+
+def test_what_is_gone_is_left_out_and_said(former_inputs):
+    prompt = {"1": {"class_type": "DualRealIdentityDataset", "inputs": {"views": 2, "clip_frames": 9}}}
+    (sentence,) = former_inputs.translate(prompt, TABLE)
+    assert prompt["1"]["inputs"] == {"num_crops": 2} and "clip_frames is gone" in sentence
+
+
+def test_a_present_name_wins_over_a_former_one(former_inputs):
+    prompt = {"1": {"class_type": "DualRealTrainingSettings", "inputs": {"width": 2, "rank": 3}}}
+    former_inputs.translate(prompt, TABLE)
+    assert prompt["1"]["inputs"] == {"rank": 3}
+
+
+@pytest.mark.parametrize(
+    "prompt", [None, [], {}, {"1": None}, {"1": {"inputs": 3, "class_type": "DualRealMotionDataset"}}, {"1": {"class_type": []}}]
+)
+def test_what_is_no_prompt_is_left_to_comfyui(former_inputs, prompt):
+    assert former_inputs.translate(prompt, TABLE) == []
+
+
+def test_graphs_of_today_stay_as_they_are(former_inputs):
+    for file in (ROOT / "workflows" / "api").glob("*.json"):
+        prompt = json.loads(file.read_text())
+        before = json.dumps(prompt)
+        assert former_inputs.translate(prompt, TABLE) == [] and json.dumps(prompt) == before, file.name
