@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import comfy.model_management
 import comfy.sampler_helpers
@@ -12,7 +13,6 @@ import comfy.samplers
 import torch
 from comfy.model_patcher import ModelPatcher
 
-from ..dualreal_core.bases.base import Denoiser, Progress
 from ..dualreal_core.bases.solvers import denoise_plainly
 from ..dualreal_core.dataset.cache import PreparedItem, PreparedSet, shrink_mask
 from ..dualreal_core.dataset.report import Report
@@ -58,6 +58,7 @@ class ComfyBase:
         self.family = family_of(self.transformer)
         self.name = self.family.name
         self.objective = _objective(patcher)
+        self.denoise = partial(denoise_plainly, self.objective)
         self.compute_dtype = patcher.model.get_dtype_inference()
         self.condition_dim = condition_dim
         self.fingerprint = _fingerprint(self.transformer)
@@ -92,12 +93,6 @@ class ComfyBase:
     def latent_shape(self, num_frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         """(C, f, h, w); sizes are counted in latent cells here, because a MODEL does not know its VAE."""
         return self.patcher.model.latent_format.latent_channels, num_frames, height, width
-
-    def denoise(
-        self, model: Denoiser, latents: torch.Tensor, num_steps: int, generator: torch.Generator, progress: Progress | None = None
-    ) -> torch.Tensor:
-        """Plain sampling, for previews: noise -> clip, both (B, C, f, h, w)."""
-        return denoise_plainly(self.objective, model, latents, num_steps, progress)
 
     def conds(self, conditioning: list, latents: torch.Tensor) -> ComfyConds:
         """A CONDITIONING as the conds of one sample.

@@ -6,7 +6,7 @@ import gc
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, CLIPVisionModelWithProjection, PreTraine
 
 from ..errors import InputError
 from ..families import family_of
-from .base import Denoiser, Progress, pad_texts
+from .base import pad_texts
 from .denoising import denoise
 from .folder_files import check_component, check_tokenizer, fingerprint, read_json, weight_variant
 from .folder_layouts import PIPELINES, FolderLayout, layout_of
@@ -65,9 +65,10 @@ class DiffusersFolderBase:
         check_tokenizer(folder / "tokenizer")
         config, vae_config = read_json(folder / "transformer" / "config.json"), read_json(folder / "vae" / "config.json")
         self._layout = layout_of(pipeline, config)
-        self._scheduler = _load_scheduler(folder / "scheduler")
+        scheduler = _load_scheduler(folder / "scheduler")
+        self.denoise = partial(denoise, scheduler, frames_first=self._layout.frames_first)
         try:
-            self.objective = self._layout.objective(self._scheduler)
+            self.objective = self._layout.objective(scheduler)
             self._mean, self._std = self._layout.latent_statistics(vae_config)
             self._temporal_scale, self._spatial_scale = self._layout.scales(vae_config)
             self._frame_patch, *patch = self._layout.patches(config)
@@ -195,12 +196,6 @@ class DiffusersFolderBase:
         """
         timestep = timestep.to(latents.device).expand(latents.shape[0])
         return self._layout.predict(self.transformer, latents.to(self.dtype), timestep, text.to(self.dtype))
-
-    def denoise(
-        self, model: Denoiser, latents: torch.Tensor, num_steps: int, generator: torch.Generator, progress: Progress | None = None
-    ) -> torch.Tensor:
-        """Samples with the folder's scheduler: noise -> clip, both (B, C, f, h, w)."""
-        return denoise(self._scheduler, model, latents, num_steps, generator, progress, frames_first=self._layout.frames_first)
 
     def _open_encoders(self) -> _Encoders:
         if self._encoders is None:

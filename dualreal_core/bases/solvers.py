@@ -11,9 +11,14 @@ from .base import Denoiser, Progress
 
 
 def denoise_plainly(
-    objective: FlowMatching | VPrediction, model: Denoiser, latents: torch.Tensor, num_steps: int, progress: Progress | None = None
+    objective: FlowMatching | VPrediction,
+    model: Denoiser,
+    latents: torch.Tensor,
+    num_steps: int,
+    generator: torch.Generator | None = None,
+    progress: Progress | None = None,
 ) -> torch.Tensor:
-    """From noise of standard deviation 1 to a clip, both (B, C, f, h, w)."""
+    """From noise of standard deviation 1 to a clip, both (B, C, f, h, w). Nothing is drawn from the generator."""
     plan = _flow_plan(objective, num_steps) if isinstance(objective, FlowMatching) else _v_plan(objective, num_steps)
     for index, (timestep, (keep, move)) in enumerate(plan):
         output = model(latents, torch.tensor(timestep, device=latents.device), index / max(len(plan) - 1, 1))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -16,7 +17,7 @@ from ..toyworld.codec import CELLS_PER_LATENT, LATENT_CHANNELS, ToyCodec
 from ..toyworld.model import SHIFT, TRANSFORMER_CONFIG, WEIGHTS, load_codec, load_weights, position_planes
 from ..toyworld.text import embed_text
 from ..toyworld.world import FRAME_CELLS, NUM_FRAMES
-from .base import Denoiser, Progress, pad_texts
+from .base import pad_texts
 from .denoising import denoise
 
 
@@ -44,6 +45,7 @@ class ToyWorldBase:
         self.transformer = WanTransformer3DModel(**TRANSFORMER_CONFIG)
         self.transformer.load_state_dict(load_weights("transformer", weights))
         self.transformer.requires_grad_(False).eval().to(device)
+        self.denoise = partial(denoise, FlowMatchEulerDiscreteScheduler(shift=SHIFT), frames_first=False)
         self.fingerprint = file_digest(weights / "codec.safetensors")
 
     @contextmanager
@@ -85,9 +87,3 @@ class ToyWorldBase:
         batch, _, frames, height, width = latents.shape
         planes = position_planes(frames, height, width).to(latents).expand(batch, -1, -1, -1, -1)
         return self.transformer(torch.cat([latents, planes], dim=1), timestep, text, return_dict=False)[0]
-
-    def denoise(
-        self, model: Denoiser, latents: torch.Tensor, num_steps: int, generator: torch.Generator, progress: Progress | None = None
-    ) -> torch.Tensor:
-        scheduler = FlowMatchEulerDiscreteScheduler(shift=SHIFT)
-        return denoise(scheduler, model, latents, num_steps, generator, progress, frames_first=False)

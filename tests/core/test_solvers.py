@@ -28,7 +28,7 @@ def test_an_exact_model_gives_the_clean_latents(objective, num_steps):
         alpha = ALPHAS[int(timestep)]
         return alpha**0.5 * NOISE - (1 - alpha) ** 0.5 * CLEAN
 
-    latents = denoise_plainly(objective, exact, NOISE, num_steps, lambda *at: done.append(at))
+    latents = denoise_plainly(objective, exact, NOISE, num_steps, progress=lambda *at: done.append(at))
     torch.testing.assert_close(latents, CLEAN, rtol=1e-4, atol=1e-4)
     assert len(seen) == num_steps and seen == sorted(seen, reverse=True)
     assert done == [(step + 1, num_steps) for step in range(num_steps)]
