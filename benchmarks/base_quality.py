@@ -16,12 +16,12 @@ from dualreal_core.bases import load_base
 from dualreal_core.sampling import default_sampling, sample
 from dualreal_core.toyworld import world
 from dualreal_core.toyworld.paths import BASE_MOTIONS
-from dualreal_core.toyworld.scores import named_sprites, score_identity, score_motion, templates
+from dualreal_core.toyworld.scores import score_identity, score_motion, sprite_bank
 
 BATCH = 20
 
 
-def held_out_scenes(count: int, seed: int) -> list[tuple[int, str, str]]:
+def unseen_scenes(count: int, seed: int) -> list[tuple[int, str, str]]:
     """(look index, motion, background) of captions that were kept from training."""
     generator = torch.Generator().manual_seed(seed)
     looks, backgrounds, scenes = world.all_looks(), list(world.BACKGROUNDS), []
@@ -46,7 +46,7 @@ def main() -> None:
     settings = replace(
         settings, guidance_scale=arguments.guidance_scale or settings.guidance_scale, num_steps=arguments.steps or settings.num_steps
     )
-    scenes, bank = held_out_scenes(arguments.videos, arguments.seed), templates(named_sprites())
+    scenes, bank = unseen_scenes(arguments.videos, arguments.seed), sprite_bank().templates
     identity, motion = [], []
     with base.encoders(), torch.no_grad():
         for begin in tqdm(range(0, len(scenes), BATCH)):

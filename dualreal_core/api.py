@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from .bases import Base
+from .bases.base import check_size
 from .dataset import Manifest, PreparedSet, prepare, scan_identity, scan_motion
 from .dataset.photos import open_photo
 from .errors import InputError
@@ -49,11 +50,9 @@ class TrainingData:
         size, num_frames = self.size or base.default_size, self.num_frames or base.default_num_frames
         if self.fps is not None and not 0 < self.fps < math.inf:
             raise InputError(f"fps is {self.fps:g}: it must be a finite number above 0.")
-        if num_frames < 2 or (num_frames - 1) % base.frame_multiple:
-            multiple = base.frame_multiple
-            raise InputError(f"{num_frames} frames do not fit {base.name}: choose {multiple} * k + 1, at least {multiple + 1}.")
-        if any(side < 1 or side % base.size_multiple for side in size):
-            raise InputError(f"{size[1]}x{size[0]} px does not fit {base.name}: choose multiples of {base.size_multiple}.")
+        check_size(base, num_frames, *size)
+        if num_frames < 2:
+            raise InputError(f"{num_frames} frames do not fit {base.name}: clips have at least {base.frame_multiple + 1}.")
         manifests = {
             "identity": scan_identity(self.identity, self.prompt_identity, size, recipe.crops),
             "motion": scan_motion(
@@ -61,7 +60,7 @@ class TrainingData:
             ),
         }
         for item in manifests["identity"].items:
-            require_trigger(item.caption, self.trigger, f"The caption of {item.path.name}")
+            require_trigger(item.caption, self.trigger, f"The caption of {item.source.path.name}")
         return manifests
 
 
@@ -104,7 +103,7 @@ class Training:
                 raise InputError(f"The {role} side is of kind 'none', but motion_ratio {recipe.train.motion_ratio} trains it: set 0 or 1.")
         self.directory = RunDirectory(directory)
         self.header = {
-            "base": {"name": _shown_name(base), "encoders": base.fingerprint},
+            "base": {"name": Path(base.name).resolve().name, "encoders": base.fingerprint},  # pairs are passed on: no places above it
             "training": {"recipe": recipe.name, "algorithm_version": ALGORITHM_VERSION, **asdict(recipe.train)},
             "datasets": {role: list(data[role].fingerprints) for role in ROLES if self._sees(role)},
             **(header or {}),
@@ -160,11 +159,6 @@ class Training:
         self.attachment.detach()
 
 
-def _shown_name(base: Base) -> str:
-    """The name that goes into pairs, which are passed on: of a model folder without the places above it."""
-    return Path(base.name).resolve().name
-
-
 def train_pair(base: Base, data: TrainingData, out: Path, recipe: Recipe = DUALREAL, directory: Path | None = None) -> AdapterPair:
     """Trains a pair from folders and writes it to `out`; everything of the run lies in `directory` (`OUT.run`).
 
@@ -173,7 +167,8 @@ def train_pair(base: Base, data: TrainingData, out: Path, recipe: Recipe = DUALR
     """
     directory = Path(directory or f"{out}.run")
     prepared = prepare_data(base, data.scan(base, recipe), directory / "cache")
-    training = Training(base, prepared, recipe, directory, {"prompts": _prompts(data)})
+    prompts = {"identity": data.prompt_identity, "motion": data.prompt_motion, "trigger": data.trigger}
+    training = Training(base, prepared, recipe, directory, {"prompts": prompts})
     try:
         for _ in training.steps():
             pass
@@ -181,10 +176,6 @@ def train_pair(base: Base, data: TrainingData, out: Path, recipe: Recipe = DUALR
     finally:
         training.close()
     return training.pair
-
-
-def _prompts(data: TrainingData) -> dict[str, str | None]:
-    return {"identity": data.prompt_identity, "motion": data.prompt_motion, "trigger": data.trigger}
 
 
 def generate(
@@ -215,7 +206,7 @@ def generate(
     """
     settings = settings or default_sampling(base)
     settings = settings if seed is None else replace(settings, seed=seed)
-    _check_size(base, settings)
+    check_size(base, settings.num_frames, settings.height, settings.width)
     if reference_image is not None and pair is not None:
         _check_condition(base, pair)
     with base.encoders(), torch.no_grad():
@@ -237,15 +228,6 @@ def generate(
         return base.decode_latents(latents[0]).float().cpu()
 
 
-def _check_size(base: Base, settings: SamplingSettings) -> None:
-    sides = settings.height, settings.width
-    if (settings.num_frames - 1) % base.frame_multiple or any(side % base.size_multiple for side in sides):
-        raise InputError(
-            f"{settings.num_frames} frames of {settings.width}x{settings.height} px do not fit {base.name}: choose "
-            f"{base.frame_multiple} * k + 1 frames, and sides that are multiples of {base.size_multiple}."
-        )
-
-
 def _check_condition(base: Base, pair: AdapterPair) -> None:
     for role in ROLES:
         wanted = pair.config.condition_dim(role)
@@ -261,4 +243,4 @@ def read_reference_image(image: Path | torch.Tensor, size: tuple[int, int]) -> t
     """A photo, cover-cropped to `size` as (height, width), as (3, H, W) in [-1, 1]."""
     if isinstance(image, torch.Tensor):
         return image
-    return open_photo(Path(image)).cover(size).tensors()[0]
+    return open_photo(Path(image)).cover(size).picture.permute(2, 0, 1) * 2 - 1

@@ -15,7 +15,6 @@ from comfy.model_patcher import ModelPatcher
 
 from ..dualreal_core.bases.solvers import denoise_plainly
 from ..dualreal_core.dataset.cache import PreparedItem, PreparedSet, shrink_mask
-from ..dualreal_core.dataset.report import Report
 from ..dualreal_core.errors import InputError
 from ..dualreal_core.families import family_of
 from ..dualreal_core.method.pair import Role
@@ -160,14 +159,11 @@ class ComfyBase:
                     text=text,
                     conditions=references[index].image_embeds[:1].float().cpu().clone() if references else None,
                     mask=shrink_mask(masks[index].float().reshape(-1, 1, *masks[index].shape[-2:]), clean.shape) if masks else None,
-                    caption="",
                     source=f"sample {index + 1}",
-                    num_frames=clean.shape[1],
                     fingerprint=content,
                 )
             )
-        report = Report(role, "", tuple(item.source for item in items), len(items))
-        return PreparedSet(items, report, tuple(digests))
+        return PreparedSet(items, tuple(digests))
 
 
 def _samples(latent: dict, role: Role) -> list[torch.Tensor]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 
 import comfy.model_management
@@ -13,9 +12,11 @@ import torch
 from comfy.clip_vision import ClipVisionModel
 from comfy_api.latest import Input, InputImpl, io, ui
 
+from ..dualreal_core.dataset.captions import match_captions
 from ..dualreal_core.dataset.crops import CropSettings
-from ..dualreal_core.dataset.frames import CLIP_CURE, ClipCutter, FrameSample, cut_photos, match_captions
-from ..dualreal_core.dataset.report import Report
+from ..dualreal_core.dataset.frames import DecodedClip, clips_report, cut_photos
+from ..dualreal_core.dataset.items import Item
+from ..dualreal_core.dataset.selection import ClipSelection
 from ..dualreal_core.dataset.sizes import TrainingSize
 from ..dualreal_core.errors import InputError
 from .types import FILE_KEY
@@ -23,19 +24,10 @@ from .types import FILE_KEY
 MAX_SIDE = 8192
 LARGEST_PAIRED_COMPRESSION = 16
 """Models of VAEs up to this compression join 2x2 latent cells into a token; models of stronger ones take cell by cell."""
-LOST_FRAMES = 0.05
-LATENTS_TOOLTIP = "One latent per sample, (1, channels, {frames}, height, width), for the Joint Trainer or Train LoRA."
-CONDITIONING_TOOLTIP = "The caption of each sample, in the order of the latents; every distinct caption is encoded once."
-REPORT_TOOLTIP = "What became of every {noun}: how many are used, at what size, what was rounded or skipped, and why."
-SIDE_TOOLTIP = (
-    "{side} to train at, in pixels, 0 to 8192; 0 follows the {noun} (or, at its aspect, the other side). Each {noun} is scaled "
-    "to cover it and cropped at the centre. Rounded down to what the VAE takes: 16 for Wan 2.1, HunyuanVideo and "
-    "CogVideoX, 32 for LTX-Video and Wan 2.2."
-)
 
 
 class IdentityDataset(io.ComfyNode):
-    """Pictures of one subject as one-frame videos, and as clips that pan over them."""
+    """Pictures of one subject as one-frame videos."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -54,15 +46,10 @@ class IdentityDataset(io.ComfyNode):
                         "(4 channels, as Join Image with Alpha gives), alpha is the subject and neutral grey shows behind it."
                     ),
                 ),
-                io.Vae.Input("vae", tooltip="The video VAE of the model to train. Each image is encoded as a video of one frame."),
-                io.Clip.Input("clip", tooltip="The text encoder of the model to train. It encodes the captions."),
-                io.String.Input(
-                    "texts",
-                    force_input=True,
-                    tooltip=(
-                        "Captions: one per image in the same order, or one for all. Name the subject with its trigger word, "
-                        "as in 'a photo of sks dog', so that the prompt can call it later."
-                    ),
+                *_model_inputs("Each image is encoded as a video of one frame."),
+                _text_input(
+                    "image",
+                    "Name the subject with its trigger word, as in 'a photo of sks dog', so that the prompt can call it later.",
                 ),
                 io.Mask.Input(
                     "masks",
@@ -76,13 +63,13 @@ class IdentityDataset(io.ComfyNode):
                 _side_input("width", "image"),
                 _side_input("height", "image"),
                 io.Int.Input(
-                    "views",
+                    "num_crops",
                     default=1,
                     min=1,
                     max=64,
                     tooltip=(
-                        "Samples per image, 1 to 64: the first is centred, the others lie elsewhere within view_margin, so that the "
-                        "subject is seen off-centre too. More than 1 needs a view_margin."
+                        "Samples per image, 1 to 64: the first is centred, the others lie elsewhere within crop_margin, so that the "
+                        "subject is seen off-centre too. More than 1 needs a crop_margin."
                     ),
                 ),
                 io.Float.Input(
@@ -92,32 +79,19 @@ class IdentityDataset(io.ComfyNode):
                     max=1.0,
                     step=0.05,
                     tooltip=(
-                        "Room for views, 0 to 1: images are cut this share larger than the training size (0.25: a quarter), and views "
-                        "are cut from that at whole pixels. With width and height 0 the views shrink instead, so nothing is enlarged."
-                    ),
-                ),
-                io.Int.Input(
-                    "clip_frames",
-                    default=1,
-                    min=1,
-                    max=1024,
-                    optional=True,
-                    tooltip=(
-                        "1 to 1024; above 1 every view also becomes a clip of this many frames that pans over the image, so that the "
-                        "subject does not stiffen a motion it is joined with. Use the Motion Dataset's frames. Needs a view_margin, "
-                        "and takes memory and time as motion clips do. 1: stills alone."
+                        "Room for crops, 0 to 1: images are cut this share larger than the training size (0.25: a quarter), and crops "
+                        "are cut from that at whole pixels. With width and height 0 the crops shrink instead, so nothing is enlarged."
                     ),
                 ),
             ],
             outputs=[
-                io.Latent.Output("latents", is_output_list=True, tooltip=LATENTS_TOOLTIP.format(frames="frames")),
-                io.Conditioning.Output("conditioning", is_output_list=True, tooltip=CONDITIONING_TOOLTIP),
+                *_sample_outputs(),
                 io.Mask.Output(
                     "masks",
                     is_output_list=True,
                     tooltip="One mask per sample, at its size and length: 1 on the subject, all 1 where the whole image counts.",
                 ),
-                io.String.Output("report", tooltip=REPORT_TOOLTIP.format(noun="image")),
+                _report_output("image"),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -131,41 +105,29 @@ class IdentityDataset(io.ComfyNode):
         texts: list[str],
         width: list[int],
         height: list[int],
-        views: list[int],
+        num_crops: list[int],
         crop_margin: list[float],
         masks: list[torch.Tensor | None] | None = None,
-        clip_frames: list[int] | None = None,
     ) -> io.NodeOutput:
         vae, clip = _check_models(vae[0], clip[0])
-        if views[0] > 1 and not crop_margin[0]:
-            raise InputError(f"views is {views[0]} with view_margin 0, which repeats one view; raise view_margin or set views to 1.")
-        num_frames = clip_frames[0] if clip_frames else 1
-        if num_frames > 1:
-            _check_video(vae)
-            if not crop_margin[0]:
-                raise InputError(f"clip_frames is {num_frames} with view_margin 0, which leaves no room to pan; raise view_margin.")
-        pictures = [picture.cpu() for batch in images for picture in _batched(batch, 4)]
-        masks = [mask.cpu() for batch in masks or [] if batch is not None for mask in _batched(batch, 3)]
-        samples, report = cut_photos(
-            pictures,
-            match_captions(texts, len(pictures), "image"),
-            masks or None,
-            TrainingSize(height[0], width[0], _size_multiple(vae)),
-            CropSettings(views[0], crop_margin[0], num_frames),
-            vae.temporal_compression_decode() or 1,
-        )
-        bar = comfy.utils.ProgressBar(len(samples), node_id=cls.hidden.unique_id)
-        latents = []
-        for sample in samples:
-            latents.append(_encode(vae, sample))
+        pictures = [picture.cpu() for batch in images for picture in batch.reshape(-1, *batch.shape[-3:])]
+        masks = [mask.cpu() for batch in masks or [] if batch is not None for mask in batch.reshape(-1, *batch.shape[-2:])]
+        captions = match_captions(texts, len(pictures), "image")
+        size = TrainingSize(height[0], width[0], _size_multiple(vae))
+        items, report = cut_photos(pictures, captions, masks or None, size, CropSettings(num_crops[0], crop_margin[0]))
+        bar = comfy.utils.ProgressBar(len(items), node_id=cls.hidden.unique_id)
+        latents, subjects = [], []
+        for item in items:
+            frames, subject = item.pixels()
+            latents.append(_encode(vae, item, frames))
+            subjects.append(torch.ones(frames.shape[:3]) if subject is None else subject)
             bar.update(1)
-        outlines = [torch.ones(sample.frames.shape[:3]) if sample.mask is None else sample.mask for sample in samples]
-        conditioning = _encode_captions(clip, [sample.caption for sample in samples])
-        return io.NodeOutput(latents, conditioning, outlines, _text(report), ui=ui.PreviewText(_text(report)))
+        text = "\n".join(report.lines())
+        return io.NodeOutput(latents, _encode_captions(clip, [item.caption for item in items]), subjects, text, ui=ui.PreviewText(text))
 
 
 class MotionDataset(io.ComfyNode):
-    """Clips of one motion, at one frame rate, cut into windows."""
+    """Clips of one motion, at one frame rate, cut into segments."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -181,16 +143,8 @@ class MotionDataset(io.ComfyNode):
                     "videos",
                     tooltip="3 to 20 clips of the motion, preferably by different subjects: one VIDEO, or a list as Load Video-Text gives.",
                 ),
-                io.Vae.Input("vae", tooltip="The video VAE of the model to train. It encodes the windows of the clips."),
-                io.Clip.Input("clip", tooltip="The text encoder of the model to train. It encodes the captions."),
-                io.String.Input(
-                    "texts",
-                    force_input=True,
-                    tooltip=(
-                        "Captions: one per clip in the same order, or one for all. Describe who performs the motion and the motion "
-                        "itself, as in 'a man is playing guitar'."
-                    ),
-                ),
+                *_model_inputs("It encodes the segments of the clips."),
+                _text_input("clip", "Describe who performs the motion and the motion itself, as in 'a man is playing guitar'."),
                 _side_input("width", "clip"),
                 _side_input("height", "clip"),
                 io.Int.Input(
@@ -220,7 +174,7 @@ class MotionDataset(io.ComfyNode):
                     default=4,
                     min=1,
                     max=64,
-                    tooltip="Samples per clip at most, 1 to 64: long clips give several windows, evenly spread from head to tail.",
+                    tooltip="Samples per clip at most, 1 to 64: long clips give several segments, evenly spread from head to tail.",
                 ),
                 io.ClipVision.Input(
                     "clip_vision",
@@ -232,14 +186,13 @@ class MotionDataset(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Latent.Output("latents", is_output_list=True, tooltip=LATENTS_TOOLTIP.format(frames="frames")),
-                io.Conditioning.Output("conditioning", is_output_list=True, tooltip=CONDITIONING_TOOLTIP),
+                *_sample_outputs(),
                 io.ClipVisionOutput.Output(
                     "references",
                     is_output_list=True,
                     tooltip="The embedding of each sample's middle frame; nothing (None) for every sample where no clip_vision is wired.",
                 ),
-                io.String.Output("report", tooltip=REPORT_TOOLTIP.format(noun="clip")),
+                _report_output("clip"),
             ],
             hidden=[io.Hidden.unique_id],
         )
@@ -259,28 +212,57 @@ class MotionDataset(io.ComfyNode):
         clip_vision: list[ClipVisionModel] | None = None,
     ) -> io.NodeOutput:
         vae, clip = _check_models(vae[0], clip[0])
-        _check_video(vae)
+        if vae.not_video:
+            raise InputError("The VAE encodes still images only, so it has no latents of clips; wire the VAE of a video model.")
         captions = match_captions(texts, len(videos), "video")
         size = TrainingSize(height[0], width[0], _size_multiple(vae))
-        cutter = ClipCutter("motion", "videos", size, frames[0], fps[0], max_segments[0], vae.temporal_compression_decode() or 1)
+        chosen = ClipSelection("videos", size, frames[0], fps[0], max_segments[0], vae.temporal_compression_decode() or 1)
         bar = comfy.utils.ProgressBar(len(videos) * max_segments[0], node_id=cls.hidden.unique_id)
         latents, spoken, stills = [], [], []
         for index, (video, caption) in enumerate(zip(videos, captions, strict=True)):
-            for window, sample in enumerate(_cut_video(cutter, index, video, caption)):
-                latents.append(_encode(vae, sample))
+            for latent, still in _encode_video(vae, chosen, f"video {index + 1}", video, caption, bar):
+                latents.append(latent)
                 spoken.append(caption)
-                stills.append(sample.frames[len(sample.frames) // 2][None].clone())
-                bar.update_absolute(index * max_segments[0] + window + 1)
+                stills.append(still)
             bar.update_absolute((index + 1) * max_segments[0])
-        report = _text(cutter.report("Motion Dataset", CLIP_CURE))
+        text = "\n".join(clips_report(chosen).lines())
         encoder = clip_vision[0] if clip_vision else None
         references = [encoder.encode_image(still) if encoder else None for still in stills]
-        return io.NodeOutput(latents, _encode_captions(clip, spoken), references, report, ui=ui.PreviewText(report))
+        return io.NodeOutput(latents, _encode_captions(clip, spoken), references, text, ui=ui.PreviewText(text))
+
+
+def _model_inputs(use: str) -> list[io.Input]:
+    return [
+        io.Vae.Input("vae", tooltip=f"The video VAE of the model to train. {use}"),
+        io.Clip.Input("clip", tooltip="The text encoder of the model to train. It encodes the captions."),
+    ]
+
+
+def _text_input(noun: str, advice: str) -> io.String.Input:
+    return io.String.Input("texts", force_input=True, tooltip=f"Captions: one per {noun} in the same order, or one for all. {advice}")
 
 
 def _side_input(side: str, noun: str) -> io.Int.Input:
-    tooltip = SIDE_TOOLTIP.format(side=side.capitalize(), noun=noun)
+    tooltip = (
+        f"{side.capitalize()} to train at, in pixels, 0 to {MAX_SIDE}; 0 follows the {noun} (or, at its aspect, the other side). Each "
+        f"{noun} is scaled to cover it and cropped at the centre. Rounded down to what the VAE takes: 16 for Wan 2.1, HunyuanVideo and "
+        "CogVideoX, 32 for LTX-Video and Wan 2.2."
+    )
     return io.Int.Input(side, default=0, min=0, max=MAX_SIDE, step=16, tooltip=tooltip)
+
+
+def _sample_outputs() -> list[io.Output]:
+    shape = "(1, channels, frames, height, width)"
+    order = "The caption of each sample, in the order of the latents; every distinct caption is encoded once."
+    return [
+        io.Latent.Output("latents", is_output_list=True, tooltip=f"One latent per sample, {shape}, for the Joint Trainer or Train LoRA."),
+        io.Conditioning.Output("conditioning", is_output_list=True, tooltip=order),
+    ]
+
+
+def _report_output(noun: str) -> io.String.Output:
+    tooltip = f"What became of every {noun}: how many are used, at what size, what was rounded or skipped, and why."
+    return io.String.Output("report", tooltip=tooltip)
 
 
 def _check_models(vae: comfy.sd.VAE | None, clip: comfy.sd.CLIP | None) -> tuple[comfy.sd.VAE, comfy.sd.CLIP]:
@@ -292,40 +274,30 @@ def _check_models(vae: comfy.sd.VAE | None, clip: comfy.sd.CLIP | None) -> tuple
     return vae, clip
 
 
-def _check_video(vae: comfy.sd.VAE) -> None:
-    if vae.not_video:
-        raise InputError("The VAE encodes still images only, so it has no latents of clips; wire the VAE of a video model.")
-
-
 def _size_multiple(vae: comfy.sd.VAE) -> int:
     compression = vae.spacial_compression_encode()
     return 2 * compression if compression <= LARGEST_PAIRED_COMPRESSION else compression
 
 
-def _batched(pixels: torch.Tensor, num_dims: int) -> torch.Tensor:
-    return pixels[None] if pixels.ndim == num_dims - 1 else pixels
-
-
-def _cut_video(cutter: ClipCutter, index: int, video: Input.Video, caption: str) -> list[FrameSample]:
-    """The clip's samples; its full-size frames are gone when this returns."""
-    name = f"video {index + 1}"
+def _encode_video(
+    vae: comfy.sd.VAE, chosen: ClipSelection, name: str, video: Input.Video, caption: str, bar: comfy.utils.ProgressBar
+) -> list[tuple[dict[str, torch.Tensor | str], torch.Tensor]]:
+    """Each sample's latent and middle frame (1, H, W, 3); the clip's full-size frames are gone when this returns."""
     is_file = isinstance(video, InputImpl.VideoFromFile)
     if is_file and isinstance(source := video.get_stream_source(), str):
         name += f" ({Path(source).name})"
     try:
         declared = declared_frames(video) if is_file else 0
-        components = video.get_components()
+        decoded = video.get_components()
     except (OSError, ValueError, EOFError) as problem:  # the decoder's errors derive from these
-        cutter.skip(name, f"unreadable: {getattr(problem, 'strerror', None) or problem}")
+        chosen.skipped[name] = f"unreadable: {getattr(problem, 'strerror', None) or problem}"
         return []
-    images, rate = components.images, Fraction(components.frame_rate)
-    if not len(images) or rate <= 0:
-        cutter.skip(name, "unreadable: no frame of it could be decoded")
-        return []
-    if len(images) < declared * (1 - LOST_FRAMES) - 2:
-        cutter.skip(name, f"damaged: only {len(images)} of {declared} frames could be decoded")
-        return []
-    return cutter.cut(name, images.cpu(), float(rate), caption)
+    encoded = []
+    for item in chosen.add(DecodedClip(name, caption, decoded.images.cpu(), float(decoded.frame_rate), declared)):
+        frames, _ = item.pixels()
+        encoded.append((_encode(vae, item, frames), frames[len(frames) // 2][None].clone()))
+        bar.update(1)
+    return encoded
 
 
 def declared_frames(video: InputImpl.VideoFromFile) -> int:
@@ -344,13 +316,13 @@ def declared_frames(video: InputImpl.VideoFromFile) -> int:
     return count
 
 
-def _encode(vae: comfy.sd.VAE, sample: FrameSample) -> dict[str, torch.Tensor | str]:
+def _encode(vae: comfy.sd.VAE, item: Item, frames: torch.Tensor) -> dict[str, torch.Tensor | str]:
     """One latent (1, C, f, h, w), with the name of the picture or clip, so that its samples can be told from others'."""
     comfy.model_management.throw_exception_if_processing_interrupted()
-    latent = vae.encode(sample.frames)
+    latent = vae.encode(frames)
     if not latent.isfinite().all():
-        raise InputError(f"The VAE turns {sample.source} into NaN; start ComfyUI with --fp32-vae or load the right VAE.")
-    return {"samples": latent, FILE_KEY: sample.file}
+        raise InputError(f"The VAE turns {item.name} into NaN; start ComfyUI with --fp32-vae or load the right VAE.")
+    return {"samples": latent, FILE_KEY: item.source.name}
 
 
 def _encode_captions(clip: comfy.sd.CLIP, captions: Sequence[str]) -> list[list]:
@@ -359,10 +331,6 @@ def _encode_captions(clip: comfy.sd.CLIP, captions: Sequence[str]) -> list[list]
         comfy.model_management.throw_exception_if_processing_interrupted()
         encoded[caption] = clip.encode_from_tokens_scheduled(clip.tokenize(caption))
     return [encoded[caption] for caption in captions]
-
-
-def _text(report: Report) -> str:
-    return "\n".join(report.lines())
 
 
 NODES: list[type[io.ComfyNode]] = [IdentityDataset, MotionDataset]

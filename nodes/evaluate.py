@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import comfy.model_management
@@ -11,30 +12,29 @@ import comfy.utils
 import numpy
 import torch
 from comfy_api.latest import Input, InputImpl, io, ui
-from PIL import Image
 
 from ..dualreal_core.errors import InputError
-from ..dualreal_core.metrics import (
-    MAX_FRAMES,
-    MIN_REFERENCE_FRAMES,
-    EncodedVideo,
-    Evaluation,
-    VideoScores,
-    evaluate_embeddings,
-    evaluate_toyworld,
-    num_reference_frames,
-    patch_grid,
-    thinned,
-    with_frame_scores,
-)
+from ..dualreal_core.metrics.features import Models, References, VideoFeatures
+from ..dualreal_core.metrics.motion import MAX_FRAMES, MIN_REFERENCE_FRAMES, num_reference_frames, patch_grid, thinned
+from ..dualreal_core.metrics.registry import METRICS
+from ..dualreal_core.metrics.scores import measure
+from ..dualreal_core.metrics.toyworld_metrics import TOYWORLD_METRICS, ToyworldReferences, ToyworldVideo, find_nearest
 from ..dualreal_core.plots import score_table
+from ..dualreal_core.toyworld.scores import sprite_bank
 from .datasets import declared_frames
 
 EMBEDDING, TOY_WORLD = "embedding", "toy world"
 BATCH = 8
 """Frames that the image encoder sees at once; an interrupt waits no longer than one batch."""
-COLUMNS = {"identity": "identity", "motion": "motion", "consistency": "consistency", "T.Flicker": "temporal_flickering"}
-"""Heading in the table and score of a video."""
+METRICS_OF = {
+    EMBEDDING: [metric for metric in METRICS if set(metric.needs) <= {"clip", "patches", "identity", "motion"}],
+    TOY_WORLD: [*TOYWORLD_METRICS, *(metric for metric in METRICS if not metric.needs)],
+}
+COLUMNS = {
+    EMBEDDING: {"identity": "clip_i", "motion": "motion_fidelity", "consistency": "temporal_consistency"},
+    TOY_WORLD: {"identity": "sprite_likeness", "motion": "path_likeness", "consistency": "sprite_consistency"},
+}
+"""Heading in the table, and output, by metric."""
 LAST = "of the last video in the list"
 
 
@@ -115,23 +115,29 @@ class Evaluate(io.ComfyNode):
         videos = _checked("images", "video", images)
         photos = _checked("identity_references", "image", identity_references)
         num_frames = num_reference_frames(map(len, videos))
-        clips = [_read_clip(index, clip, num_frames) for index, clip in enumerate(motion_references, start=1)]
-        if not clips or all(len(clip) == 1 for clip in clips):
+        motions = [_read_motion(index, video, num_frames) for index, video in enumerate(motion_references, start=1)]
+        if all(len(motion) == 1 for motion in motions):
             raise InputError("motion_references holds no clip of two or more frames; wire at least one video of the motion.")
-        labels = _labels(names, len(videos))
+        labels, targets, nearest = _labels(names, len(videos)), {}, [{}] * len(videos)
         if metric[0] == TOY_WORLD:
-            evaluation = evaluate_toyworld(videos, labels, photos, clips)
+            features = [ToyworldVideo(video, f"video {index}") for index, video in enumerate(videos, start=1)]
+            references = ToyworldReferences(photos, motions)
+            targets = {"identity_target": sprite_bank().names[references.sprite], "motion_target": references.motion}
+            nearest = [find_nearest(video, references) for video in features]
         else:
-            moving = [thinned(video, MAX_FRAMES) for video in videos]
-            encoder = _Encoder(clip_vision, sum(map(len, videos + moving + photos + clips)), cls.hidden.unique_id)
-            encoded = [EncodedVideo(encoder.embed(video), encoder.tokens(frames)) for video, frames in zip(videos, moving, strict=True)]
-            identity = torch.cat([encoder.embed(photo) for photo in photos])
-            evaluation = evaluate_embeddings(encoded, labels, identity, [encoder.tokens(clip) for clip in clips])
-        evaluation = with_frame_scores(evaluation, [_as_bytes(video) for video in videos])
-        table = _draw(evaluation, sum(map(len, photos)), len(clips))
-        last = evaluation.videos[-1]
-        data = json.dumps(evaluation.as_dict(), indent=1, allow_nan=False)
-        return io.NodeOutput(table, last.identity, last.motion or 0.0, last.consistency or 0.0, data, ui=ui.PreviewImage(table, cls=cls))
+            num_tracked = sum(min(len(video), MAX_FRAMES) for video in videos if len(video) > 1)
+            models = Models(_Encoder(clip_vision, sum(map(len, videos + photos + motions)) + num_tracked, cls.hidden.unique_id))
+            features = [VideoFeatures.of_images(models, video) for video in videos]
+            references = References(models, photos, [VideoFeatures.of_images(models, motion) for motion in motions])
+        scored = [
+            {"name": label, "num_frames": len(video.frames), **asdict(measure(video, references, METRICS_OF[metric[0]])), **like}
+            for label, video, like in zip(labels, features, nearest, strict=True)
+        ]
+        given = f"{_count(sum(map(len, photos)), 'identity image')}, {_count(len(motions), 'motion clip')}"
+        table = _draw(scored, metric[0], given + (f" ({', '.join(targets.values())})" if targets else ""))
+        data = json.dumps({"metric": metric[0], **targets, "videos": scored}, indent=1, allow_nan=False)
+        last = (scored[-1]["scores"][name] or 0.0 for name in COLUMNS[metric[0]].values())
+        return io.NodeOutput(table, *last, data, ui=ui.PreviewImage(table, cls=cls))
 
 
 class _Encoder:
@@ -184,7 +190,7 @@ def _checked(name: str, noun: str, items: Sequence[torch.Tensor]) -> list[torch.
     return [_rgb(item) for item in items]
 
 
-def _read_clip(index: int, video: Input.Video, num_frames: int) -> torch.Tensor:
+def _read_motion(index: int, video: Input.Video, num_frames: int) -> torch.Tensor:
     """(F, H, W, 3), F at most num_frames."""
     source = video.get_stream_source() if isinstance(video, InputImpl.VideoFromFile) else None
     name = f"motion_references: video {index}" + (f" ({Path(source).name})" if isinstance(source, str) else "")
@@ -207,32 +213,26 @@ def _rgb(frames: torch.Tensor) -> torch.Tensor:
     return frames[..., :3].expand(*frames.shape[:3], 3).float().cpu()
 
 
-def _as_bytes(frames: torch.Tensor) -> torch.Tensor:
-    """(F, H, W, 3) in [0, 1] -> (F, 3, H, W) uint8"""
-    return (frames.clamp(0, 1) * 255).round().to(torch.uint8).movedim(-1, 1)
-
-
 def _labels(names: Sequence[str] | None, num_videos: int) -> list[str]:
     if names and len(names) != num_videos:
         raise InputError(f"names holds {len(names)} and images {num_videos}; give one name per video, or none.")
     return [name.strip() or f"video {index}" for index, name in enumerate(names or [""] * num_videos, start=1)]
 
 
-def _draw(evaluation: Evaluation, num_photos: int, num_clips: int) -> torch.Tensor:
+def _draw(scored: Sequence[Mapping], metric: str, given: str) -> torch.Tensor:
     """(1, H, W, 3) in [0, 1]."""
-    rows = [
-        (video.name, _remark(video), {heading: getattr(video, score) for heading, score in COLUMNS.items()}) for video in evaluation.videos
-    ]
-    given = f"{num_photos} identity image{'s' * (num_photos > 1)}, {num_clips} motion clip{'s' * (num_clips > 1)}"
-    if evaluation.identity_target is not None:
-        given += f" ({evaluation.identity_target}, {evaluation.motion_target})"
-    table: Image.Image = score_table(rows, f"Evaluation: {evaluation.metric}", f"against {given}; 1 is best")
+    rows = []
+    for video in scored:
+        scores = {heading: video["scores"][name] for heading, name in COLUMNS[metric].items()}
+        nearest = [video[name] for name in ("nearest_identity", "nearest_motion") if video.get(name) is not None]
+        remark = _count(video["num_frames"], "frame") + (f"; most like {', '.join(nearest)}" if nearest else "")
+        rows.append((video["name"], remark, {**scores, "T.Flicker": video["scores"]["temporal_flickering"]}))
+    table = score_table(rows, f"Evaluation: {metric}", f"against {given}; 1 is best")
     return torch.from_numpy(numpy.asarray(table).astype(numpy.float32) / 255)[None]
 
 
-def _remark(video: VideoScores) -> str:
-    nearest = ", ".join(name for name in (video.nearest_identity, video.nearest_motion) if name is not None)
-    return f"{video.num_frames} frame{'s' * (video.num_frames > 1)}" + (f"; most like {nearest}" if nearest else "")
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number > 1)}"
 
 
 NODES: list[type[io.ComfyNode]] = [Evaluate]

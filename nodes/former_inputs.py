@@ -39,9 +39,12 @@ def translate(prompt: object, table: dict[str, dict[str, dict | None]]) -> list[
         inputs, moved, changes = node["inputs"], {}, []
         for name, change in former.items():
             value = inputs.pop(name)
-            changes.append(f"{name} is {_present_name(change)}")
             if change is None:
+                changes.append(f"{name} is gone")
                 continue
+            if change["name"] != name:
+                minuend = f"{change['subtract_from']} - " if "subtract_from" in change else ""
+                changes.append(f"{name} is now {minuend}{change['name']}")
             if "subtract_from" in change and isinstance(value, int | float):
                 value = round(change["subtract_from"] - value, 12)
             moved_to = moved.setdefault(change["node"], {}) if "node" in change else inputs
@@ -50,12 +53,6 @@ def translate(prompt: object, table: dict[str, dict[str, dict | None]]) -> list[
             options_id = f"{node_id}:{OPTIONS}"
             prompt.setdefault(options_id, {"class_type": class_type, "inputs": values, "_meta": {"title": class_type}})
             inputs.setdefault(OPTIONS, [options_id, 0])
+            changes.append(f"what is not in this node any more is in {class_type}")
         sentences.append(f"{node['class_type']} {node_id} has former names of inputs, which were carried over: {', '.join(changes)}.")
     return sentences
-
-
-def _present_name(change: dict | None) -> str:
-    if change is None:
-        return "gone"
-    name = f"{change['subtract_from']} - {change['name']}" if "subtract_from" in change else change["name"]
-    return f"now {name} of {change['node']}" if "node" in change else f"now {name}"

@@ -39,7 +39,7 @@ class TrainingSettings(io.ComfyNode):
                 io.Int.Input("preview_every", default=50, min=0, max=100000,
                     tooltip="Steps between pictures on the trainer: loss curves, and a sample if it is wired for one. 0 shows none."),
                 io.Int.Input("seed", default=0, min=0, max=2**32 - 1, control_after_generate=False,
-                    tooltip="Of the adapters' first weights and of every random draw: the same seed trains the same pair."),
+                    tooltip="Decides the adapters' first weights and every random draw: the same seed trains the same pair."),
                 OptionsType.Input("options", optional=True, tooltip="From Training Options; without it their defaults hold."),
             ],
             outputs=[SettingsType.Output(display_name="settings", tooltip="For the Joint Trainer.")],
@@ -68,7 +68,7 @@ class TrainingOptions(io.ComfyNode):
             node_id="DualRealTrainingOptions",
             display_name="Training Options",
             category=CATEGORY,
-            description="Settings of the Joint Trainer that seldom need a change: batches, schedule, masking, StageBlender, evaluation.",
+            description="Settings of the Joint Trainer that seldom need a change: batches, warm-up, method, StageBlender, evaluation.",
             search_aliases=["dualreal", "advanced training", "batch size", "validation split", "prior preservation", "warmup"],
             inputs=[
                 io.Int.Input("identity_batch", optional=True, default=1, min=1, max=256, tooltip="Samples per identity step."),
@@ -82,7 +82,7 @@ class TrainingOptions(io.ComfyNode):
                 io.Int.Input("warmup_steps", optional=True, default=50, min=0, max=100000,
                     tooltip="Steps over which the rate rises, a fifth of all steps at most."),
                 io.Combo.Input("precision", optional=True, options=list(PRECISIONS), default="as the model",
-                    tooltip="Of the activations. Trained weights and optimizer state are always fp32."),
+                    tooltip="Precision of the activations. Trained weights and optimizer state are always fp32."),
                 io.Float.Input("frozen_adapter_dropout", optional=True, default=TRAIN.frozen_adapter_dropout, **share,
                     tooltip="Share of the steps without the frozen side. Where it is in, the trained side learns to undo it. 0 is the "
                     "paper's."),

@@ -13,6 +13,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
+from ..errors import InputError
 from ..families import FamilyDescription
 from ..objective import Objective
 
@@ -91,6 +92,15 @@ class Base(Protocol):
         self, model: Denoiser, latents: torch.Tensor, num_steps: int, generator: torch.Generator, progress: Progress | None = None
     ) -> torch.Tensor:
         """Samples with the base's own solver: from noise of standard deviation 1 to a clip, both (B, C, f, h, w)."""
+
+
+def check_size(base: Base, num_frames: int, height: int, width: int) -> None:
+    """Raises InputError where the base has no clips of that length or size in px."""
+    frames, sides = base.frame_multiple, base.size_multiple
+    if num_frames < 1 or (num_frames - 1) % frames:
+        raise InputError(f"{num_frames} frames do not fit {base.name}: choose {frames} * k + 1.")
+    if any(side < 1 or side % sides for side in (height, width)):
+        raise InputError(f"{width}x{height} px do not fit {base.name}: choose sides that are multiples of {sides}.")
 
 
 def pad_texts(texts: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import gc
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TypeVar
 
 import diffusers
 import torch
@@ -18,15 +17,12 @@ from transformers import AutoTokenizer, CLIPVisionModelWithProjection, PreTraine
 
 from ..errors import InputError
 from ..families import family_of
-from .base import pad_texts
+from .base import check_size, pad_texts
 from .denoising import denoise
-from .folder_files import check_component, check_tokenizer, fingerprint, read_json, weight_variant
+from .folder_files import check_component, check_tokenizer, fingerprint, read_json
 from .folder_layouts import PIPELINES, FolderLayout, layout_of
-from .image_encoder import ImageEncoder
-
-Loaded = TypeVar("Loaded")
-
-LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError)
+from .image_encoder import ReferenceEncoder
+from .loading import explained, load_weights
 
 
 class DiffusersFolderBase:
@@ -90,12 +86,12 @@ class DiffusersFolderBase:
         self.default_fps, self.default_num_steps = self._layout.fps, self._layout.num_steps
         self.default_guidance_scale = self._layout.guidance_scale
         image_folder = image_encoder or folder / "image_encoder"
-        self._image_encoder = ImageEncoder(image_folder) if image_encoder or image_folder.is_dir() else None
+        self._image_encoder = ReferenceEncoder(image_folder) if image_encoder or image_folder.is_dir() else None
         self.condition_dim = self._image_encoder.condition_dim if self._image_encoder else None
         encoder_folders = [folder / name for name in ("text_encoder", "tokenizer", "vae")]
         encoder_folders += [self._image_encoder.folder] if self._image_encoder else []
         self.fingerprint = fingerprint(encoder_folders, pipeline, str(self.text_length), str(dtype))
-        self.transformer = _load_weights(self._layout.transformer, folder / "transformer", dtype, device)
+        self.transformer = load_weights(self._layout.transformer, folder / "transformer", dtype, device)
         self.family = family_of(self.transformer)
         self.compute_dtype = self.family.compute_dtype(self.transformer)
         self._encoders: _Encoders | None = None
@@ -179,13 +175,7 @@ class DiffusersFolderBase:
         Raises:
             InputError: the model has no latents of that size.
         """
-        if num_frames < 1 or (num_frames - 1) % self.frame_multiple:
-            raise InputError(
-                f"{num_frames} frames do not fit {self.folder.name}: use {self.frame_multiple} * k + 1 frames, "
-                f"such as {max(0, num_frames - 1) // self.frame_multiple * self.frame_multiple + 1}."
-            )
-        if min(height, width) < 1 or height % self.size_multiple or width % self.size_multiple:
-            raise InputError(f"{width}x{height} pixels do not fit {self.folder.name}: use multiples of {self.size_multiple}.")
+        check_size(self, num_frames, height, width)
         num_latent_frames = (num_frames - 1) // self._temporal_scale + self._frame_patch
         return self.latent_channels, num_latent_frames, height // self._spatial_scale, width // self._spatial_scale
 
@@ -206,25 +196,25 @@ class DiffusersFolderBase:
 class _Encoders:
     """Text encoder, VAE and image encoder, each loaded when first asked for."""
 
-    def __init__(self, folder: Path, layout: FolderLayout, image_encoder: ImageEncoder | None, dtype: torch.dtype, device: str) -> None:
+    def __init__(self, folder: Path, layout: FolderLayout, image_encoder: ReferenceEncoder | None, dtype: torch.dtype, device: str) -> None:
         self._folder, self._layout, self._image_encoder, self._dtype, self._device = folder, layout, image_encoder, dtype, device
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerBase:
         path = self._folder / "tokenizer"
-        return _explained(lambda: AutoTokenizer.from_pretrained(path, local_files_only=True), path)
+        return explained(lambda: AutoTokenizer.from_pretrained(path, local_files_only=True), path)
 
     @cached_property
     def text_encoder(self) -> PreTrainedModel:
-        return _load_weights(self._layout.text_encoder, self._folder / "text_encoder", self._dtype, self._device)
+        return load_weights(self._layout.text_encoder, self._folder / "text_encoder", self._dtype, self._device)
 
     @cached_property
     def vae(self) -> nn.Module:
-        return _load_weights(self._layout.vae, self._folder / "vae", self._layout.vae_dtype or self._dtype, self._device)
+        return load_weights(self._layout.vae, self._folder / "vae", self._layout.vae_dtype or self._dtype, self._device)
 
     @cached_property
     def image_encoder(self) -> CLIPVisionModelWithProjection:
-        return _explained(lambda: self._image_encoder.load(self._device), self._image_encoder.folder)
+        return self._image_encoder.load(self._device)
 
 
 def _pipeline_class(folder: Path) -> str:
@@ -251,25 +241,4 @@ def _load_scheduler(folder: Path) -> SchedulerMixin:
     scheduler_class = getattr(diffusers, str(config.get("_class_name")), None)
     if not (isinstance(scheduler_class, type) and issubclass(scheduler_class, SchedulerMixin)):
         raise InputError(f"{folder} names {config.get('_class_name')}, no scheduler of this diffusers: take the model's original one.")
-    return _explained(lambda: scheduler_class.from_config(config), folder)
-
-
-def _load_weights(model_class: type[nn.Module], path: Path, dtype: torch.dtype, device: str) -> nn.Module:
-    """A frozen model in evaluation mode, refusing files that lack weights (the libraries would fill them at random)."""
-    keyword = "dtype" if issubclass(model_class, PreTrainedModel) else "torch_dtype"
-    options = {keyword: dtype, "local_files_only": True, "use_safetensors": True, "output_loading_info": True}
-    options["variant"] = weight_variant(path)
-    model, report = _explained(lambda: model_class.from_pretrained(path, **options), path)
-    if report["missing_keys"]:
-        missing = sorted(report["missing_keys"])
-        raise InputError(f"{path} lacks {len(missing)} weights of a {model_class.__name__}, such as {missing[0]}: download it again.")
-    return model.eval().requires_grad_(False).to(device)
-
-
-def _explained(load: Callable[[], Loaded], path: Path) -> Loaded:
-    """Result of `load`, whose failures become one sentence that names the folder."""
-    try:
-        return load()
-    except LOADING_ERRORS as error:
-        reason = str(error).strip().splitlines() or [type(error).__name__]
-        raise InputError(f"{path} does not load ({reason[0]}): download it again.") from error
+    return explained(lambda: scheduler_class.from_config(config), folder)

@@ -39,7 +39,7 @@ OnStep = Callable[[StepResult, int], None]
 
 @dataclass(frozen=True)
 class Side:
-    """The videos of one competitor and their mean scores."""
+    """The videos of one candidate and their mean scores."""
 
     scores: dict[str, float]
     videos: list[torch.Tensor]
@@ -74,7 +74,7 @@ def train_side(
     """One side alone, for half of the recipe's steps: a pair whose other side is absent, at even weights."""
     other = "motion" if role == "identity" else "identity"
     alone = replace(one_role(recipe, role), pair={**recipe.pair, f"{other}_kind": "none", "learned_range": 0.0, "share_schedule": ()})
-    return _finish(Training(base, data, alone, folder), on_step)
+    return finish(Training(base, data, alone, folder), on_step)
 
 
 def train_joint(
@@ -82,13 +82,14 @@ def train_joint(
 ) -> AdapterPair:
     """Both sides jointly; written to `out`, if given."""
     training = Training(base, data, recipe, folder, {"prompts": {"identity": SUBJECT, "motion": None, "trigger": TRIGGER}})
-    pair = _finish(training, on_step)
+    pair = finish(training, on_step)
     if out is not None:
         training.save(out)
     return pair
 
 
-def _finish(training: Training, on_step: OnStep | None) -> AdapterPair:
+def finish(training: Training, on_step: OnStep | None = None) -> AdapterPair:
+    """Trains to the end, from the last state that was saved; the pair is detached afterwards."""
     try:
         for done in training.steps(is_resumed=training.directory.settings_file.exists(), save_every=200):
             if on_step is not None:
@@ -116,7 +117,7 @@ def evaluate(base: Base, trial: Trial, pair: AdapterPair | None, record: BlendRe
 
 
 def retentions(sides: dict[str, Side], name: str) -> dict[str, float | None]:
-    """What competitor `name` keeps of each side, relative to that side trained alone."""
+    """What candidate `name` keeps of each side, relative to that side trained alone."""
     return {
         f"retention_{role}": retention(sides[name].scores[role], sides["base"].scores[role], sides[role].scores[role])
         for role in ("identity", "motion")

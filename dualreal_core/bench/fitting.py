@@ -1,9 +1,9 @@
-"""The plain training loop of competitors that are not dual-aware: the same batches, noise and schedule, one optimizer."""
+"""The plain training loop of methods that are not dual-aware: the same batches, noise and schedule, one optimizer."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 
@@ -17,24 +17,20 @@ from ..training.optimizers import make_optimizer
 from ..training.settings import TrainSettings
 from ..training.state import RunState
 
-BatchLoss = Callable[
-    [Objective, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None, torch.Generator], torch.Tensor
-]
-"""(objective, model output, latents, noise, timestep, mask, generator) -> scalar loss."""
-
 
 def fit(
     base: Base,
     parameters: list[torch.nn.Parameter],
     items: Mapping[Role, Sequence[PreparedItem]],
     settings: TrainSettings,
-    loss: BatchLoss,
     attachment: Attachment | None = None,
+    debiases_appearance: bool = False,
 ) -> None:
     """Trains parameters for `settings.steps`. Each step sees a batch of photos or of clips, drawn by `settings.motion_ratio`.
 
     Args:
         attachment: the pair that the parameters are of, which is told the stage of each sample.
+        debiases_appearance: adds `debiased_loss`.
 
     Raises:
         DivergedError: a loss or gradient is not finite.
@@ -53,7 +49,11 @@ def fit(
         noise = torch.randn(latents.shape, generator=state.generator).to(device)
         mask = loss_masks(batch, settings.background_weight, device) if source == "identity" else None
         noisy, text = base.objective.add_noise(latents, noise, timestep), base.batch_texts([item.text for item in batch])
-        value = loss(base.objective, base.predict(noisy, timestep, text), latents, noise, timestep, mask, state.generator)
+        output = base.predict(noisy, timestep, text)
+        losses = base.objective.loss_per_sample(output, latents, noise, timestep, mask)
+        if debiases_appearance:
+            losses = losses + debiased_loss(base.objective, output, latents, noise, timestep, state.generator)
+        value = losses.mean()
         optimizer.zero_grad(set_to_none=True)
         value.backward()
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm))
@@ -66,36 +66,21 @@ def fit(
         parameter.grad = None
 
 
-def plain_loss(
-    objective: Objective,
-    output: torch.Tensor,
-    latents: torch.Tensor,
-    noise: torch.Tensor,
-    timestep: torch.Tensor,
-    mask: torch.Tensor | None,
-    generator: torch.Generator,
-) -> torch.Tensor:
-    """The base's own objective, mean over the batch."""
-    return objective.loss_per_sample(output, latents, noise, timestep, mask).mean()
-
-
 def debiased_loss(
     objective: Objective,
     output: torch.Tensor,
     latents: torch.Tensor,
     noise: torch.Tensor,
     timestep: torch.Tensor,
-    mask: torch.Tensor | None,
     generator: torch.Generator,
 ) -> torch.Tensor:
-    """The plain loss plus that of frames relative to a random anchor frame (MotionDirector's, Zhao et al., 2024).
+    """The loss of frames relative to a random anchor frame (MotionDirector's, Zhao et al., 2024), per sample (B,).
 
-    Targets are linear in latents and noise, so those are taken relative to the anchor instead.
+    output, latents, noise: (B, C, f, h, w), timestep: (B,). Targets are linear in latents and noise, so those are taken relative
+    to the anchor instead.
     """
     anchor = int(torch.randint(latents.shape[2], (), generator=generator))
-    relative = [relative_to_frame(tensor, anchor) for tensor in (output, latents, noise)]
-    plain = objective.loss_per_sample(output, latents, noise, timestep, mask)
-    return (plain + objective.loss_per_sample(*relative, timestep)).mean()
+    return objective.loss_per_sample(*(relative_to_frame(tensor, anchor) for tensor in (output, latents, noise)), timestep)
 
 
 def relative_to_frame(frames: torch.Tensor, anchor: int, b: float = 1.0) -> torch.Tensor:

@@ -1,24 +1,20 @@
-"""Exact measures of one cell's videos. `docs/benchmark.md` gives the formulas. Videos are (F, 3, 32, 32) in [-1, 1]."""
+"""Exact measures of the videos of one result. `docs/benchmark.md` gives the formulas. Videos are (F, 3, 32, 32) in [-1, 1]."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import cache
-from itertools import pairwise
 from statistics import fmean
 
 import torch
-from torch.nn import functional
 
 from ..toyworld import world
-from ..toyworld.figures import FIGURES, SPRITE_CELLS, Figure
-from ..toyworld.scores import background_colors, named_sprites, score_motion, sprite_likeness, templates, track
+from ..toyworld.consistency import consistency_along_track
+from ..toyworld.figures import FIGURES
+from ..toyworld.scores import background_colors, score_motion, sprite_bank, sprite_likeness, track
 from ..toyworld.trial import Trial
 from ..toyworld.world import Look
 from .prompts import Request
 
-WINDOW_CELLS = SPRITE_CELLS + 4
-"""Side of the window around a sprite that consecutive frames are compared in."""
 MEASURES = {
     "identity": "likeness of the new figure, fused prompts",
     "motion": "likeness of the new motion, fused prompts",
@@ -36,28 +32,25 @@ MEASURES = {
     "dynamic_degree": "cells the sprite moves per frame",
     "dynamic_ratio": "the same, relative to the clips",
 }
-"""What a cell measures, in one line each."""
+"""What is measured of a result, in one line each."""
 
 
 def measure(trial: Trial, requests: Mapping[str, Sequence[Request]], videos: Mapping[str, Sequence[torch.Tensor]]) -> dict[str, float]:
-    """All of `MEASURES` for the videos of one cell, by the sets that `prompts.requests` names."""
-    sprites, bank = _bank()
+    """All of `MEASURES` for the videos of one result, by the sets that `prompts.requests` names."""
+    sprites, _, bank = sprite_bank()
     figure = sprites.index(FIGURES[trial.identity])
     seen = clip_looks(trial)
     likeness = {name: [sprite_likeness(video, bank) for video in some] for name, some in videos.items()}
     motions = {
-        name: [score_motion(video, request.motion) for video, request in zip(some, requests[name], strict=True)]
-        for name, some in videos.items()
+        name: [score_motion(video, request.motion) for video, request in zip(videos[name], requests[name], strict=True)]
+        for name in ("known_motion", "other_subject")
     }
     best = torch.cat([per_frame.argmax(1) for per_frame in likeness["fused"]]).tolist()
-    dynamic = fmean(dynamic_degree(video) for video in videos["fused"])
-    of_clips = fmean(dynamic_degree(clip.frames.movedim(-1, 1).float() / 127.5 - 1) for clip in trial.clips())
+    dynamic = fmean(cells_per_frame(video) for video in videos["fused"])
+    of_clips = fmean(cells_per_frame(clip.frames.movedim(-1, 1).float() / 127.5 - 1) for clip in trial.clips())
     others = list(zip(likeness["other_subject"], requests["other_subject"], strict=True))
     return {
-        "identity": _mean_of(likeness["fused"], figure),
-        "motion": fmean(score.score for score in motions["fused"]),
-        "identity_top1": fmean(int(per_frame.mean(0).argmax()) == figure for per_frame in likeness["fused"]),
-        "motion_top1": fmean(score.best == trial.motion for score in motions["fused"]),
+        **trial.score(videos["fused"]),
         "adherence": fmean(adherence(video, request.background) for video, request in zip(videos["fused"], requests["fused"], strict=True)),
         "known_motion_identity": _mean_of(likeness["known_motion"], figure),
         "known_motion_motion": fmean(score.score for score in motions["known_motion"]),
@@ -66,7 +59,7 @@ def measure(trial: Trial, requests: Mapping[str, Sequence[Request]], videos: Map
         "leak_clip_looks": fmean(sprites[index] in seen for index in best),
         "leak_motion": fmean(score.best == trial.motion for score in motions["known_motion"]),
         "leak_figure": _mean_of(likeness["other_subject"], figure),
-        "consistency": fmean(consistency(video) for video in videos["fused"]),
+        "consistency": fmean(consistency_along_track(video) for video in videos["fused"]),
         "dynamic_degree": dynamic,
         "dynamic_ratio": dynamic / of_clips,
     }
@@ -89,40 +82,10 @@ def adherence(video: torch.Tensor, background: str) -> float:
     return float((shown == list(world.BACKGROUNDS).index(background)).float().mean())
 
 
-def dynamic_degree(video: torch.Tensor) -> float:
+def cells_per_frame(video: torch.Tensor) -> float:
     """Mean distance the sprite's centre moves from frame to frame, in cells; 0 where a frame shows no sprite."""
     centers = track(video)
     return 0.0 if centers is None else float(centers.diff(dim=0).norm(dim=1).mean())
-
-
-def consistency(video: torch.Tensor) -> float:
-    """Mean cosine (0..1) of the windows around the sprite in consecutive frames; 0 where a frame shows no sprite.
-
-    Backgrounds are subtracted. The second window may lie a cell off the centre, so that a sprite whose centre is between
-    cells is met.
-    """
-    centers = track(video)
-    if centers is None:
-        return 0.0
-    foreground = functional.pad(video - background_colors(video)[:, :, None, None], [WINDOW_CELLS] * 4)
-    starts = (centers + 0.5 + WINDOW_CELLS - WINDOW_CELLS / 2).floor().long().tolist()
-    cosines = []
-    for (before, (x0, y0)), (after, (x1, y1)) in pairwise(zip(foreground, starts, strict=True)):
-        window = _window(before, x0, y0)
-        moved = [_window(after, x1 + dx, y1 + dy) for dy in (-1, 0, 1) for dx in (-1, 0, 1)]
-        cosines.append(max(float(functional.cosine_similarity(window, other, dim=0)) for other in moved))
-    return max(fmean(cosines), 0.0)
-
-
-@cache
-def _bank() -> tuple[list[Look | Figure], tuple[torch.Tensor, torch.Tensor]]:
-    """Every named sprite and its template; drawing them takes longer than scoring a video."""
-    sprites = named_sprites()
-    return sprites, templates(sprites)
-
-
-def _window(frame: torch.Tensor, x: int, y: int) -> torch.Tensor:
-    return frame[:, y : y + WINDOW_CELLS, x : x + WINDOW_CELLS].flatten()
 
 
 def _mean_of(likeness: Sequence[torch.Tensor], sprite: int) -> float:

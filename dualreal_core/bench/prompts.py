@@ -1,4 +1,4 @@
-"""What every cell is asked for: the fusion itself, the identity with known motions, and the motion with other subjects."""
+"""What every trial is asked for: the fusion itself, the identity with known motions, and the motion with other subjects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The benchmark's report from saved cells: tables, the ranking, a contact sheet per row, and how to run a row again."""
+"""The benchmark's report from its results: tables, the ranking, a contact sheet per method, and how to run a method again."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import json
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 from ..errors import InputError
 from ..files.atomic import atomic_path
 from ..plots import contact_sheet, save
-from .cells import Cell, is_current
+from .benchmark import Benchmark
 from .intervals import LEVEL, NUM_RESAMPLES, Estimate
 from .measures import MEASURES
-from .plot import Point, ranking_plot
-from .rows import Subject, find_row, shown_settings
-from .run import Folder
+from .methods import shown_settings
+from .plot import can_rank, ranking_plot, write_png
+from .registry import find_method
+from .results import Case, Protocol, is_current
 from .summary import NUM_SEEDS_AGAIN, Summary, advantages, best, comparable, margin, place_of, summarise
 
 COMPARED = ("identity", "motion", "retention_identity", "retention_motion")
@@ -44,50 +44,53 @@ BESIDES = {
 }
 
 
-def write_report(folder: Folder) -> list[Summary]:
-    """Writes report.md, results.json, ranking.png and sheets/ROW.png from the cells that are done.
+def write_report(benchmark: Benchmark) -> None:
+    """Writes report.md, results.json, ranking.png and sheets/METHOD.png from the results that are there.
 
-    Cells of a row that was changed since are left out, and the report says so.
+    Results of a method that was changed since are left out, and the report says so.
 
     Raises:
         InputError: there are none, or the folder holds no benchmark.
     """
-    protocol, asked_for, found = folder.protocol, folder.asked_for, folder.results.read()
-    results = [result for result in found if is_current(result, asked_for)]
-    outdated = sorted({result["row"] for result in found if not is_current(result, asked_for)})
+    protocol, folder, found = benchmark.protocol, benchmark.path, benchmark.results.read()
+    results = [result for result in found if is_current(result, protocol)]
+    outdated = sorted({result["method"] for result in found if not is_current(result, protocol)})
     if not results:
         of_now = f" of {', '.join(outdated)} as they are now" if outdated else ""
-        raise InputError(f"{folder.path} holds no results{of_now} yet: run the benchmark first.")
+        raise InputError(f"{folder} holds no results{of_now} yet: run the benchmark first.")
     summaries = summarise(results)
     common = comparable(results)
     compared = summaries if len(common) == len(results) else summarise(common)
-    has_ranking = _write_ranking(folder.path / "ranking.png", compared)
+    has_ranking = any(map(can_rank, compared))
+    if has_ranking:
+        write_png(folder / "ranking.png", ranking_plot(compared, "What each way to fuse keeps"))
     for summary in summaries:
-        _write_sheet(folder, summary, [result for result in results if result["row"] == summary.row])
+        _write_sheet(benchmark, summary, [result for result in results if result["method"] == summary.method])
     gains = advantages(results, COMPARED)
     figures = {
-        "protocol": protocol,
-        "rows": {summary.row: summary.as_dict() for summary in summaries},
+        "protocol": asdict(protocol),
+        "methods": {summary.method: summary.as_dict() for summary in summaries},
         "margin_percent": {measure: margin(compared, measure) for measure in ("identity", "motion")},
-        "ours_minus_row": {row: {name: asdict(value) for name, value in by_measure.items()} for row, by_measure in gains.items()},
-        "cells": results,
+        "ours_minus_method": {method: {name: asdict(value) for name, value in values.items()} for method, values in gains.items()},
+        "results": results,
     }
-    with atomic_path(folder.path / "results.json") as temporary:
+    with atomic_path(folder / "results.json") as temporary:
         temporary.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    with atomic_path(folder.path / "report.md") as temporary:
-        lines = _lines(protocol, summaries, [*_left_out(outdated), *_headline(compared, common, results)], results, gains, has_ranking)
+    with atomic_path(folder / "report.md") as temporary:
+        left_out = f"- left out, as they were made from other settings than these methods have now: results of {', '.join(outdated)}"
+        headline = [*([left_out] if outdated else []), *_headline(compared, common, results)]
+        lines = _lines(protocol, summaries, headline, results, gains, has_ranking)
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    return summaries
 
 
 def table(rows: Iterable[tuple[str, Mapping[str, Estimate]]], columns: Mapping[str, str]) -> list[str]:
-    """Means and intervals as Markdown, with the number of cells that the fullest column is over.
+    """Means and intervals as Markdown, with the number of trials that the fullest column is over.
 
     Args:
         rows: title and estimates.
         columns: heading by measure.
     """
-    lines = [f"| row | cells | {' | '.join(columns.values())} |", "| --- |" + " ---: |" * (len(columns) + 1)]
+    lines = [f"| method | trials | {' | '.join(columns.values())} |", "| --- |" + " ---: |" * (len(columns) + 1)]
     for title, estimates in rows:
         chosen = [estimates[measure] for measure in columns]
         lines.append(f"| {title} | {max(value.count for value in chosen)} | {' | '.join(map(shown, chosen))} |")
@@ -107,7 +110,7 @@ def _number(value: float) -> str:
 
 
 def _lines(
-    protocol: dict,
+    protocol: Protocol,
     summaries: Sequence[Summary],
     headline: Sequence[str],
     results: Sequence[dict],
@@ -116,16 +119,16 @@ def _lines(
 ) -> list[str]:
     places = sorted({place_of(result) for result in results})
     identities, motions, seeds = (sorted({place[part] for place in places}) for part in range(3))
-    steps = protocol["recipe"]["train"]["steps"]
+    steps = protocol.recipe.train.steps
     rows = [(summary.title, summary.estimates) for summary in summaries]
     lines = [
         "# Fusion benchmark",
         "",
-        f"{len(results)} cells: figures {', '.join(identities)}; motions {', '.join(motions)}; seeds {', '.join(map(str, seeds))}. "
-        f"{steps} training steps for every row, {steps // 2} for a side alone.",
+        f"{len(results)} results: figures {', '.join(identities)}; motions {', '.join(motions)}; seeds {', '.join(map(str, seeds))}. "
+        f"{steps} training steps for every method, {steps // 2} for a side alone.",
         "",
-        f"Means over cells; in brackets {LEVEL:.0%} intervals from {NUM_RESAMPLES} bootstrap samples over figures, motions and seeds "
-        "(none for a single cell). Retention is (fused - base) / (side alone - base), the mean over cells in which it is defined.",
+        f"Means over trials; in brackets {LEVEL:.0%} intervals from {NUM_RESAMPLES} bootstrap samples over figures, motions and seeds "
+        "(none for a single trial). Retention is (fused - base) / (side alone - base), the mean over trials in which it is defined.",
         "",
         "## Fusion",
         "",
@@ -139,31 +142,31 @@ def _lines(
         "",
     ]
     if gains:
-        compared = [(find_row(row).title, estimates) for row, estimates in gains.items()]
-        lines += ["## Ours minus each row, cell by cell", "", *table(compared, {name: FUSION[name] for name in COMPARED}), ""]
+        compared = [(find_method(method).title, estimates) for method, estimates in gains.items()]
+        lines += ["## Ours minus each method, trial by trial", "", *table(compared, {name: FUSION[name] for name in COMPARED}), ""]
     if has_ranking:
         lines += ["![retention of the motion over that of the identity](ranking.png)", ""]
-    lines += ["## Rows", ""]
+    lines += ["## Methods", ""]
     for summary in summaries:
         settings = shown_settings(summary.settings)
         setting = f" ({settings})" if settings else ""
-        lines.append(f"- **{summary.title}** (`{summary.row}`): {summary.what}{setting}. [Videos](sheets/{_file_name(summary.row)})")
+        lines.append(f"- **{summary.title}** (`{summary.method}`): {summary.what}{setting}. [Videos](sheets/{_file_name(summary.method)})")
     lines += ["", "## Measures", ""]
     lines += [f"- `{name}`: {what}." for name, what in MEASURES.items()]
     again = [max(seeds) + 1 + number for number in range(NUM_SEEDS_AGAIN)]
     scope = f"--identities {' '.join(identities)} --motions {' '.join(motions)} --steps {steps}"
     scope += "".join(f" --seed {seed}" for seed in again)
-    scope += "" if protocol["sampling_steps"] is None else f" --sampling-steps {protocol['sampling_steps']}"
+    scope += "" if protocol.sampling_steps is None else f" --sampling-steps {protocol.sampling_steps}"
     lines += [
         "",
         "## Again",
         "",
-        "One row with other seeds; it comes with the rows that retention is held against. A changed recipe needs its `--config` too.",
+        "One method with other seeds; it comes with the methods that retention is held against. A changed recipe needs its `--config` too.",
         *_where_it_lands(summaries, len(seeds)),
         "",
         "```",
         *(
-            f"dualreal bench fusion --rows {shlex.quote(summary.row)} {scope} --out again-{number}"
+            f"dualreal bench fusion --methods {shlex.quote(summary.method)} {scope} --out again-{number}"
             for number, summary in enumerate(summaries, 1)
         ),
         "```",
@@ -183,17 +186,14 @@ def _where_it_lands(summaries: Sequence[Summary], num_seeds: int) -> list[str]:
     ]
 
 
-def _left_out(rows: Sequence[str]) -> list[str]:
-    """What a reader misses in the tables."""
-    return [f"- left out, as they were made from other settings than these rows have now: cells of {', '.join(rows)}"] if rows else []
-
-
 def _headline(summaries: Sequence[Summary], common: Sequence[Mapping], results: Sequence[dict]) -> list[str]:
-    """What is best, and what ours gains over the published-style rows; `summaries` are of the `common` ones of the results."""
+    """What is best, and what ours gains over the baselines; `summaries` are of the `common` ones of the results."""
     if not common:
-        return ["- no figure, motion and seed has all of these rows, so that none is named best"]
+        return ["- no figure, motion and seed has all of these methods, so that none is named best"]
     num_places = len({place_of(result) for result in common})
-    lines = [] if len(common) == len(results) else [f"- the ranking and what follows are over the {num_places} cells that every row has:"]
+    lines = (
+        [] if len(common) == len(results) else [f"- the ranking and what follows are over the {num_places} trials that every method has:"]
+    )
     for measure in ("retention_identity", "retention_motion"):
         first = best(summaries, measure)
         if first is not None:
@@ -202,33 +202,20 @@ def _headline(summaries: Sequence[Summary], common: Sequence[Mapping], results: 
     if all(margins.values()):
         names = ", ".join(margins["identity"][1])
         scores = ", ".join(f"{FUSION[measure]} {percent:+.1f} %" for measure, (percent, _) in margins.items())
-        lines.append(f"- ours against the mean of the published-style rows ({names}): {scores}")
+        lines.append(f"- ours against the mean of the baselines ({names}): {scores}")
     return lines
 
 
-def _write_ranking(path: Path, summaries: Sequence[Summary]) -> bool:
-    """Whether there was anything to rank."""
-    points = [
-        Point(summary.title, summary.estimates["retention_identity"], summary.estimates["retention_motion"], summary.row == "ours")
-        for summary in summaries
-    ]
-    if all(point.identity.mean is None or point.motion.mean is None for point in points):
-        return False
-    save(path, ranking_plot(points, "What each way to fuse keeps"))
-    return True
-
-
-def _write_sheet(folder: Folder, summary: Summary, results: Sequence[dict]) -> None:
+def _write_sheet(benchmark: Benchmark, summary: Summary, results: Sequence[dict]) -> None:
     """One video per figure and motion, of the lowest seed; the prompt changes from row to row, not chosen by its score."""
     first = {(result["identity"], result["motion"]): result for result in sorted(results, key=lambda result: -result["seed"])}
     rows = []
-    for number, result in enumerate(list(dict(sorted(first.items())).values())[:MAX_SHEET_ROWS]):
-        videos = folder.results.videos(Cell(summary.row, Subject(*place_of(result))))
-        scores = result["scores"]
+    for number, (place, result) in enumerate(sorted(first.items())[:MAX_SHEET_ROWS]):
+        videos, scores = benchmark.results.videos(Case.of(result)), result["scores"]
         scored = f"identity {scores['identity']:.2f} motion {scores['motion']:.2f}"
-        rows.append((f"{result['identity']}, {result['motion']}", scored, videos[number % 5]))
-    save(folder.path / "sheets" / _file_name(summary.row), contact_sheet(rows))
+        rows.append((", ".join(place), scored, videos[number % 5]))
+    save(benchmark.path / "sheets" / _file_name(summary.method), contact_sheet(rows))
 
 
-def _file_name(row: str) -> str:
-    return row.replace("[", "-").replace("]", "").replace(",", "-") + ".png"
+def _file_name(method: str) -> str:
+    return method.replace("[", "-").replace("]", "").replace(",", "-") + ".png"

@@ -1,4 +1,4 @@
-"""Cells to figures: retention and leakage against the reference rows, means with intervals, and what ours gains."""
+"""From results to figures: retention and leakage against the references, means with intervals, and what ours gains."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from statistics import fmean
 
+from ..method.pair import ROLES
 from ..toyworld.trial import retention
-from .intervals import Estimate, Place, estimate, estimate_again
-from .rows import REFERENCES, ROWS, find_row
+from .intervals import Estimate, Place, estimate, prediction
+from .registry import METHODS, REFERENCES, find_method
 
-ROLES = ("identity", "motion")
 NUM_SEEDS_AGAIN = 2
-"""Seeds of a run that repeats a row."""
+"""Seeds of a benchmark that repeats a method."""
 
 
 @dataclass(frozen=True)
 class Summary:
-    """One row over all its cells: an estimate for every measure, and where it lands with `NUM_SEEDS_AGAIN` other seeds."""
+    """One method over all its results: an estimate of every measure, and where it lands with `NUM_SEEDS_AGAIN` other seeds."""
 
-    row: str
+    method: str
     title: str
     what: str
-    settings: dict[str, float]
+    settings: Mapping[str, float]
     estimates: dict[str, Estimate]
     again: dict[str, Estimate]
 
@@ -31,19 +31,19 @@ class Summary:
         return {
             "title": self.title,
             "what": self.what,
-            "settings": self.settings,
+            "settings": dict(self.settings),
             **{name: asdict(value) for name, value in self.estimates.items()},
             "again": {name: asdict(value) for name, value in self.again.items()},
         }
 
 
 def with_references(results: Sequence[Mapping]) -> list[dict]:
-    """The results, each with what only holds against a reference row of the same figure, motion and seed.
+    """The results, each with what only holds against a reference of the same figure, motion and seed.
 
     retention_identity, retention_motion: None where the reference is missing or no better than the base.
     leak_figure_excess: likeness of the figure above the base's where another subject is asked for.
     """
-    scores = {(result["row"], *place_of(result)): result["scores"] for result in results}
+    scores = {(result["method"], *place_of(result)): result["scores"] for result in results}
     completed = []
     for result in results:
         own, place = result["scores"], place_of(result)
@@ -58,56 +58,57 @@ def with_references(results: Sequence[Mapping]) -> list[dict]:
 
 
 def comparable(results: Sequence[Mapping]) -> list[Mapping]:
-    """The results at places that every row has, so that means are over the same figures, motions and seeds."""
+    """The results at places that every method has, so that means are over the same figures, motions and seeds."""
     places: dict[str, set[Place]] = {}
     for result in results:
-        places.setdefault(result["row"], set()).add(place_of(result))
+        places.setdefault(result["method"], set()).add(place_of(result))
     common = set.intersection(*places.values()) if places else set()
     return [result for result in results if place_of(result) in common]
 
 
 def summarise(results: Sequence[Mapping]) -> list[Summary]:
-    """One summary per row that has cells, in the order of the table; variants follow their row."""
+    """One summary per method that has results, in the order of `METHODS`; variants follow their method."""
     completed = with_references(results)
     summaries = []
-    for name in _ordered({result["row"] for result in completed}):
-        cells = [result for result in completed if result["row"] == name]
-        measures = cells[0]["scores"]
-        values = {measure: {place_of(cell): cell["scores"][measure] for cell in cells} for measure in measures}
-        estimates = {measure: estimate(of_places) for measure, of_places in values.items()}
-        again = {measure: estimate_again(of_places, NUM_SEEDS_AGAIN) for measure, of_places in values.items()}
-        row = find_row(name)
-        summaries.append(Summary(name, row.title, row.what, cells[0]["made_from"]["settings"], estimates, again))
+    for name in _ordered(completed):
+        scores = {place_of(result): result["scores"] for result in completed if result["method"] == name}
+        values = {measure: {place: of_place[measure] for place, of_place in scores.items()} for measure in next(iter(scores.values()))}
+        estimates = {measure: estimate(by_place) for measure, by_place in values.items()}
+        again = {measure: prediction(by_place, NUM_SEEDS_AGAIN) for measure, by_place in values.items()}
+        method = find_method(name)
+        summaries.append(Summary(name, method.title, method.what, method.settings, estimates, again))
     return summaries
 
 
 def advantages(results: Sequence[Mapping], measures: Sequence[str], winner: str = "ours") -> dict[str, dict[str, Estimate]]:
-    """By how much the winner is above each other row, cell by cell: what figures, motions and seeds have in common drops out.
+    """By how much the winner is above each other method, trial by trial: what figures, motions and seeds have in common drops out.
 
-    Cells that one of the two lacks, or where a measure is undefined, are left out. Reference rows are not compared.
+    Trials that one of the two lacks, or where a measure is undefined, are left out. References are not compared.
     """
     completed = with_references(results)
-    scores = {(result["row"], *place_of(result)): result["scores"] for result in completed}
-    rows = [name for name in _ordered({result["row"] for result in completed}) if name not in (*REFERENCES, winner)]
-    places = [place_of(result) for result in completed if result["row"] == winner]
+    scores = {(result["method"], *place_of(result)): result["scores"] for result in completed}
+    methods = [name for name in _ordered(completed) if name not in (*REFERENCES, winner)]
+    places = [place_of(result) for result in completed if result["method"] == winner]
 
-    def gains(row: str, measure: str) -> dict[Place, float | None]:
-        pairs = {place: (scores[(winner, *place)][measure], scores[(row, *place)][measure]) for place in places if (row, *place) in scores}
-        return {place: None if None in pair else pair[0] - pair[1] for place, pair in pairs.items()}
+    def gains(method: str, measure: str) -> dict[Place, float | None]:
+        both = {
+            place: (scores[(winner, *place)][measure], scores[(method, *place)][measure]) for place in places if (method, *place) in scores
+        }
+        return {place: None if None in values else values[0] - values[1] for place, values in both.items()}
 
-    return {row: {measure: estimate(gains(row, measure)) for measure in measures} for row in rows} if places else {}
+    return {method: {measure: estimate(gains(method, measure)) for measure in measures} for method in methods} if places else {}
 
 
 def best(summaries: Sequence[Summary], measure: str) -> Summary | None:
-    """The row with the highest mean, reference rows aside."""
-    ranked = [one for one in summaries if one.row not in REFERENCES and one.estimates[measure].mean is not None]
+    """The method with the highest mean, references aside."""
+    ranked = [one for one in summaries if one.method not in REFERENCES and one.estimates[measure].mean is not None]
     return max(ranked, key=lambda summary: summary.estimates[measure].mean, default=None)
 
 
 def margin(summaries: Sequence[Summary], measure: str) -> tuple[float, list[str]] | None:
-    """By how many percent ours exceeds the mean of the published-style rows that are there, and those rows' names."""
-    means = {summary.row: summary.estimates[measure].mean for summary in summaries}
-    baselines = [name for name in means if name in ROWS and ROWS[name].is_published_style]
+    """By how many percent ours exceeds the mean of the baselines that are there, and those methods' names."""
+    means = {summary.method: summary.estimates[measure].mean for summary in summaries}
+    baselines = [name for name in means if name in METHODS and METHODS[name].is_baseline]
     if "ours" not in means or not baselines:
         return None
     mean = fmean(means[name] for name in baselines)
@@ -119,6 +120,6 @@ def place_of(result: Mapping) -> Place:
     return result["identity"], result["motion"], result["seed"]
 
 
-def _ordered(rows: set[str]) -> list[str]:
-    names = list(ROWS)
-    return sorted(rows, key=lambda name: (names.index(name.partition("[")[0]), name))
+def _ordered(results: Sequence[Mapping]) -> list[str]:
+    names = list(METHODS)
+    return sorted({result["method"] for result in results}, key=lambda name: (names.index(name.partition("[")[0]), name))

@@ -1,9 +1,10 @@
-"""`dualreal evaluate`: scores of videos against photos of an identity, clips of a motion, and their prompts."""
+"""`dualreal evaluate`: scores of videos against photos of an identity, videos of a motion, and their prompts."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,30 +15,28 @@ from ..dataset.captions import Captions
 from ..dataset.photos import PHOTO_SUFFIXES, open_photo
 from ..errors import InputError
 from ..files.atomic import atomic_path
-from ..metrics.material import Models, References, VideoMaterial
-from ..metrics.motion import MAX_FRAMES, num_reference_frames
+from ..metrics.features import Models, References, VideoFeatures
+from ..metrics.motion import num_reference_frames
 from ..metrics.raft import Raft
-from ..metrics.report import Row, document, table_lines
-from ..metrics.vbench import VBenchVideo, check_vbench_folder, prompt_of_stem, write_vbench_folder
-from ..metrics.video_scores import measure
-from ..video import VIDEO_SUFFIXES, Clip, probe_video, read_video
-from .options import check_output_folder
+from ..metrics.report import MeasuredVideo, document, table_lines
+from ..metrics.scores import measure
+from ..video import VIDEO_SUFFIXES, probe_video, read_video
+from .options import check_device, check_output_folder
 
-HELP = "score videos against photos of an identity, clips of a motion and their prompts"
+HELP = "score videos against photos of an identity, videos of a motion and their prompts"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """All options of the command."""
     parser.add_argument("videos", type=Path, nargs="+", metavar="VIDEO", help="video files, or folders of them")
     parser.add_argument("--identity", type=Path, nargs="+", default=[], metavar="PHOTO", help="photos of the identity, or folders of them")
-    parser.add_argument("--motion", type=Path, nargs="+", default=[], metavar="CLIP", help="clips of the motion, or folders of them")
+    parser.add_argument("--motion", type=Path, nargs="+", default=[], metavar="VIDEO", help="videos of the motion, or folders of them")
     parser.add_argument("--prompt", help="prompt of videos without a text file beside them (default: file names of several words)")
     parser.add_argument("--clip", type=Path, metavar="FOLDER", help="CLIP model in transformers form: CLIP-T, CLIP-I, consistency")
     parser.add_argument("--dino", type=Path, metavar="FOLDER", help="DINOv2 or DINO model in transformers form: DINO-I, motion fidelity")
     parser.add_argument("--raft", type=Path, metavar="FILE", help="weights of torchvision's RAFT: dynamic degree, smoothness, flow")
     parser.add_argument("--device", default="cpu", help="torch device, such as cpu or cuda (default: cpu)")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for scores.json")
-    parser.add_argument("--vbench", type=Path, metavar="DIR", help="also write the videos and scores as VBench reads them")
     parser.add_argument("--overwrite", action="store_true", help="replace the scores of an earlier run")
 
 
@@ -46,47 +45,32 @@ def run(arguments: argparse.Namespace) -> None:
     scores_file = arguments.out / "scores.json"
     if scores_file.exists() and not arguments.overwrite:
         raise InputError(f"{scores_file} exists: choose another --out, or add --overwrite.")
-    videos = find_files(arguments.videos, VIDEO_SUFFIXES, "video")
+    video_files = find_files(arguments.videos, VIDEO_SUFFIXES, "video")
     photo_files = find_files(arguments.identity, PHOTO_SUFFIXES, "photo")
-    clip_files = find_files(arguments.motion, VIDEO_SUFFIXES, "clip")
+    motion_files = find_files(arguments.motion, VIDEO_SUFFIXES, "video of the motion")
     check_output_folder(arguments.out)
-    if arguments.vbench is not None:
-        check_vbench_folder(arguments.vbench, videos, arguments.overwrite)
-        check_output_folder(arguments.vbench)
-    lengths, skipped = _probe(videos)
-    photos = [_photo(path) for path in photo_files]
-    clips = [_motion_clip(path) for path in clip_files]
-    models = _load_models(arguments)
-    references = References(models, photos, clips, num_reference_frames(lengths.values()))
-    rows = []
-    with tqdm(total=len(lengths), desc="measuring", unit="video") as bar:
-        for path in lengths:
-            try:
-                rows.append(_measure(path, arguments.prompt, models, references))
-            except InputError as problem:
-                skipped[path] = str(problem)
-            except (MemoryError, RuntimeError) as problem:
-                if not _is_out_of_memory(problem):
-                    raise
-                skipped[path] = f"{path} needs more memory than is free on {arguments.device}: make it smaller or shorter."
-            bar.update()
-    if not rows:
+    lengths, skipped = _probe(video_files)
+    references = _load_references(arguments, photo_files, motion_files, num_reference_frames(lengths.values()))
+    videos = []
+    for path in tqdm(lengths, desc="measuring", unit="video"):
+        try:
+            videos.append(_measure(path, arguments.prompt, references))
+        except InputError as problem:
+            skipped[path] = str(problem)
+        except (MemoryError, RuntimeError) as problem:
+            if not _is_out_of_memory(problem):
+                raise
+            skipped[path] = f"{path} needs more memory than is free on {arguments.device}: make it smaller or shorter."
+    if not videos:
         raise InputError(f"No video could be measured; the first one: {next(iter(skipped.values()))}")
     with atomic_path(scores_file) as temporary:
-        content = document(rows, skipped, models, references, photo_files, clip_files)
+        content = document(videos, skipped, references, photo_files, motion_files)
         temporary.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
-    print("\n".join(table_lines(rows)))
+    print("\n".join(table_lines(videos)))
     print(f"wrote {scores_file}")
-    if arguments.vbench is not None:
-        left_out = write_vbench_folder(
-            arguments.vbench, [VBenchVideo(row.path, row.prompt, row.measured) for row in rows], arguments.overwrite
-        )
-        print(f"wrote {arguments.vbench}: {len(rows) - len(left_out)} videos and results in VBench's form")
-        for path in left_out:
-            print(f"left out of it: {path} (VBench reads .mp4 and .gif)")
     if skipped:
         more = f" (and {len(skipped) - 1} more, listed in {scores_file})" if len(skipped) > 1 else ""
-        raise InputError(f"{len(skipped)} of {len(videos)} videos could not be measured: {next(iter(skipped.values()))}{more}")
+        raise InputError(f"{len(skipped)} of {len(video_files)} videos could not be measured: {next(iter(skipped.values()))}{more}")
 
 
 def find_files(places: Sequence[Path], suffixes: Sequence[str], noun: str) -> list[Path]:
@@ -102,19 +86,19 @@ def find_files(places: Sequence[Path], suffixes: Sequence[str], noun: str) -> li
             continue
         if not place.is_dir():
             raise InputError(f"{place} is no file or folder: check the path of the {noun}.")
-        inside = sorted(path for path in place.iterdir() if _is_named(path, suffixes))
+        files = sorted(path for path in place.iterdir() if path.is_file() and not path.name.startswith("."))
+        inside = [path for path in files if path.suffix.lower() in suffixes]
         if not inside:
             raise InputError(f"{place} holds no {noun} ({', '.join(suffixes)}): name a folder that does.")
         found += inside
     return list(dict.fromkeys(found))
 
 
-def _is_named(path: Path, suffixes: Sequence[str]) -> bool:
-    return path.suffix.lower() in suffixes and path.is_file() and not path.name.startswith(".")
-
-
 def prompt_of(path: Path, given: str | None) -> tuple[str | None, str | None]:
     """What the video is to show and where that is said: the text file beside it, `given`, or a file name of several words.
+
+    A number at the end of the name counts the videos of one prompt: 'a dog runs-3'. Bytes of the name that are no text are
+    left out, as no text encoder takes them.
 
     Raises:
         InputError: the text file cannot be read or is empty.
@@ -123,28 +107,14 @@ def prompt_of(path: Path, given: str | None) -> tuple[str | None, str | None]:
         return Captions(path.parent, {}, "").of(path), "text file"
     if given:
         return given, "--prompt"
-    named = prompt_of_stem(path.stem)
+    named = re.sub(r"-\d+$", "", path.stem.encode(errors="ignore").decode())
     return (named, "file name") if len(named.split()) > 1 else (None, None)
 
 
-def _measure(path: Path, prompt: str | None, models: Models, references: References) -> Row:
-    clip = read_video(path)
-    text, source = prompt_of(path, prompt)
-    is_cut = text is not None and models.clip is not None and models.clip.has_text and models.clip.is_cut(text)
-    measured = measure(VideoMaterial(models, clip, text, MAX_FRAMES), references)
-    return Row(path, clip.fps, len(clip.frames), tuple(clip.frames.shape[2:]), text, source, is_cut, measured)
-
-
-def _is_out_of_memory(problem: Exception) -> bool:
-    """Only CUDA has an error of its own for it; the CPU's allocator and others say it in a RuntimeError."""
-    is_named = isinstance(problem, MemoryError | torch.OutOfMemoryError)
-    return is_named or any(words in str(problem) for words in ("can't allocate memory", "not enough memory", "out of memory"))
-
-
-def _probe(videos: Sequence[Path]) -> tuple[dict[Path, int], dict[Path, str]]:
+def _probe(files: Sequence[Path]) -> tuple[dict[Path, int], dict[Path, str]]:
     """Frames of each readable video, and the sentence of each other one."""
     lengths, skipped = {}, {}
-    for path in videos:
+    for path in files:
         try:
             lengths[path] = probe_video(path).num_frames
         except InputError as problem:
@@ -154,30 +124,36 @@ def _probe(videos: Sequence[Path]) -> tuple[dict[Path, int], dict[Path, str]]:
     return lengths, skipped
 
 
-def _photo(path: Path) -> torch.Tensor:
-    """(3, H, W) uint8"""
-    picture, _ = open_photo(path).tensors()
-    return ((picture + 1) * 127.5).round().to(torch.uint8)
+def _load_references(
+    arguments: argparse.Namespace, photo_files: Sequence[Path], motion_files: Sequence[Path], num_frames: int
+) -> References:
+    """The references, of whose videos the motion fidelity sees `num_frames`, with the models, which load last as they take longest."""
+    photos = [open_photo(path).picture.permute(2, 0, 1)[None] for path in photo_files]  # (1, 3, H, W) uint8
+    motions = {path: read_video(path) for path in motion_files}
+    for path, motion in motions.items():
+        if len(motion.frames) < 2:
+            raise InputError(f"{path} has one frame, which shows no motion: give a video of two or more.")
+    check_device(arguments.device)
+    from ..metrics.encoders import ClipEncoder, DinoEncoder  # transformers takes seconds, which the other commands need not wait
 
-
-def _motion_clip(path: Path) -> Clip:
-    clip = read_video(path)
-    if len(clip.frames) < 2:
-        raise InputError(f"{path} has one frame, which shows no motion: give a clip of two or more.")
-    return clip
-
-
-def _load_models(arguments: argparse.Namespace) -> Models:
-    """Encoders are imported here because transformers takes seconds, which the other commands need not wait."""
-    device = arguments.device
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as problem:
-        raise InputError(f"The device {device!r} cannot be used ({str(problem).splitlines()[0]}): use --device cpu.") from problem
-    from ..metrics.encoders import ClipEncoder, DinoEncoder
-
-    return Models(
-        ClipEncoder(arguments.clip, device) if arguments.clip else None,
-        DinoEncoder(arguments.dino, device) if arguments.dino else None,
-        Raft(arguments.raft, device) if arguments.raft else None,
+    models = Models(
+        ClipEncoder(arguments.clip, arguments.device) if arguments.clip else None,
+        DinoEncoder(arguments.dino, arguments.device) if arguments.dino else None,
+        Raft(arguments.raft, arguments.device) if arguments.raft else None,
     )
+    videos = [VideoFeatures(models, motion.frames, motion.fps, num_motion_frames=num_frames) for motion in motions.values()]
+    return References(models, photos, videos)
+
+
+def _measure(path: Path, prompt: str | None, references: References) -> MeasuredVideo:
+    video, models = read_video(path), references.models
+    text, source = prompt_of(path, prompt)
+    is_cut = text is not None and models.clip is not None and models.clip.has_text and models.clip.is_cut(text)
+    result = measure(VideoFeatures(models, video.frames, video.fps, text), references)
+    return MeasuredVideo(path, video.fps, len(video.frames), tuple(video.frames.shape[2:]), text, source, is_cut, result)
+
+
+def _is_out_of_memory(problem: Exception) -> bool:
+    """Only CUDA has an error of its own for it; the CPU's allocator and others say it in a RuntimeError."""
+    is_named = isinstance(problem, MemoryError | torch.OutOfMemoryError)
+    return is_named or any(words in str(problem) for words in ("can't allocate memory", "not enough memory", "out of memory"))

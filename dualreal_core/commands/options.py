@@ -74,14 +74,19 @@ def check_output_folder(folder: Path) -> None:
         ) from problem
 
 
+def check_device(device: str) -> None:
+    """Raises InputError where torch has no such device or cannot use it."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"The device {device!r} cannot be used ({str(error).splitlines()[0]}): use --device cpu.") from error
+
+
 def open_base(arguments: argparse.Namespace) -> Base:
     """The base that the options name.
 
     Raises:
         InputError: the device is not there, or the folder holds no usable model.
     """
-    try:
-        torch.empty(0, device=arguments.device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"The device {arguments.device!r} cannot be used ({str(error).splitlines()[0]}): use --device cpu.") from error
+    check_device(arguments.device)
     return load_base(arguments.base, DTYPES[arguments.dtype], arguments.device, arguments.image_encoder)

@@ -80,16 +80,8 @@ def run(arguments: argparse.Namespace) -> None:
     optimizer_class(recipe.train.optimizer)
     base = open_base(arguments)
     check_trainable(base.compute_dtype)
-    data = TrainingData(
-        arguments.identity,
-        arguments.motion,
-        arguments.prompt_identity,
-        arguments.prompt_motion,
-        arguments.trigger,
-        arguments.size,
-        arguments.num_frames,
-        arguments.fps,
-    )
+    names = ("identity", "motion", "prompt_identity", "prompt_motion", "trigger", "size", "num_frames", "fps")
+    data = TrainingData(**{name: getattr(arguments, name) for name in names})
     check_output_folder(directory)
     directory.mkdir(parents=True, exist_ok=True)  # by this --resume knows a run that was killed before anything else was in it
     try:

@@ -18,7 +18,6 @@ from ..errors import InputError
 from ..files.atomic import atomic_path
 from .items import Item
 from .manifest import Manifest
-from .report import Report
 
 if TYPE_CHECKING:
     from ..bases.base import Base
@@ -33,7 +32,7 @@ class PreparedItem:
         text: (T, X).
         conditions: (K, E) reference embeddings of K frames of the clip; None for photos and without an image encoder.
         mask: (1, f, h, w) share of the subject per latent cell; None where the whole picture counts.
-        source: file and window, for people.
+        source: file and crop or segment, for people.
         fingerprint: of the file that it was cut from; empty where that is not known.
     """
 
@@ -41,9 +40,7 @@ class PreparedItem:
     text: torch.Tensor
     conditions: torch.Tensor | None
     mask: torch.Tensor | None
-    caption: str
     source: str
-    num_frames: int
     fingerprint: str = ""
 
     @property
@@ -56,11 +53,10 @@ class PreparedItem:
 class PreparedSet:
     """Attributes:
         fingerprints: sha256 of the files used, in order, each once.
-        cut: sha256 of what was made of them: windows, sizes, rates and captions.
+        cut: sha256 of what was made of them: crops, segments, sizes, rates and captions.
     """
 
     items: list[PreparedItem]
-    report: Report
     fingerprints: tuple[str, ...]
     cut: str = ""
 
@@ -80,21 +76,25 @@ def prepare(
     Raises:
         InputError: the size does not suit the base, a file became unreadable, or the cache folder takes no files.
     """
-    multiple = base.size_multiple
-    if any(side % multiple for side in manifest.size):
-        raise InputError(f"{base.name} cannot use {manifest.size[1]}x{manifest.size[0]} px; choose multiples of {multiple}.")
     for item in manifest.items:
+        if any(side % base.size_multiple for side in item.size):
+            raise InputError(f"{base.name} cannot use {item.size[1]}x{item.size[0]} px; choose multiples of {base.size_multiple}.")
         if (item.num_frames - 1) % base.frame_multiple:
-            raise InputError(f"{base.name} cannot use {item.source} with {item.num_frames} frames; choose {base.frame_multiple} * k + 1.")
+            raise InputError(f"{base.name} cannot use {item.name} with {item.num_frames} frames; choose {base.frame_multiple} * k + 1.")
     paths = [Path(cache_dir) / f"{_key(base, item, condition_frames)}.safetensors" for item in manifest.items]
     prepared: dict[int, PreparedItem] = {}
+
+    def keep(index: int, tensors: dict[str, torch.Tensor]) -> None:
+        optional = tensors.get("conditions"), tensors.get("mask")
+        item = manifest.items[index]
+        prepared[index] = PreparedItem(tensors["latents"], tensors["text"], *optional, item.name, item.fingerprint)
+        if progress:
+            progress(len(prepared), len(paths))
+
     for index, (item, path) in enumerate(zip(manifest.items, paths, strict=True)):
         tensors = _read(path, base, item, condition_frames)
         if tensors is not None:
-            prepared[index] = _prepared(item, tensors)
-            if progress:
-                progress(len(prepared), len(paths))
-
+            keep(index, tensors)
     missing = [index for index in range(len(paths)) if index not in prepared]
     if missing:
         texts: dict[str, torch.Tensor] = {}
@@ -106,13 +106,11 @@ def prepare(
                 tensors = {"text": texts[item.caption], **_encode(base, item, condition_frames)}
                 with atomic_path(paths[index]) as temporary:
                     temporary.write_bytes(save_tensors(tensors))
-                prepared[index] = _prepared(item, tensors)
-                if progress:
-                    progress(len(prepared), len(paths))
+                keep(index, tensors)
     fingerprints = tuple(dict.fromkeys(item.fingerprint for item in manifest.items))
     cut = json.dumps([[item.fingerprint, item.settings_key(), item.caption] for item in manifest.items])
     items = [prepared[index] for index in range(len(paths))]
-    return PreparedSet(items, manifest.report, fingerprints, hashlib.sha256(cut.encode()).hexdigest())
+    return PreparedSet(items, fingerprints, hashlib.sha256(cut.encode()).hexdigest())
 
 
 def shrink_mask(mask: torch.Tensor, latent_shape: tuple[int, ...]) -> torch.Tensor:
@@ -130,7 +128,7 @@ def _encode(base: Base, item: Item, condition_frames: int) -> dict[str, torch.Te
     frames, mask = item.load()
     tensors = {"latents": base.encode_frames(frames).detach().float().cpu().contiguous()}
     if not tensors["latents"].isfinite().all():
-        raise RuntimeError(f"{base.name} encodes {item.source} to values that are not finite; run its encoders in a wider precision.")
+        raise RuntimeError(f"{base.name} encodes {item.name} to values that are not finite; run its encoders in a wider precision.")
     if _needs_conditions(base, item):
         gaps = max(1, condition_frames - 1)
         chosen = [round(place * (len(frames) - 1) / gaps) for place in range(condition_frames)]
@@ -142,7 +140,7 @@ def _encode(base: Base, item: Item, condition_frames: int) -> dict[str, torch.Te
 
 
 def _needs_conditions(base: Base, item: Item) -> bool:
-    return item.kind == "clip" and base.condition_dim is not None
+    return item.num_frames > 1 and base.condition_dim is not None
 
 
 def _key(base: Base, item: Item, condition_frames: int) -> str:
@@ -166,16 +164,3 @@ def _read(path: Path, base: Base, item: Item, condition_frames: int) -> dict[str
         if shape != (condition_frames, base.condition_dim):
             return None
     return tensors
-
-
-def _prepared(item: Item, tensors: dict[str, torch.Tensor]) -> PreparedItem:
-    return PreparedItem(
-        latents=tensors["latents"],
-        text=tensors["text"],
-        conditions=tensors.get("conditions"),
-        mask=tensors.get("mask"),
-        caption=item.caption,
-        source=item.source,
-        num_frames=item.num_frames,
-        fingerprint=item.fingerprint,
-    )

@@ -1,8 +1,12 @@
-"""Captions: NAME.txt beside the file, else the pair prompts.txt / videos.txt of the folder, else one prompt for all."""
+"""Captions of files: NAME.txt beside the file, else the pair prompts.txt / videos.txt of the folder, else one prompt for all.
+
+Captions of what is decoded already: one for each, or one for all.
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +67,24 @@ def read_captions(folder: Path, prompt: str | None) -> Captions:
             if name:
                 listed[Path(os.path.normpath(folder / name.replace("\\", "/")))] = caption
     return Captions(folder, listed, " ".join((prompt or "").split()))
+
+
+def match_captions(texts: Sequence[str], count: int, noun: str) -> list[str]:
+    """One caption per picture or clip; a single one serves all.
+
+    Raises:
+        InputError: none at all, another number, or an empty one.
+    """
+    if not count:
+        raise InputError(f"{noun}s holds nothing; wire at least one {noun}.")
+    if not texts or not any(text.strip() for text in texts):
+        raise InputError(f"The {noun}s have no caption; wire one text per {noun}, or one for all, into texts.")
+    if len(texts) not in (1, count):
+        raise InputError(f"{noun}s holds {count} and texts {len(texts)}; give one text per {noun}, or a single one for all.")
+    for index, text in enumerate(texts, 1):
+        if not text.strip():
+            raise InputError(f"{noun} {index} has no caption; write one, in a folder into the .txt file beside it, or leave it out.")
+    return [text.strip() for text in texts] * (count if len(texts) == 1 else 1)
 
 
 def _read_lines(path: Path) -> list[str]:

@@ -1,99 +1,106 @@
-"""Training samples that are not loaded yet: a view of a photo, a pan over a photo, a window of a clip."""
+"""Training samples that are not loaded yet, and where they come from: a photo or clip that is decoded when it is asked for."""
 
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Literal
 
 import torch
 
-from ..video import decode_frames
-from .crops import CropSettings, pan_places, still_place
-from .photos import open_photo
+from ..video import ClipProbe
+from .photos import Photo
+from .sizes import Size
+
+Pixels = tuple[torch.Tensor, torch.Tensor | None]
+"""Frames (F, H, W, 3) and share of the subject (F, H, W), both in [0, 1]; None where the whole picture counts."""
+
+
+class Source(ABC):
+    """Attributes:
+        name: for people; no other source of a set has it.
+        caption: asking for it raises InputError where there is none.
+    """
+
+    name: str
+    caption: str
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """sha256 of the content; raises Unusable where it cannot be read."""
+
+    @abstractmethod
+    def frames(self, indices: Sequence[int], size: Size) -> Pixels:
+        """These frames, cut to `size`."""
+
+
+class PhotoSource(Source):
+    """A clip of one frame."""
+
+    @abstractmethod
+    def open(self) -> Photo:
+        """Raises InputError where it cannot be read, Unusable where nothing of it counts."""
+
+    def frames(self, indices: Sequence[int], size: Size) -> Pixels:
+        photo = self.open().cover(size)
+        return photo.picture[None], None if photo.subject is None else photo.subject[None]
+
+
+class ClipSource(Source):
+    """A clip of several frames."""
+
+    @abstractmethod
+    def probe(self) -> ClipProbe:
+        """Raises InputError where it cannot be read."""
 
 
 @dataclass(frozen=True)
-class PhotoItem:
-    """Attributes:
-        fingerprint: sha256 of the file.
-        kind: 'still' (one frame) or 'pan' (`views.num_clip_frames` frames).
-        window: (view index, number of frames).
-        size: (height, width) of the frames.
+class Item:
+    """A crop of a photo or a segment of a clip.
+
+    Attributes:
+        fingerprint: of the source.
+        indices: the frames of the source that it shows.
+        canvas: (height, width) that these are cut to.
+        place: (top, left) in the canvas of what is shown.
+        size: (height, width) of that.
+        part: it in words.
+        settings: everything besides content and caption that decides the frames.
     """
 
-    path: Path
+    source: Source
     caption: str
     fingerprint: str
-    kind: Literal["still", "pan"]
-    window: tuple[int, int]
-    size: tuple[int, int]
-    views: CropSettings
+    indices: Sequence[int]
+    canvas: Size
+    place: tuple[int, int]
+    size: Size
+    part: str
+    settings: tuple[object, ...]
+
+    @property
+    def name(self) -> str:
+        """For people, without folders."""
+        return f"{self.source.name.rpartition('/')[2]} {self.part}"
 
     @property
     def num_frames(self) -> int:
-        return self.window[1]
-
-    @property
-    def source(self) -> str:
-        return f"{self.path.name} {self.kind} {self.window[0]}"
+        """1 of a photo, more of a clip."""
+        return len(self.indices)
 
     def settings_key(self) -> str:
-        """Everything besides file and caption that decides the frames."""
-        return json.dumps([self.kind, self.window, self.size, self.views.margin])
+        """The settings as a part of cache keys."""
+        return json.dumps(self.settings)
+
+    def pixels(self) -> Pixels:
+        """As ComfyUI takes them."""
+        frames, subject = self.source.frames(self.indices, self.canvas)
+        (top, left), (height, width) = self.place, self.size
+        place = slice(None), slice(top, top + height), slice(left, left + width)
+        return frames[place].contiguous(), None if subject is None else subject[place].contiguous()
 
     def load(self) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Frames (F, 3, H, W) in [-1, 1] and subject mask (F, 1, H, W), None where the photo is opaque."""
-        height, width = self.size
-        canvas = self.views.canvas(self.size)
-        slack = canvas[0] - height, canvas[1] - width
-        view, num_frames = self.window
-        if self.kind == "still":
-            places = [still_place(slack, self.fingerprint, view)]
-        else:
-            places = pan_places(slack, self.fingerprint, view, num_frames)
-        picture, subject = open_photo(self.path).cover(canvas).tensors()
-
-        def crop(pixels: torch.Tensor) -> torch.Tensor:
-            return torch.stack([pixels[:, top : top + height, left : left + width] for top, left in places])
-
-        return crop(picture), None if subject is None else crop(subject)
-
-
-@dataclass(frozen=True)
-class ClipItem:
-    """Attributes:
-        fingerprint: sha256 of the file.
-        window: (first frame, number of frames) in the clip resampled to `fps`.
-        indices: the frames of the file that the window shows.
-        size: (height, width) of the frames.
-    """
-
-    path: Path
-    caption: str
-    fingerprint: str
-    window: tuple[int, int]
-    indices: tuple[int, ...]
-    size: tuple[int, int]
-    fps: float
-    kind: Literal["clip"] = "clip"
-
-    @property
-    def num_frames(self) -> int:
-        return self.window[1]
-
-    @property
-    def source(self) -> str:
-        return f"{self.path.name} frames {self.window[0]}-{sum(self.window) - 1}"
-
-    def settings_key(self) -> str:
-        """Everything besides file and caption that decides the frames."""
-        return json.dumps([self.kind, self.window, self.size, self.fps])
-
-    def load(self) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Frames (F, 3, H, W) in [-1, 1]; clips have no subject mask."""
-        return decode_frames(self.path, self.indices, self.size).float() / 127.5 - 1, None
-
-
-Item = PhotoItem | ClipItem
+        """As a `Base` takes them: frames (F, 3, H, W) in [-1, 1] and share of the subject (F, 1, H, W)."""
+        frames, subject = self.pixels()
+        return frames.permute(0, 3, 1, 2).contiguous() * 2 - 1, None if subject is None else subject[:, None]

@@ -13,10 +13,10 @@ import torch
 from PIL import Image
 
 from ..errors import InputError
-from .sizes import cover_box
+from .pixels import NEUTRAL_GREY, cover, to_image, to_pixels
+from .sizes import Size
 
 PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
-NEUTRAL_GREY = (128, 128, 128)
 MAX_HASH_DISTANCE = 2
 MAX_THUMBNAIL_DIFFERENCE = 0.02
 MAX_CELL_DIFFERENCE = 0.2
@@ -36,31 +36,20 @@ TURNS = {
 
 @dataclass(frozen=True)
 class Photo:
-    """picture: RGB; subject: 8-bit grey of the same size, None where the whole photo is opaque."""
+    """Values are 8-bit as read from a file, or float in [0, 1].
 
-    picture: Image.Image
-    subject: Image.Image | None
+    Attributes:
+        picture: (H, W, 3).
+        subject: (H, W) share of the subject; None where the whole photo is opaque.
+    """
 
-    def cover(self, size: tuple[int, int]) -> Photo:
-        """Scaled to cover `size` = (height, width) with its aspect kept, then cropped at the centre.
+    picture: torch.Tensor
+    subject: torch.Tensor | None
 
-        Pixels are untouched where no scaling is needed.
-        """
-        (height, width), top, left = cover_box((self.picture.height, self.picture.width), size)
-
-        def fit(image: Image.Image) -> Image.Image:
-            if image.size != (width, height):
-                image = image.resize((width, height), Image.Resampling.LANCZOS)
-            return image.crop((left, top, left + size[1], top + size[0]))
-
-        return Photo(fit(self.picture), None if self.subject is None else fit(self.subject))
-
-    def tensors(self) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Picture (3, H, W) in [-1, 1] and subject mask (1, H, W) in [0, 1]."""
-        picture = torch.from_numpy(numpy.array(self.picture)).permute(2, 0, 1).float() / 127.5 - 1
-        if self.subject is None:
-            return picture, None
-        return picture, torch.from_numpy(numpy.array(self.subject))[None].float() / 255
+    def cover(self, size: Size) -> Photo:
+        """Float, scaled to cover `size` = (height, width) with its aspect kept, then cropped at the centre; see `pixels.cover`."""
+        subject = None if self.subject is None else cover(self.subject[None, ..., None], size)[0, ..., 0]
+        return Photo(cover(self.picture[None], size)[0], subject)
 
 
 @dataclass(frozen=True)
@@ -95,10 +84,10 @@ def open_photo(path: Path) -> Photo:
 
 
 def make_thumbnail(photo: Photo) -> Thumbnail:
-    grey = photo.picture.convert("L")
-    cells = numpy.asarray(grey.resize((8, 8), Image.Resampling.BOX), dtype=numpy.float64)
+    picture = to_image(photo.picture)
+    cells = numpy.asarray(picture.convert("L").resize((8, 8), Image.Resampling.BOX), dtype=numpy.float64)
     bits = (cells > cells.mean()).flatten()
-    small = numpy.array(photo.picture.resize((16, 16), Image.Resampling.BOX), dtype=numpy.float32) / 255
+    small = numpy.array(picture.resize((16, 16), Image.Resampling.BOX), dtype=numpy.float32) / 255
     return Thumbnail(sum(1 << place for place, bit in enumerate(bits) if bit), torch.from_numpy(small))
 
 
@@ -122,10 +111,9 @@ def _to_8_bit(image: Image.Image) -> Image.Image:
 
 def _split_alpha(image: Image.Image) -> Photo:
     if not image.has_transparency_data:
-        return Photo(image.convert("RGB"), None)
+        return Photo(to_pixels(image.convert("RGB")), None)
     image = image.convert("RGBA")
-    subject = image.getchannel("A")
-    if subject.getextrema() == (255, 255):
-        return Photo(image.convert("RGB"), None)
+    subject = to_pixels(image.getchannel("A"))
     ground = Image.new("RGBA", image.size, (*NEUTRAL_GREY, 255))
-    return Photo(Image.alpha_composite(ground, image).convert("RGB"), subject)
+    picture = to_pixels(Image.alpha_composite(ground, image).convert("RGB"))
+    return Photo(picture, None if subject.min() == 255 else subject)

@@ -1,4 +1,4 @@
-"""Decoded pictures cut to size, and their subject: float in [0, 1], channels last."""
+"""Decoded pictures cut to size, and their subject: 8-bit or float in [0, 1], channels last."""
 
 from __future__ import annotations
 
@@ -7,27 +7,32 @@ import torch
 from PIL import Image
 
 from ..errors import InputError
-from .photos import NEUTRAL_GREY
 from .sizes import Size, cover_box
 
+NEUTRAL_GREY = (128, 128, 128)
 MASK_STAND_IN = (64, 64)
 MASK_ASPECT_SLACK = 0.02
 
 
 def cover(frames: torch.Tensor, size: Size) -> torch.Tensor:
-    """(F, H, W, C) -> (F, h, w, C); the values are untouched where no scaling is needed."""
+    """(F, H, W, C) -> float (F, h, w, C) in [0, 1]; the values are untouched where no scaling is needed."""
     scaled, top, left = cover_box(frames.shape[1:3], size)
     if tuple(frames.shape[1:3]) != scaled:
-        shrunk = [to_image(frame).resize(scaled[::-1], Image.Resampling.LANCZOS) for frame in frames]
-        frames = torch.stack([torch.from_numpy(numpy.array(image)) for image in shrunk]).float() / 255
-        frames = frames.reshape(len(shrunk), *scaled, -1)
-    return frames[:, top : top + size[0], left : left + size[1]]
+        shrunk = [to_pixels(to_image(frame).resize(scaled[::-1], Image.Resampling.LANCZOS)) for frame in frames]
+        frames = torch.stack(shrunk).reshape(len(shrunk), *scaled, -1)
+    frames = frames[:, top : top + size[0], left : left + size[1]]
+    return frames.float() / 255 if frames.dtype == torch.uint8 else frames
 
 
 def to_image(pixels: torch.Tensor) -> Image.Image:
     """(H, W, 1 or 3) -> 8-bit image."""
-    values = (pixels.clamp(0, 1) * 255).round().to(torch.uint8)
+    values = pixels if pixels.dtype == torch.uint8 else (pixels.clamp(0, 1) * 255).round().to(torch.uint8)
     return Image.fromarray((values[..., 0] if values.shape[-1] == 1 else values).contiguous().numpy())
+
+
+def to_pixels(image: Image.Image) -> torch.Tensor:
+    """Grey or RGB image -> 8-bit (H, W) or (H, W, 3)."""
+    return torch.from_numpy(numpy.array(image))
 
 
 def fit_mask(mask: torch.Tensor, size: Size, name: str) -> torch.Tensor | None:
@@ -44,7 +49,7 @@ def fit_mask(mask: torch.Tensor, size: Size, name: str) -> torch.Tensor | None:
 
 
 def split_alpha(pixels: torch.Tensor, mask: torch.Tensor | None) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """(H, W, C) -> picture (H, W, 3) with grey behind it, and its subject (H, W), None where that is everything."""
+    """Float (H, W, C) -> picture (H, W, 3) with grey behind it, and its subject (H, W), None where that is everything."""
     if pixels.shape[-1] == 1:
         pixels = pixels.expand(-1, -1, 3)
     picture, subject = pixels[..., :3], torch.ones(pixels.shape[:2])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..errors import InputError
+from .report import Unusable
 
 SMALLEST_SIDE = 64
 NOTED_ENLARGEMENT = 1.01
@@ -33,17 +34,25 @@ class TrainingSize:
                 raise InputError(f"{name} is {side} px, and the VAE needs at least {self.multiple}; raise it, or set 0.")
 
     def fit(self, picture: Size, margin: float = 0.0) -> tuple[Size, Size]:
-        """Canvas that a picture is cut to, and the size of the views taken from it; a size of 0 where none fits.
+        """Canvas that a picture is cut to, and the size of the crops taken from it.
 
         Without a wanted size the canvas is the picture itself, so nothing is ever resampled.
+
+        Raises:
+            Unusable: the picture is too small.
         """
         if not self.height and not self.width:
-            height, width = (self._down(int(side / (1 + margin) + 1e-6)) for side in picture)
-            return picture, (height, width)
-        height = self.height or self.width * picture[0] / picture[1]
-        width = self.width or self.height * picture[1] / picture[0]
-        size = self._down(height), self._down(width)
-        return (round(size[0] * (1 + margin)), round(size[1] * (1 + margin))), size
+            canvas, size = picture, tuple(self._down(int(side / (1 + margin) + 1e-6)) for side in picture)
+        else:
+            height = self.height or self.width * picture[0] / picture[1]
+            width = self.width or self.height * picture[1] / picture[0]
+            size = self._down(height), self._down(width)
+            canvas = round(size[0] * (1 + margin)), round(size[1] * (1 + margin))
+        if not min(size):
+            raise Unusable(f"too small: {picture[1]}x{picture[0]} px hold no {self.multiple}x{self.multiple} px")
+        if min(picture) < smallest_side(size):
+            raise Unusable(f"too small: {picture[1]}x{picture[0]} px, and the shorter side needs {smallest_side(size)} px")
+        return canvas, size
 
     def notes(self) -> list[str]:
         """What was rounded."""
@@ -66,26 +75,15 @@ def smallest_side(size: Size) -> int:
     return max(1, min(SMALLEST_SIDE, min(size) // 4))
 
 
-def too_small(picture: Size, size: Size) -> str | None:
-    """The reason for leaving a picture out; None where it is large enough."""
-    if min(picture) >= smallest_side(size):
-        return None
-    return f"too small: {picture[1]}x{picture[0]} px, and the shorter side needs {smallest_side(size)} px"
-
-
-def crop_note(name: str, picture: Size, canvas: Size) -> str | None:
-    """Names a picture of which much lies outside its canvas."""
+def framing_notes(name: str, picture: Size, canvas: Size) -> list[str]:
+    """Names a picture that is stretched to cover its canvas, or of which much lies outside it."""
+    notes = []
+    enlargement = max(canvas[0] / picture[0], canvas[1] / picture[1])
+    if enlargement > NOTED_ENLARGEMENT:
+        notes.append(f"{name} is {picture[1]}x{picture[0]} and is enlarged {enlargement:.1f} times")
     aspects = picture[0] / picture[1], canvas[0] / canvas[1]
     lost = 1 - min(aspects) / max(aspects)
-    if lost <= NOTED_CROP:
-        return None
-    side = "height" if aspects[0] > aspects[1] else "width"
-    return f"{name} is {picture[1]}x{picture[0]} and loses {lost:.0%} of its {side} to the crop"
-
-
-def enlargement_note(name: str, picture: Size, canvas: Size) -> str | None:
-    """Names a picture that is stretched to cover its canvas."""
-    enlargement = max(canvas[0] / picture[0], canvas[1] / picture[1])
-    if enlargement <= NOTED_ENLARGEMENT:
-        return None
-    return f"{name} is {picture[1]}x{picture[0]} and is enlarged {enlargement:.1f} times"
+    if lost > NOTED_CROP:
+        side = "height" if aspects[0] > aspects[1] else "width"
+        notes.append(f"{name} is {picture[1]}x{picture[0]} and loses {lost:.0%} of its {side} to the crop")
+    return notes

@@ -58,7 +58,8 @@ def one_sided_pair(transformer: nn.Module, role: Role, updates: Iterable[LinearU
         by_key.setdefault(lora_key(*places[update.path]), (linear, []))[1].append(update)
     if not by_key:
         raise InputError(f"{source} changes no layer of this model: use a LoRA that was made for it.")
-    weights = {key: _stacked(parts, linear.out_features) for key, (linear, parts) in sorted(by_key.items(), key=_running_order)}
+    in_running_order = sorted(by_key.items(), key=lambda item: (int(item[0].partition("-")[0]), item[0]))
+    weights = {key: _stacked(parts, linear.out_features) for key, (linear, parts) in in_running_order}
     rank = max(down.shape[0] for down, _ in weights.values())
     sizes = base_sizes(transformer)
     config = PairConfig(
@@ -91,10 +92,6 @@ def block_layers(transformer: nn.Module) -> dict[str, tuple[int, str]]:
         for path, module in block.named_modules()
         if is_linear(module) and path not in PER_SAMPLE_LAYERS.get(family.name, ())
     }
-
-
-def _running_order(item: tuple[str, object]) -> tuple[int, str]:
-    return int(item[0].partition("-")[0]), item[0]
 
 
 def _check_widths(update: LinearUpdate, linear: nn.Linear, source: str) -> None:

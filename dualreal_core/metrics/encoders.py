@@ -2,137 +2,73 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import ClassVar
 
 import torch
-from torch import nn
 from transformers import (
     AutoTokenizer,
-    CLIPConfig,
     CLIPModel,
-    CLIPVisionConfig,
     CLIPVisionModelWithProjection,
-    Dinov2Config,
     Dinov2Model,
-    Dinov2WithRegistersConfig,
     Dinov2WithRegistersModel,
-    PretrainedConfig,
     PreTrainedModel,
-    ViTConfig,
     ViTModel,
 )
 
 from ..bases.folder_files import check_component, fingerprint, read_json
 from ..bases.image_encoder import ImagePreparation
+from ..bases.loading import explained, load_weights
 from ..errors import InputError
 from .motion import patch_grid
 
 BATCH = 16
 """Frames that an encoder sees at once."""
-LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError)
-UNUSED_WEIGHTS = ("mask_token",)
+TRAINING_WEIGHTS = ("mask_token",)
 """Weights that a folder may lack, because they act in training only."""
 TOKENIZER_FILES = ("tokenizer.json", "vocab.json")
 
-Loaded = TypeVar("Loaded")
 
-
-@dataclass(frozen=True)
-class Architecture:
-    """One kind of model folder.
-
-    Attributes:
-        tower: the part of the model that sees pictures.
-        embed: (model, pixel values (F, 3, h, w)) -> (F, D).
-        options: further arguments of the model's constructor.
-        is_fixed_size: only pictures of the configured size fit.
-        has_text: the folder holds a text tower and a tokenizer.
-    """
-
-    config: type[PretrainedConfig]
-    model: type[PreTrainedModel]
-    tower: Callable[[PreTrainedModel], nn.Module]
-    embed: Callable[[PreTrainedModel, torch.Tensor], torch.Tensor]
-    options: Mapping[str, object] = field(default_factory=dict)
-    is_fixed_size: bool = True
-    has_text: bool = False
-
-
-def _vision_model(model: PreTrainedModel) -> nn.Module:
-    return model.vision_model
-
-
-def _whole_model(model: PreTrainedModel) -> nn.Module:
-    return model
-
-
-def _projected(model: PreTrainedModel, pixels: torch.Tensor) -> torch.Tensor:
-    return model.visual_projection(model.vision_model(pixel_values=pixels).pooler_output)
-
-
-def _class_token(model: PreTrainedModel, pixels: torch.Tensor) -> torch.Tensor:
-    return model(pixel_values=pixels).last_hidden_state[:, 0]
-
-
-CLIP_ARCHITECTURES = {
-    "clip": Architecture(CLIPConfig, CLIPModel, _vision_model, _projected, has_text=True),
-    "clip_vision_model": Architecture(CLIPVisionConfig, CLIPVisionModelWithProjection, _vision_model, _projected),
-}
-DINO_ARCHITECTURES = {
-    "dinov2": Architecture(Dinov2Config, Dinov2Model, _whole_model, _class_token, is_fixed_size=False),
-    "dinov2_with_registers": Architecture(
-        Dinov2WithRegistersConfig, Dinov2WithRegistersModel, _whole_model, _class_token, is_fixed_size=False
-    ),
-    "vit": Architecture(ViTConfig, ViTModel, _whole_model, _class_token, {"add_pooling_layer": False}),
-}
-"""By the model_type in config.json; 'vit' is the first DINO (facebook/dino-vits16 and its like)."""
-
-
-class ImageEncoder:
+class ImageEncoder(ABC):
     """A vision transformer in float32 with the preparation its folder asks for.
 
     Attributes:
         folder: where it is; digest: fingerprint of its files; model_type: of config.json; preparation: resize, crop, normalisation.
+        kind, models, tower: what the sentence of an error calls the model, its classes by model_type, and its part that sees pictures.
     """
 
-    def __init__(self, folder: Path, architectures: Mapping[str, Architecture], kind: str, device: str) -> None:
-        """Loads the model, never from the network.
+    kind: ClassVar[str]
+    models: ClassVar[Mapping[str, type[PreTrainedModel]]]
+    tower: ClassVar[str] = ""
 
-        Args:
-            kind: what the sentence of an error calls the model.
+    def __init__(self, folder: Path, device: str = "cpu") -> None:
+        """Loads the model, never from the network.
 
         Raises:
             InputError: the folder lacks a file, is damaged, or holds another kind of model.
         """
         check_component(folder)
-        self.folder = folder
+        self.folder, self._device = folder, device
         self.model_type = str(read_json(folder / "config.json").get("model_type"))
-        if self.model_type not in architectures:
+        if self.model_type not in self.models:
             raise InputError(
-                f"{folder} holds a model of type {self.model_type!r}, not {kind}: give a folder of type {' or '.join(architectures)}."
+                f"{folder} holds a model of type {self.model_type!r}, not {self.kind}: give a folder of type {' or '.join(self.models)}."
             )
-        self.architecture = architectures[self.model_type]
         self.preparation = ImagePreparation.from_folder(folder)
         self.digest = fingerprint([folder])
-        config = _explained(lambda: self.architecture.config.from_pretrained(folder, local_files_only=True), folder)
-        options = {"dtype": torch.float32, "local_files_only": True, "use_safetensors": True, **self.architecture.options}
-        self._model, report = _explained(
-            lambda: self.architecture.model.from_pretrained(folder, config=config, output_loading_info=True, **options), folder
-        )
-        missing = sorted(name for name in report["missing_keys"] if not name.endswith(UNUSED_WEIGHTS))
-        if missing:
-            raise InputError(f"{folder} lacks {len(missing)} weights, such as {missing[0]}: download the whole model again.")
-        side = self.architecture.tower(self._model).config.image_size
-        if self.architecture.is_fixed_size and self.preparation.crop != (side, side):
+        options = {"add_pooling_layer": False} if self.model_type == "vit" else {}
+        self._model = load_weights(self.models[self.model_type], folder, torch.float32, device, options, TRAINING_WEIGHTS)
+        self._tower = self._model.get_submodule(self.tower)
+        side = self._tower.config.image_size
+        takes_any_size = self.model_type.startswith("dinov2")
+        if not takes_any_size and self.preparation.crop != (side, side):
             raise InputError(
                 f"{folder} crops pictures to {self.preparation.crop[1]}x{self.preparation.crop[0]} px but its model takes "
                 f"{side}x{side}: download its preprocessor_config.json again."
             )
-        self._model.eval().requires_grad_(False).to(device)
-        self._device = device
 
     def describe(self) -> dict[str, object]:
         """Plain values that say which model it was and what it saw."""
@@ -144,6 +80,7 @@ class ImageEncoder:
             "patch_preparation": asdict(self._squeezed()),
         }
 
+    @torch.no_grad()
     def embed(self, frames: torch.Tensor) -> torch.Tensor:
         """Embeddings of pictures prepared as the folder asks: shorter side resized, centre cropped, normalised.
 
@@ -153,9 +90,9 @@ class ImageEncoder:
         Returns:
             (F, D) float32 on the CPU
         """
-        with torch.no_grad():
-            return torch.cat([self.architecture.embed(self._model, pixels).cpu() for pixels in self._batches(frames, self.preparation)])
+        return torch.cat([self._embed(pixels).cpu() for pixels in self._batches(frames, self.preparation)])
 
+    @torch.no_grad()
     def tokens(self, frames: torch.Tensor) -> torch.Tensor:
         """Patch tokens before the last block, of whole pictures squeezed to the crop's size: movement at the sides counts.
 
@@ -168,16 +105,16 @@ class ImageEncoder:
         Raises:
             InputError: the patches form no square.
         """
-        tower = self.architecture.tower(self._model)
-        with torch.no_grad():
-            hidden = [
-                tower(pixel_values=pixels, output_hidden_states=True).hidden_states[-2].cpu()
-                for pixels in self._batches(frames, self._squeezed())
-            ]
+        batches = self._batches(frames, self._squeezed())
+        hidden = [self._tower(pixel_values=pixels, output_hidden_states=True).hidden_states[-2].cpu() for pixels in batches]
         try:
             return patch_grid(torch.cat(hidden))
         except ValueError as problem:
             raise InputError(f"{self.folder} gives no square grid of patches: use an encoder of square pictures.") from problem
+
+    @abstractmethod
+    def _embed(self, pixels: torch.Tensor) -> torch.Tensor:
+        """(F, 3, h, w) prepared -> (F, D)"""
 
     def _squeezed(self) -> ImagePreparation:
         return replace(self.preparation, size=self.preparation.crop)
@@ -190,44 +127,40 @@ class ImageEncoder:
 class ClipEncoder(ImageEncoder):
     """CLIP (Radford et al., ICML 2021): pictures and, where the folder has the text tower, prompts in one space."""
 
+    kind = "CLIP"
+    models: ClassVar = {"clip": CLIPModel, "clip_vision_model": CLIPVisionModelWithProjection}
+    tower = "vision_model"
+
     def __init__(self, folder: Path, device: str = "cpu") -> None:
-        super().__init__(folder, CLIP_ARCHITECTURES, "CLIP", device)
+        super().__init__(folder, device)
+        self.has_text = self.model_type == "clip"
         if self.has_text:
             if not any((folder / name).is_file() for name in TOKENIZER_FILES):  # transformers would make an empty one up
                 raise InputError(f"{folder} has no tokenizer ({' or '.join(TOKENIZER_FILES)}): download the whole model folder again.")
-            self._tokenizer = _explained(lambda: AutoTokenizer.from_pretrained(folder, local_files_only=True), folder)
-
-    @property
-    def has_text(self) -> bool:
-        return self.architecture.has_text
-
-    @property
-    def max_text_tokens(self) -> int:
-        return self._model.config.text_config.max_position_embeddings
+            self._tokenizer = explained(lambda: AutoTokenizer.from_pretrained(folder, local_files_only=True), folder)
+            self._max_text_tokens = self._model.config.text_config.max_position_embeddings
 
     def is_cut(self, prompt: str) -> bool:
-        """Whether the end of a prompt is beyond `max_text_tokens` and not seen."""
-        return len(self._tokenizer(prompt, verbose=False).input_ids) > self.max_text_tokens
+        """Whether the end of a prompt is beyond the model's length and not seen."""
+        return len(self._tokenizer(prompt, verbose=False).input_ids) > self._max_text_tokens
 
     @torch.no_grad()
     def embed_text(self, prompt: str) -> torch.Tensor:
-        """(D,) float32 on the CPU, of the prompt cut to `max_text_tokens`."""
-        tokens = self._tokenizer(prompt, truncation=True, max_length=self.max_text_tokens, return_tensors="pt").to(self._device)
+        """(D,) float32 on the CPU, of the prompt cut to the model's length."""
+        tokens = self._tokenizer(prompt, truncation=True, max_length=self._max_text_tokens, return_tensors="pt").to(self._device)
         pooled = self._model.text_model(input_ids=tokens.input_ids, attention_mask=tokens.attention_mask).pooler_output
         return self._model.text_projection(pooled)[0].cpu()
+
+    def _embed(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self._model.visual_projection(self._tower(pixel_values=pixels).pooler_output)
 
 
 class DinoEncoder(ImageEncoder):
     """DINOv2 (Oquab et al., TMLR 2024) or DINO (Caron et al., ICCV 2021); the embedding is the class token after the last norm."""
 
-    def __init__(self, folder: Path, device: str = "cpu") -> None:
-        super().__init__(folder, DINO_ARCHITECTURES, "DINO", device)
+    kind = "DINO"
+    models: ClassVar = {"dinov2": Dinov2Model, "dinov2_with_registers": Dinov2WithRegistersModel, "vit": ViTModel}
+    """'vit' is the first DINO (facebook/dino-vits16 and its like)."""
 
-
-def _explained(load: Callable[[], Loaded], folder: Path) -> Loaded:
-    """Result of `load`, whose failures become one sentence that names the folder."""
-    try:
-        return load()
-    except LOADING_ERRORS as problem:
-        reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
-        raise InputError(f"{folder} does not load ({reason}): download the whole model folder again.") from problem
+    def _embed(self, pixels: torch.Tensor) -> torch.Tensor:
+        return self._model(pixel_values=pixels).last_hidden_state[:, 0]

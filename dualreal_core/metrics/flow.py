@@ -1,4 +1,4 @@
-"""Scores from optical flow: dynamic degree, smoothness along the movement, likeness of two clips' flow.
+"""Scores from optical flow: dynamic degree, smoothness along the movement, likeness of two videos' flow.
 
 A flow network is any function (first, second: (N, 3, H, W) uint8) -> (N, 2, H, W), displacements (x, y) in px from first to second.
 """
@@ -27,9 +27,9 @@ MOVING_THRESHOLD, THRESHOLD_SIDE = 6.0, 256
 MOVING_PAIRS, PER_FRAMES = 4, 16
 """A video moves where so many pairs per so many frames do."""
 FIDELITY_FRAMES, FIDELITY_CELLS = 16, 8
-"""Flow fidelity thins clips to so many frames, and the flow to so many cells a side."""
+"""Flow fidelity thins videos to so many frames, and the flow to so many cells a side."""
 STILLNESS = 0.02
-"""Root mean square of a clip's flow (picture sides in the clip's whole time) below which it counts as still."""
+"""Root mean square of a video's flow (picture sides in the video's whole time) below which it counts as still."""
 
 
 def sampled_frames(frames: torch.Tensor, fps: float) -> torch.Tensor:
@@ -126,24 +126,24 @@ def warp(frames: torch.Tensor, flow: torch.Tensor) -> torch.Tensor:
 
 
 def flow_fidelity(video: torch.Tensor, reference: torch.Tensor) -> float:
-    """Cosine of two clips' courses: 1 the same course of movement at the same places, 0 unrelated or moving against still, -1 opposite.
+    """Cosine of two videos' flow fields: 1 the same movement at the same places, 0 unrelated or moving against still, -1 opposite.
 
-    Unlike `motion.movement_fidelity` the place in the picture counts and how far things move does not. Two still clips score 1.
+    Unlike `motion.movement_fidelity` the place in the picture counts and how far things move does not. Two still videos score 1.
     Appearance does not enter; our own definition.
 
     Args:
-        video, reference: (N - 1, 2, cells, cells) of `flow_course`, of the same N.
+        video, reference: (N - 1, 2, cells, cells) of `flow_field`, of the same N.
     """
-    moves = [float(course.square().sum(1).mean().sqrt()) > STILLNESS for course in (video, reference)]
+    moves = [float(field.square().sum(1).mean().sqrt()) > STILLNESS for field in (video, reference)]
     if not all(moves):
         return 0.0 if any(moves) else 1.0
     return float(functional.cosine_similarity(video.flatten(), reference.flatten(), dim=0))
 
 
-def flow_course(frames: torch.Tensor, num_frames: int, network: FlowNetwork) -> torch.Tensor:
-    """Where and when a clip moves: flow from each of evenly spread frames to the next, averaged over 8x8 cells.
+def flow_field(frames: torch.Tensor, num_frames: int, network: FlowNetwork) -> torch.Tensor:
+    """Where and when a video moves: flow from each of evenly spread frames to the next, averaged over 8x8 cells.
 
-    In picture sides, divided by the share of the clip that lies between the two frames, so that frame rates do not matter.
+    In picture sides, divided by the share of the video that lies between the two frames, so that frame rates do not matter.
 
     Args:
         frames: (F, 3, H, W) uint8

@@ -1,6 +1,6 @@
 """Fidelity of movement that does not see appearance, from tracks of an image encoder's patch tokens.
 
-That tracklets say it, each held against all of the other clip, follows Yatim et al. (CVPR 2024); tracks and likeness are ours.
+That tracklets say it, each held against all of the other video, follows Yatim et al. (CVPR 2024); tracks and likeness are ours.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ import torch
 from torch.nn import functional
 
 MAX_FRAMES = 32
-"""More frames of a clip than this are thinned out, evenly."""
+"""More frames of a video than this are thinned out, evenly."""
 MIN_REFERENCE_FRAMES = 9
 """References of shorter videos keep so many frames: fewer do not tell motions apart."""
 NUM_ANCHORS = 5
 """Tracks start from the tokens of so many frames, evenly spread."""
 LAGS = 8
-"""Displacements are taken over a clip's eighth: over single frames of a long clip, jitter of the matches would outweigh them."""
+"""Displacements are taken over a video's eighth: over single frames of a long one, jitter of the matches would outweigh them."""
 TEMPERATURE = 0.1
 """Of the softmax over cosines that finds a token in the next frame."""
 REACH = 0.3
@@ -27,7 +27,7 @@ REACH = 0.3
 NOISE = 0.4
 """A token that departs from its usual self by less than this share of the spread of all tokens is not moving.
 
-This, the next and BANDWIDTH were chosen on clips of the toy world and of moved textures under a random patch encoder, with
+This, the next and BANDWIDTH were chosen on videos of the toy world and of moved textures under a random patch encoder, with
 and without noise: all 16 motions are told apart (alike 0.5 to 1, unlike 0.03 on average), opposite pans score below 0.2.
 """
 QUIET_TRACKS = 0.3
@@ -39,16 +39,16 @@ STILLNESS = 0.005
 
 
 def movement_fidelity(video: torch.Tensor, reference: torch.Tensor) -> float | None:
-    """How alike two clips move: 1 the same movement, about 0 unrelated, opposite, or moving against still.
+    """How alike two videos move: 1 the same movement, about 0 unrelated, opposite, or moving against still.
 
-    Both clips are thinned to the same number of frames, the first and last among them: whole clip is held against whole
-    clip, whatever their frame rates. With u_i, v_j the displacements of their tracks (`movement_tracks`), p, q the weights
+    Both videos are thinned to the same number of frames, the first and last among them: whole is held against whole,
+    whatever their frame rates. With u_i, v_j the displacements of their tracks (`movement_tracks`), p, q the weights
     of those, and E the mean energy of both movements,
 
         S(u, v) = sum_ij p_i q_j exp(-|u_i - v_j|^2 / 2 h),    h = BANDWIDTH * E + (number of displacements) * STILLNESS^2,
         E = (sum_i p_i |u_i|^2 + sum_j q_j |v_j|^2) / 2,       fidelity = S(u, v) / sqrt(S(u, u) S(v, v)),
 
-    the cosine of the two clips' distributions of tracks. Direction, course in time and extent count, the place in the
+    the cosine of the two videos' distributions of tracks. Direction, path in time and extent count, the place in the
     picture does not. Single things that move alike but a fifth less or more far score 0.9, half as far 0.4, across
     or still below 0.01.
 
@@ -56,7 +56,7 @@ def movement_fidelity(video: torch.Tensor, reference: torch.Tensor) -> float | N
         video, reference: (F, h, w, D) patch tokens of an image encoder, F and D may differ between them.
 
     Returns:
-        None where a clip has one frame, which shows no movement.
+        None where a video has one frame, which shows no movement.
     """
     num_frames = min(len(video), len(reference), MAX_FRAMES)
     if num_frames < 2:
@@ -64,10 +64,10 @@ def movement_fidelity(video: torch.Tensor, reference: torch.Tensor) -> float | N
     (steps, weights), (other_steps, other_weights) = (
         movement_tracks(tokens[spread_indices(len(tokens), num_frames)]) for tokens in (video, reference)
     )
-    floor = steps.shape[1] * STILLNESS**2
+    stillness = steps.shape[1] * STILLNESS**2
     steps, other_steps = steps.flatten(1), other_steps.flatten(1)
     energy = (weights @ steps.square().sum(1) + other_weights @ other_steps.square().sum(1)) / 2
-    bandwidth = BANDWIDTH * energy + floor
+    bandwidth = BANDWIDTH * energy + stillness
 
     def likeness(u: torch.Tensor, p: torch.Tensor, v: torch.Tensor, q: torch.Tensor) -> torch.Tensor:
         return p @ (-_square_distance(u, v) / (2 * bandwidth)).exp() @ q
@@ -77,7 +77,7 @@ def movement_fidelity(video: torch.Tensor, reference: torch.Tensor) -> float | N
 
 
 def movement_tracks(tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Displacements over an eighth of the clip along tracks of tokens, and the tracks' weights.
+    """Displacements over an eighth of the video along tracks of tokens, and the tracks' weights.
 
     A token of unit length minus the median of its place over time is what moves there: the still background and the
     encoder's position code drop out. Its length beyond a noise floor is the token's salience s. From frame to frame each
@@ -112,15 +112,15 @@ def movement_tracks(tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     tracks, weights = [], []
     for anchor in anchors:
         is_kept = salience[anchor] > QUIET_TRACKS * loudest
-        course = {anchor: places[is_kept]}
+        track = {anchor: places[is_kept]}
         for frame in range(anchor, num_frames - 1):
-            course[frame + 1] = _advance(course[frame], forth[frame], salience[frame], places)
+            track[frame + 1] = _advance(track[frame], forth[frame], salience[frame], places)
         for frame in range(anchor, 0, -1):
-            course[frame - 1] = _advance(course[frame], back[frame - 1], salience[frame], places)
-        tracks.append(torch.stack([course[frame] for frame in range(num_frames)], dim=1))
+            track[frame - 1] = _advance(track[frame], back[frame - 1], salience[frame], places)
+        tracks.append(torch.stack([track[frame] for frame in range(num_frames)], dim=1))
         weights.append(salience[anchor][is_kept])
-    track, weight = torch.cat(tracks), torch.cat(weights)  # (K, T, 2), (K,)
-    return track[:, lag:] - track[:, :-lag], weight / weight.sum()
+    points, weight = torch.cat(tracks), torch.cat(weights)  # (K, T, 2), (K,)
+    return points[:, lag:] - points[:, :-lag], weight / weight.sum()
 
 
 def spread_indices(num_frames: int, num_wanted: int) -> list[int]:
@@ -135,7 +135,7 @@ def thinned(frames: torch.Tensor, num_frames: int) -> torch.Tensor:
 
 
 def num_reference_frames(video_lengths: Iterable[int]) -> int:
-    """Frames that are kept of each reference clip, for videos of these many frames."""
+    """Frames that are kept of each reference video, for videos of these many frames."""
     return min(max([MIN_REFERENCE_FRAMES, *video_lengths]), MAX_FRAMES)
 
 

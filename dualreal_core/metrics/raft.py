@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -24,8 +24,6 @@ CONSTRUCTORS = {64: "raft_large", 32: "raft_small"}
 """torchvision's constructor by the channels of the first weight."""
 WEIGHT_SUFFIXES = (".pth", ".pt", ".safetensors")
 
-Constructors = Mapping[str, Callable[[], nn.Module]]
-
 
 class Raft:
     """A flow network in the sense of `flow.FlowNetwork`.
@@ -34,12 +32,11 @@ class Raft:
         path: file of the weights; digest: its SHA-256; architecture: raft_large or raft_small.
     """
 
-    def __init__(self, path: Path, device: str = "cpu", constructors: Callable[[], Constructors] | None = None) -> None:
+    def __init__(self, path: Path, device: str = "cpu") -> None:
         """Loads the weights.
 
         Args:
             path: .pth or .safetensors of torchvision's RAFT, or a folder with one such file.
-            constructors: gives the networks by name, without weights; default: torchvision's.
 
         Raises:
             InputError: no such file, no weights of torchvision's RAFT, or torchvision is not installed.
@@ -50,7 +47,7 @@ class Raft:
         if not isinstance(first, torch.Tensor) or first.ndim == 0 or first.shape[0] not in CONSTRUCTORS:
             raise InputError(f"{self.path} holds no RAFT weights in torchvision's form: save those of raft_large or raft_small.")
         self.architecture = CONSTRUCTORS[first.shape[0]]
-        network = (constructors or torchvision_constructors)()[self.architecture]()
+        network = build_network(self.architecture)
         try:
             network.load_state_dict(weights)
         except RuntimeError as problem:
@@ -93,8 +90,8 @@ class Raft:
         return flow[:, :, top : top + height, left : left + width].cpu()
 
 
-def torchvision_constructors() -> Constructors:
-    """torchvision's RAFT networks. Imported here because torchvision is an optional dependency.
+def build_network(architecture: str) -> nn.Module:
+    """torchvision's RAFT without weights. Imported here because torchvision is an optional dependency.
 
     Raises:
         InputError: torchvision is not installed.
@@ -103,7 +100,7 @@ def torchvision_constructors() -> Constructors:
         from torchvision.models import optical_flow
     except ImportError as problem:
         raise InputError("--raft needs torchvision; install it with: pip install torchvision.") from problem
-    return {name: getattr(optical_flow, name) for name in CONSTRUCTORS.values()}
+    return getattr(optical_flow, architecture)()
 
 
 def _padding(side: int) -> tuple[int, int]:
@@ -112,11 +109,9 @@ def _padding(side: int) -> tuple[int, int]:
 
 
 def _weight_file(path: Path) -> Path:
-    if not path.is_dir():
-        if not path.is_file():
-            raise InputError(f"{path} is no file or folder: give the weights of torchvision's RAFT.")
-        return path
-    found = sorted(file for file in path.iterdir() if file.suffix in WEIGHT_SUFFIXES)
+    if not path.exists():
+        raise InputError(f"{path} is no file or folder: give the weights of torchvision's RAFT.")
+    found = sorted(file for file in path.iterdir() if file.suffix in WEIGHT_SUFFIXES) if path.is_dir() else [path]
     if len(found) != 1:
         raise InputError(f"{path} holds {len(found)} weight files ({', '.join(WEIGHT_SUFFIXES)}): name the file itself.")
     return found[0]

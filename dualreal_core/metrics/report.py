@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 
 from ..files.provenance import provenance
-from .definitions import METRICS
-from .material import Models, References
-from .video_scores import MeasuredVideo, mean_scores
+from .features import References
+from .registry import METRICS
+from .scores import VideoScores, mean_scores
 
 FORMAT = 1
 NO_VALUE = "-"
-OF_CLIPS = "(clips)"
+OF_REFERENCES = "(refs)"
 NAME_WIDTH = 40
 
 
 @dataclass(frozen=True)
-class Row:
+class MeasuredVideo:
     """One video as measured.
 
     Attributes:
+        size: (height, width)
         prompt_source: where the prompt came from; both None where it is not known.
         is_prompt_cut: CLIP did not see its end.
     """
@@ -33,41 +35,43 @@ class Row:
     prompt: str | None
     prompt_source: str | None
     is_prompt_cut: bool
-    measured: MeasuredVideo
+    result: VideoScores
 
 
-def table_lines(rows: Sequence[Row]) -> list[str]:
+def table_lines(videos: Sequence[MeasuredVideo]) -> list[str]:
     """A line per video and one of means, a column per metric that was measured, and below which were not, and why."""
-    measured = [row.measured for row in rows]
-    shown = [metric for metric in METRICS if any(video.scores[metric.name] is not None for video in measured)]
-    means = mean_scores(measured)
-    table = [["video", *(metric.heading for metric in shown)]]
-    table += [[_short(row.path.name), *(_number(row.measured.scores[metric.name]) for metric in shown)] for row in rows]
-    table.append(["mean", *(_number(means[metric.name]["mean"]) for metric in shown)])
-    if any(video.dynamic_degree_of_clips is not None for video in measured):
-        place = 2 + [metric.name for metric in shown].index("dynamic_degree")
-        of_clips = [video.dynamic_degree_of_clips for video in measured]
-        known = [value for value in of_clips if value is not None]
-        for line, text in zip(table, [OF_CLIPS, *map(_number, of_clips), _number(sum(known) / len(known))], strict=True):
-            line.insert(place, text)
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = [
-        "  ".join([line[0].ljust(widths[0]), *(text.rjust(width) for text, width in zip(line[1:], widths[1:], strict=True))])
-        for line in table
-    ]
-    return [*lines, *_remarks(rows)]
+    names = [name if len(name) <= NAME_WIDTH else f"{name[: NAME_WIDTH - 3]}..." for name in (video.path.name for video in videos)]
+    names = ["video", *names, "mean"]
+    columns = [[name.ljust(max(map(len, names))) for name in names]]
+
+    def add(heading: str, values: list[float | None]) -> None:
+        known = [value for value in values if value is not None]
+        if known:
+            texts = [heading, *(NO_VALUE if value is None else f"{value:.4f}" for value in [*values, fmean(known)])]
+            columns.append([text.rjust(max(map(len, texts))) for text in texts])
+
+    for metric in METRICS:
+        add(metric.heading, [video.result.scores[metric.name] for video in videos])
+        if metric.name == "dynamic_degree":
+            add(OF_REFERENCES, [video.result.reference_dynamic_degree for video in videos])
+    return [*map("  ".join, zip(*columns, strict=True)), *_remarks(videos)]
 
 
 def document(
-    rows: Sequence[Row], skipped: Mapping[Path, str], models: Models, references: References, photos: Sequence[Path], clips: Sequence[Path]
+    videos: Sequence[MeasuredVideo],
+    skipped: Mapping[Path, str],
+    references: References,
+    photo_files: Sequence[Path],
+    motion_files: Sequence[Path],
 ) -> dict[str, object]:
     """Plain values for scores.json: definitions, models and preparation, references, and every video with its curves.
 
     Args:
         skipped: sentence by video that could not be read.
-        photos, clips: files of the references.
+        photo_files, motion_files: of the references.
     """
-    reference_degrees = references.dynamic_degrees if models.raft is not None else [None] * len(clips)
+    models = references.models
+    reference_degrees = references.dynamic_degrees if models.raft is not None else [None] * len(motion_files)
     return {
         "format": FORMAT,
         "provenance": provenance(),
@@ -79,49 +83,37 @@ def document(
             "motion_fidelity": models.patches and models.patches.folder.resolve().name,
         },
         "references": {
-            "identity": list(map(str, photos)),
-            "motion": [{"path": str(path), "dynamic_degree": degree} for path, degree in zip(clips, reference_degrees, strict=True)],
+            "identity": list(map(str, photo_files)),
+            "motion": [{"path": str(path), "dynamic_degree": degree} for path, degree in zip(motion_files, reference_degrees, strict=True)],
         },
-        "means": mean_scores([row.measured for row in rows]),
+        "means": mean_scores([video.result for video in videos]),
         "videos": [
             {
-                "path": str(row.path),
-                "num_frames": row.num_frames,
-                "fps": row.fps,
-                "height": row.size[0],
-                "width": row.size[1],
-                "prompt": row.prompt,
-                "prompt_source": row.prompt_source,
-                "is_prompt_cut": row.is_prompt_cut,
-                "scores": row.measured.scores,
-                "dynamic_degree_of_clips": row.measured.dynamic_degree_of_clips,
-                "is_moving": row.measured.is_moving,
-                "curves": row.measured.curves,
-                "not_measured": row.measured.not_measured,
+                "path": str(video.path),
+                "num_frames": video.num_frames,
+                "fps": video.fps,
+                "height": video.size[0],
+                "width": video.size[1],
+                "prompt": video.prompt,
+                "prompt_source": video.prompt_source,
+                "is_prompt_cut": video.is_prompt_cut,
+                **asdict(video.result),
             }
-            for row in rows
+            for video in videos
         ],
         "skipped": [{"path": str(path), "reason": reason} for path, reason in skipped.items()],
     }
 
 
-def _remarks(rows: Sequence[Row]) -> list[str]:
+def _remarks(videos: Sequence[MeasuredVideo]) -> list[str]:
     lines = []
     for metric in METRICS:
         by_reason: dict[str, list[str]] = {}
-        for row in rows:
-            if metric.name in row.measured.not_measured:
-                by_reason.setdefault(row.measured.not_measured[metric.name], []).append(row.path.name)
+        for video in videos:
+            if metric.name in video.result.not_measured:
+                by_reason.setdefault(video.result.not_measured[metric.name], []).append(video.path.name)
         for reason, names in by_reason.items():
-            whose = "" if len(names) == len(rows) else f" on {', '.join(names)}"
+            whose = "" if len(names) == len(videos) else f" on {', '.join(names)}"
             lines.append(f"not measured{whose}: {metric.heading} ({reason})")
-    cut = [row.path.name for row in rows if row.is_prompt_cut]
+    cut = [video.path.name for video in videos if video.is_prompt_cut]
     return lines + ([f"note: CLIP sees only the beginning of the prompt of {', '.join(cut)}"] if cut else [])
-
-
-def _number(value: float | None) -> str:
-    return NO_VALUE if value is None else f"{value:.4f}"
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= NAME_WIDTH else f"{name[: NAME_WIDTH - 3]}..."

@@ -2,23 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from PIL import Image, ImageDraw
 
-from .typography import (
-    BACKGROUND,
-    MARGIN,
-    RULE,
-    SMALL_SIZE,
-    TEXT_SIZE,
-    draw_bold,
-    draw_scores,
-    line_height,
-    text_width,
-    wrap,
-)
+from .typography import BACKGROUND, MARGIN, RULE, draw_label, label_height, wrap_labels
 
 FRAME_HEIGHT = 96
 FRAME_WIDTH = 240
@@ -26,6 +13,8 @@ LABEL_WIDTHS = (96, 220)
 FRAME_GAP = 4
 ROW_GAP = 20
 LABEL_GAP = 20
+LABEL_PARTING = 4
+"""Between a label and the smaller one below it."""
 
 
 def contact_sheet(rows: list[tuple[str, str, torch.Tensor]], columns: int = 9) -> Image.Image:
@@ -41,17 +30,17 @@ def contact_sheet(rows: list[tuple[str, str, torch.Tensor]], columns: int = 9) -
     if not rows or columns < 1:
         raise ValueError(f"A contact sheet of {len(rows)} rows and {columns} columns shows nothing; give at least one of each.")
     strips = [[_picture(video[index]) for index in _spread(_num_frames(video), columns)] for _, _, video in rows]
-    natural = max(max(text_width(label, TEXT_SIZE, is_bold=True), text_width(sublabel, SMALL_SIZE)) for label, sublabel, _ in rows)
-    label_width = min(max(math.ceil(natural) + 1, LABEL_WIDTHS[0]), LABEL_WIDTHS[1])
-    texts = [(wrap(label, TEXT_SIZE, label_width, is_bold=True), wrap(sublabel, SMALL_SIZE, label_width)) for label, sublabel, _ in rows]
-    heights = [max(_text_height(*text), *(frame.height for frame in strip)) for text, strip in zip(texts, strips, strict=True)]
+    label_width, texts = wrap_labels([row[:2] for row in rows], LABEL_WIDTHS)
+    heights = [
+        max(label_height(*text, LABEL_PARTING), *(frame.height for frame in strip)) for text, strip in zip(texts, strips, strict=True)
+    ]
 
     frames_left = MARGIN + label_width + LABEL_GAP
     width = frames_left + max(len(strip) * (strip[0].width + FRAME_GAP) for strip in strips) - FRAME_GAP + MARGIN
     sheet = Image.new("RGB", (width, 2 * MARGIN + sum(heights) + ROW_GAP * (len(rows) - 1)), BACKGROUND)
     top = MARGIN
     for text, strip, height in zip(texts, strips, heights, strict=True):
-        _draw_label(sheet, top + (height - _text_height(*text)) // 2, *text)
+        draw_label(sheet, top, height, *text, LABEL_PARTING)
         for index, frame in enumerate(strip):
             sheet.paste(frame, (frames_left + index * (frame.width + FRAME_GAP), top + (height - frame.height) // 2))
         top += height + ROW_GAP
@@ -81,17 +70,3 @@ def _picture(frame: torch.Tensor) -> Image.Image:
         size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
         return picture.resize(size, Image.Resampling.LANCZOS)
     return picture.resize((picture.width * round(factor), picture.height * round(factor)), Image.Resampling.NEAREST)
-
-
-def _text_height(label: list[str], sublabel: list[str]) -> int:
-    return len(label) * line_height(TEXT_SIZE) + (4 if label and sublabel else 0) + len(sublabel) * line_height(SMALL_SIZE)
-
-
-def _draw_label(sheet: Image.Image, top: int, label: list[str], sublabel: list[str]) -> None:
-    for line in label:
-        draw_bold(sheet, (MARGIN, top), line, TEXT_SIZE)
-        top += line_height(TEXT_SIZE)
-    top += 4 if label and sublabel else 0
-    for line in sublabel:
-        draw_scores(sheet, (MARGIN, top), line, SMALL_SIZE)
-        top += line_height(SMALL_SIZE)

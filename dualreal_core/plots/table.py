@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 from PIL import Image, ImageDraw
@@ -17,13 +16,16 @@ from .typography import (
     RULE,
     SMALL_SIZE,
     TEXT_SIZE,
+    Colour,
     draw_bold,
+    draw_label,
     draw_text,
     draw_title,
+    label_height,
     line_height,
-    text_width,
     title_height,
     wrap,
+    wrap_labels,
 )
 
 LABEL_WIDTHS = (140, 260)
@@ -33,6 +35,7 @@ ROW_PADDING = 10
 BAR_HEIGHT = 6
 BAR_GAP = 4
 VALUE_SIZE = 16
+VALUE_HEIGHT = line_height(VALUE_SIZE) + BAR_GAP + BAR_HEIGHT
 NO_VALUE = "-"
 
 
@@ -49,33 +52,31 @@ def score_table(rows: Sequence[tuple[str, str, Mapping[str, float | None]]], tit
     headings = list(rows[0][2]) if rows else []
     if not headings or any(list(scores) != headings for _, _, scores in rows):
         raise ValueError("A score table needs at least one row, and the same headings in every row.")
-    natural = max(max(text_width(label, TEXT_SIZE, is_bold=True), text_width(sublabel, SMALL_SIZE)) for label, sublabel, _ in rows)
-    label_width = min(max(math.ceil(natural) + 1, LABEL_WIDTHS[0]), LABEL_WIDTHS[1])
-    labels = [(wrap(label, TEXT_SIZE, label_width, is_bold=True), wrap(sublabel, SMALL_SIZE, label_width)) for label, sublabel, _ in rows]
-    heights = [_row_height(*label) for label in labels]
+    label_width, labels = wrap_labels([row[:2] for row in rows], LABEL_WIDTHS)
+    heights = [max(label_height(*label), VALUE_HEIGHT) + 2 * ROW_PADDING for label in labels]
     width = 2 * MARGIN + label_width + len(headings) * (COLUMN_GAP + COLUMN_WIDTH)
     captions = wrap(caption, SMALL_SIZE, width - 2 * MARGIN)
     top = MARGIN + title_height(title, width) + len(captions) * line_height(SMALL_SIZE) + 16
-    height = top + line_height(TEXT_SIZE) + ROW_PADDING + sum(heights) + MARGIN // 2
+    first = top + line_height(TEXT_SIZE) + ROW_PADDING
 
-    image = Image.new("RGB", (width, height), BACKGROUND)
+    image = Image.new("RGB", (width, first + sum(heights) + MARGIN // 2), BACKGROUND)
     y = draw_title(image, title) + 2
-    for line in captions:
-        draw_text(image, (MARGIN, y), line, SMALL_SIZE, QUIET)
-        y += line_height(SMALL_SIZE)
-    lefts = [MARGIN + label_width + COLUMN_GAP + index * (COLUMN_WIDTH + COLUMN_GAP) for index in range(len(headings))]
-    for left, heading in zip(lefts, headings, strict=True):
-        draw_bold(image, (left, top), heading, TEXT_SIZE, ROLE_COLOURS.get(heading, INK))
-    top += line_height(TEXT_SIZE) + ROW_PADDING
-    best = {heading: _best([scores[heading] for _, _, scores in rows]) for heading in headings}
-    for label, (_, _, scores), row_height in zip(labels, rows, heights, strict=True):
-        ImageDraw.Draw(image).line([(MARGIN, top), (width - MARGIN, top)], fill=RULE)
-        _draw_label(image, top, row_height, *label)
-        for left, heading in zip(lefts, headings, strict=True):
-            text = shown_value(scores[heading])
-            colour = ROLE_COLOURS.get(heading, INK)
-            _draw_value(image, left, top, row_height, text, scores[heading], colour, is_best=text == best[heading])
-        top += row_height
+    for index, line in enumerate(captions):
+        draw_text(image, (MARGIN, y + index * line_height(SMALL_SIZE)), line, SMALL_SIZE, QUIET)
+    for column, heading in enumerate(headings):
+        colour = ROLE_COLOURS.get(heading, INK)
+        left = MARGIN + label_width + COLUMN_GAP + column * (COLUMN_WIDTH + COLUMN_GAP)
+        draw_bold(image, (left, top), heading, TEXT_SIZE, colour)
+        y = first
+        values = [scores[heading] for _, _, scores in rows]
+        for value, is_best, row_height in zip(values, _are_best(values), heights, strict=True):
+            _draw_value(image, left, y + (row_height - VALUE_HEIGHT) // 2, value, colour, is_best)
+            y += row_height
+    y = first
+    for label, row_height in zip(labels, heights, strict=True):
+        ImageDraw.Draw(image).line([(MARGIN, y), (width - MARGIN, y)], fill=RULE)
+        draw_label(image, y, row_height, *label)
+        y += row_height
     return image
 
 
@@ -84,46 +85,22 @@ def shown_value(value: float | None) -> str:
     return NO_VALUE if value is None else f"{round(value, 3) + 0.0:.3f}"
 
 
-def _best(values: list[float | None]) -> str | None:
-    """As shown; None where there is nothing to be better than."""
+def _are_best(values: Sequence[float | None]) -> list[bool]:
+    """Whether each is shown as the best is; none where there is nothing to be better than."""
     defined = [value for value in values if value is not None]
-    return shown_value(max(defined)) if len(defined) > 1 and shown_value(max(defined)) != shown_value(min(defined)) else None
+    if not defined or shown_value(max(defined)) == shown_value(min(defined)):
+        return [False] * len(values)
+    return [shown_value(value) == shown_value(max(defined)) for value in values]
 
 
-def _row_height(label: list[str], sublabel: list[str]) -> int:
-    text = len(label) * line_height(TEXT_SIZE) + len(sublabel) * line_height(SMALL_SIZE)
-    return max(text, line_height(VALUE_SIZE) + BAR_GAP + BAR_HEIGHT) + 2 * ROW_PADDING
-
-
-def _draw_label(image: Image.Image, top: int, row_height: int, label: list[str], sublabel: list[str]) -> None:
-    y = top + (row_height - len(label) * line_height(TEXT_SIZE) - len(sublabel) * line_height(SMALL_SIZE)) // 2
-    for line in label:
-        draw_bold(image, (MARGIN, y), line, TEXT_SIZE)
-        y += line_height(TEXT_SIZE)
-    for line in sublabel:
-        draw_text(image, (MARGIN, y), line, SMALL_SIZE, QUIET)
-        y += line_height(SMALL_SIZE)
-
-
-def _draw_value(
-    image: Image.Image,
-    left: int,
-    top: int,
-    row_height: int,
-    text: str,
-    value: float | None,
-    colour: tuple[int, int, int],
-    is_best: bool,
-) -> None:
-    y = top + (row_height - line_height(VALUE_SIZE) - BAR_GAP - BAR_HEIGHT) // 2
+def _draw_value(image: Image.Image, left: int, top: int, value: float | None, colour: Colour, is_best: bool) -> None:
     if is_best:
-        draw_bold(image, (left, y), text, VALUE_SIZE, colour)
+        draw_bold(image, (left, top), shown_value(value), VALUE_SIZE, colour)
     else:
-        draw_text(image, (left, y), text, VALUE_SIZE, INK if value is not None else QUIET)
+        draw_text(image, (left, top), shown_value(value), VALUE_SIZE, INK if value is not None else QUIET)
     if value is None:
         return
-    bar_top = y + line_height(VALUE_SIZE) + BAR_GAP
-    draw = ImageDraw.Draw(image)
+    bar_top, draw = top + line_height(VALUE_SIZE) + BAR_GAP, ImageDraw.Draw(image)
     draw.rectangle([left, bar_top, left + COLUMN_WIDTH - 1, bar_top + BAR_HEIGHT - 1], fill=PANEL)
     length = round(COLUMN_WIDTH * min(max(value, 0.0), 1.0))
     if length:

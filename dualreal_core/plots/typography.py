@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 import unicodedata
+from collections.abc import Sequence
 from functools import lru_cache
 
 from PIL import Image, ImageDraw, ImageFont
@@ -100,6 +102,30 @@ def draw_scores(canvas: Image.Image, position: tuple[float, float], line: str, s
         role = match.group(1)
         draw_text(canvas, (left, position[1]), phrase, size, ROLE_COLOURS[role] if role else QUIET)
         left += text_width(phrase, size) + font(size).getlength(" ")
+
+
+def wrap_labels(labels: Sequence[tuple[str, str]], widths: tuple[int, int]) -> tuple[int, list[tuple[list[str], list[str]]]]:
+    """Labels of rows, each a text and a smaller one below: the width they get, between two bounds, and their lines within it."""
+    natural = max(max(text_width(label, TEXT_SIZE, is_bold=True), text_width(sublabel, SMALL_SIZE)) for label, sublabel in labels)
+    width = min(max(math.ceil(natural) + 1, widths[0]), widths[1])
+    return width, [(wrap(label, TEXT_SIZE, width, is_bold=True), wrap(sublabel, SMALL_SIZE, width)) for label, sublabel in labels]
+
+
+def label_height(label: list[str], sublabel: list[str], gap: int = 0) -> int:
+    """Height `draw_label` takes, `gap` between both parts included."""
+    return len(label) * line_height(TEXT_SIZE) + (gap if label and sublabel else 0) + len(sublabel) * line_height(SMALL_SIZE)
+
+
+def draw_label(canvas: Image.Image, top: int, height: int, label: list[str], sublabel: list[str], gap: int = 0) -> None:
+    """Sets the lines of a label at the left margin, amid a row of such a top and height."""
+    top += (height - label_height(label, sublabel, gap)) // 2
+    for line in label:
+        draw_bold(canvas, (MARGIN, top), line, TEXT_SIZE)
+        top += line_height(TEXT_SIZE)
+    top += gap if label and sublabel else 0
+    for line in sublabel:
+        draw_scores(canvas, (MARGIN, top), line, SMALL_SIZE)
+        top += line_height(SMALL_SIZE)
 
 
 def draw_title(canvas: Image.Image, title: str, top: int = MARGIN) -> int:

@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from ..errors import InputError
 from ..files.atomic import atomic_path
-from ..method.pair import AdapterPair, Role, lora_key, split_key
+from ..method.pair import AdapterPair, Role, split_key
 
 _PREFIXES = ("base_model.model.", "transformer.", "diffusion_model.", "model.")
 _KEY = re.compile(r"(?P<layer>.+)\.(?P<part>lora_A|lora_B|lora_down|lora_up)(?:\.default)?\.weight")
@@ -54,60 +53,6 @@ def write_lora(path: Path, pair: AdapterPair, role: Role) -> None:
         temporary.write_bytes(save(tensors, {METADATA_KEY: json.dumps(adapter_config, sort_keys=True), "format": "pt"}))
 
 
-def read_lora(path: Path, pair: AdapterPair, role: Role) -> None:
-    """Loads a LoRA file into the LoRA side `role` of `pair`, its alpha folded into the weights.
-
-    Accepts the prefixes of diffusers, peft and ComfyUI, `lora_A`/`lora_B` or `lora_down`/`lora_up`, alpha from
-    `.alpha` tensors, the adapter metadata of diffusers or the `adapter_config.json` of peft (else alpha = rank). The
-    pair is changed only if the whole file fits.
-
-    Raises:
-        InputError: not a LoRA file, other layers than the pair's, another rank or width, values or an alpha that are no numbers, or
-            more than plain LoRA.
-    """
-    path = Path(path)
-    try:
-        with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
-            adapter_config = adapter_config_of(path, file.metadata() or {})
-    except (SafetensorError, OSError, ValueError, AttributeError) as error:
-        raise InputError(f"{path} is no complete safetensors file (missing, truncated or something else): use another copy.") from error
-    updates = layer_updates(tensors)
-    if not updates:
-        raise InputError(f"{path} holds no LoRA layers in a known naming: give a LoRA saved by diffusers, peft or ComfyUI.")
-    others = other_tensors(tensors)
-    if others or adapter_config.get("use_dora"):
-        raise InputError(f"{path} is more than a plain LoRA ({[*others, 'use_dora'][0]}): give one without DoRA, biases and norms.")
-    broken = next((name for name, tensor in tensors.items() if not tensor.float().isfinite().all()), None)
-    if broken is not None:
-        raise InputError(f"{path} holds values that are no numbers (NaN or infinite, in {broken}): its training failed; use another one.")
-    if pair.config.kind(role) != "lora":
-        raise InputError(f"The {role} side is of kind {pair.config.kind(role)!r}, which cannot hold {path}: make it with kind 'lora'.")
-    side, fitting, paths = pair.sides[role], {}, block_paths(pair)
-    for layer, update in updates.items():
-        key = _key(layer, paths)
-        if key not in side or update.down is None or update.up is None:
-            raise InputError(f"{path} has layer {layer}, which this {role} side lacks: make the side with fitting target_layers.")
-        rank = update.down.shape[0]
-        if update.down.shape != side[key].down.weight.shape or update.up.shape != side[key].up.weight.shape:
-            raise InputError(
-                f"{path} has rank {rank} and widths {update.down.shape[1]} to {update.up.shape[0]} at {layer}, unlike the pair: "
-                f"set rank {rank} and use the LoRA's own base."
-            )
-        alpha = recorded_alpha(path, layer, tensors.get(f"{update.name}.alpha"), adapter_config)
-        alpha = rank if alpha is None else alpha
-        fitting[key] = update.down, update.up * (alpha / (rank**0.5 if adapter_config.get("use_rslora") else rank))
-    missing = sorted(set(side) - set(fitting))
-    if missing:
-        raise InputError(
-            f"{path} lacks {len(missing)} layers of the {role} side, {missing[0]} first: make the side with its target_layers."
-        )
-    with torch.no_grad():
-        for key, (down, up) in fitting.items():
-            side[key].down.weight.copy_(down)
-            side[key].up.weight.copy_(up / side[key].scaling)
-
-
 @dataclass
 class _Update:
     """Tensors of one layer, and its name in the file."""
@@ -118,6 +63,7 @@ class _Update:
 
 
 def layer_updates(tensors: dict[str, torch.Tensor]) -> dict[str, _Update]:
+    """The matrices of each layer of a LoRA file, by the layer without its prefix."""
     found: dict[str, _Update] = {}
     for name, tensor in tensors.items():
         match = _KEY.fullmatch(name)
@@ -145,13 +91,6 @@ def block_paths(pair: AdapterPair) -> list[str]:
     if len(pair.family.block_lists) > 1:
         raise InputError(f"A LoRA of {pair.family.name}, which has blocks of several kinds, has no peft form: save it as a pair.")
     return [f"{pair.family.block_lists[0].path}.{block}" for block in range(pair.config.num_blocks)]
-
-
-def _key(layer: str, paths: list[str]) -> str:
-    for block, path in enumerate(paths):
-        if layer.startswith(path + "."):
-            return lora_key(block, layer.removeprefix(path + "."))
-    return layer
 
 
 def adapter_config_of(path: Path, metadata: dict[str, str]) -> dict[str, object]:

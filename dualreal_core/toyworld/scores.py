@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch.nn import functional
@@ -36,6 +38,25 @@ class MotionScore:
     score: float
     best: str
     margin: float
+
+
+class SpriteBank(NamedTuple):
+    """Every named sprite, its name or phrase, and its template."""
+
+    sprites: list[Look | Figure]
+    names: list[str]
+    templates: tuple[torch.Tensor, torch.Tensor]
+
+
+@cache
+def sprite_bank() -> SpriteBank:
+    """Drawn once: that takes longer than scoring a video."""
+    return SpriteBank(named_sprites(), [*(look.phrase for look in all_looks()), *FIGURES], templates(named_sprites()))
+
+
+def named_sprites() -> list[Look | Figure]:
+    """Every look and every named figure; figures last, in the order of `FIGURES`."""
+    return [*all_looks(), *FIGURES.values()]
 
 
 def templates(sprites: list[Look | Figure]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -120,8 +141,3 @@ def _likeness(centers: torch.Tensor, path: torch.Tensor) -> float:
     distance = (centers - min(max(scale, 0.8), 1.2) * path).square().sum(1).mean().sqrt()
     radius = max(float(path.square().sum(1).mean().sqrt()), STILL_RADIUS)
     return 1 - float(distance) / radius
-
-
-def named_sprites() -> list[Look | Figure]:
-    """Every look and every named figure; figures last, in the order of `FIGURES`."""
-    return [*all_looks(), *FIGURES.values()]

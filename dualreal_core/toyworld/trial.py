@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +12,10 @@ from ..errors import InputError
 from . import world
 from .figures import FIGURES, SPRITE_CELLS
 from .paths import MOTIONS
-from .scores import named_sprites, score_identity, score_motion, templates
+from .scores import score_identity, score_motion, sprite_bank
 
 PHOTO_CELLS = 48
-"""Photos are larger than a frame by half, so that views of a frame's size can be cut from them."""
+"""Photos are larger than a frame by half, so that crops of a frame's size can be cut from them."""
 CROP_MARGIN = PHOTO_CELLS / world.FRAME_CELLS - 1
 FPS = 10.0
 TRIGGER = "*"
@@ -99,11 +100,10 @@ class Trial:
             write_gif(folder / f"{clip.name}.gif", _signed(clip.frames), FPS, enlarges=False)
             (folder / f"{clip.name}.txt").write_text(clip.caption, encoding="utf-8")
 
-    def score(self, videos: list[torch.Tensor]) -> dict[str, float]:
+    def score(self, videos: Sequence[torch.Tensor]) -> dict[str, float]:
         """Mean identity and motion score of videos, each (F, 3, 32, 32) in [-1, 1], and the shares of top-1 hits."""
-        sprites = named_sprites()
-        bank, target = templates(sprites), sprites.index(FIGURES[self.identity])
-        identity = [score_identity(video, bank, target) for video in videos]
+        target = sprite_bank().sprites.index(FIGURES[self.identity])
+        identity = [score_identity(video, sprite_bank().templates, target) for video in videos]
         motion = [score_motion(video, self.motion) for video in videos]
         count = len(videos)
         return {

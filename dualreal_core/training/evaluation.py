@@ -108,53 +108,49 @@ class Evaluator:
             return Evaluation(step, {role: self._scores(role) for role in self.sides})
 
     def _scores(self, role: Role) -> SideScores:
-        own, others, seen = self._batches[role], self._others[role], self._seen.get(role)
+        own, others, seen = self._batches[role]
         single, plain = [self._predict(batch, (role,)) for batch in own], self._base_predictions(own)
         changed, unchanged = [self._predict(batch, (role,)) for batch in others], self._base_predictions(others)
         change = _root_mean_square([a - b for a, b in zip(single, plain, strict=True)])
         change_of_others = _root_mean_square([a - b for a, b in zip(changed, unchanged, strict=True)])
+        has_both = all(self.attachment.pair.role_parameters(role) for role in ROLES)
+        trained = [self._predict(batch, (role,)) for batch in seen]
         return SideScores(
-            loss=self._loss(own, [self._predict(batch, ROLES) for batch in own] if self._has_both() else single),
+            loss=self._loss(own, [self._predict(batch, ROLES) for batch in own] if has_both else single),
             single_loss=self._loss(own, single),
             base_loss=self._loss(own, plain),
-            train_loss_ratio=None if seen is None else self._loss_ratio(seen, role),
+            train_loss_ratio=self._loss(seen, trained) / self._loss(seen, self._base_predictions(seen)) if seen else None,
             leakage=change_of_others / change if change else 0.0,
         )
 
     @cached_property
-    def _batches(self) -> dict[Role, list[FixedBatch]]:
-        """A side's own data."""
-        return {role: self._fixed(self.splits[role].validation or self.splits[role].trained, role, role) for role in self.sides}
+    def _batches(self) -> dict[Role, tuple[list[FixedBatch], list[FixedBatch], list[FixedBatch]]]:
+        """For each side its own data, the other side's, and, where some is kept for validation, own data that is trained on.
 
-    @cached_property
-    def _others(self) -> dict[Role, list[FixedBatch]]:
-        """The other side's data, at the timesteps of this one: what it does there differs by the data alone."""
-        others: dict[Role, Role] = {"identity": "motion", "motion": "identity"}
-        splits = {role: self.splits[others[role]] for role in self.sides}
-        return {role: self._fixed(split.validation or split.trained, others[role], role) for role, split in splits.items()}
-
-    @cached_property
-    def _seen(self) -> dict[Role, list[FixedBatch]]:
-        """Of data trained on, where others are held out."""
-        return {role: self._fixed(self.splits[role].trained, role, role) for role in self.sides if self.splits[role].validation}
-
-    def _fixed(self, items: Sequence[PreparedItem], source: Role, role: Role) -> list[FixedBatch]:
-        timesteps = fixed_timesteps(self.base.objective, role, self.attachment.pair.config.share_schedule, self.settings.timestep_bias)
-        batch_size = max(self.settings.identity_batch, self.settings.motion_batch)
-        return fixed_batches(items, source, timesteps, batch_size, self.settings.background_weight)
-
-    def _has_both(self) -> bool:
-        return all(self.attachment.pair.role_parameters(role) for role in ROLES)
+        All are at the timesteps of the side: what it does to the other's data differs by the data alone.
+        """
+        settings, share_schedule = self.settings, self.attachment.pair.config.share_schedule
+        batch_size = max(settings.identity_batch, settings.motion_batch)
+        batches = {}
+        for role in self.sides:
+            timesteps = fixed_timesteps(self.base.objective, role, share_schedule, settings.timestep_bias)
+            other: Role = "motion" if role == "identity" else "identity"
+            own = self.splits[role]
+            batches[role] = tuple(
+                fixed_batches(items, source, timesteps, batch_size, settings.background_weight) if items else []
+                for source, items in (
+                    (role, own.validation or own.trained),
+                    (other, self.splits[other].validation or self.splits[other].trained),
+                    (role, own.trained if own.validation else []),
+                )
+            )
+        return batches
 
     def _base_predictions(self, batches: list[FixedBatch]) -> list[torch.Tensor]:
         """Made once for each list of batches."""
         if id(batches) not in self._base_outputs:
             self._base_outputs[id(batches)] = [self._predict(batch, ()) for batch in batches]
         return self._base_outputs[id(batches)]
-
-    def _loss_ratio(self, batches: list[FixedBatch], role: Role) -> float:
-        single = [self._predict(batch, (role,)) for batch in batches]
-        return self._loss(batches, single) / self._loss(batches, self._base_predictions(batches))
 
     def _predict(self, batch: FixedBatch, roles: Sequence[Role]) -> torch.Tensor:
         """Prediction with these sides on: (B, C, f, h, w) float32 on the CPU."""

@@ -82,7 +82,9 @@ class RunDirectory:
             self.log("started")
             return
         begun = self._begun()
-        difference = _difference(*map(_recipe_first, (begun, wanted)))
+        # another recipe changes much else, which says less than its name: a blank in front sorts it first
+        named = ({" recipe": (asked.get("training") or {}).get("recipe"), **asked} for asked in (begun, wanted))
+        difference = _difference(*named)
         if difference is not None:
             name, before, now = difference
             raise InputError(
@@ -251,12 +253,6 @@ def run_training(
             kept = best_of(state.evaluations) if settings.save_best else state.evaluations[-1]
             directory.write_report(Outcome(state.step, settings.steps, kept, state.evaluations, splits))
     directory.log("finished" if directory.is_over else "stopped", step=state.step)
-
-
-def _recipe_first(asked_for: Mapping[str, object]) -> dict[str, object]:
-    """Another recipe changes much else, which says less than its name."""
-    training = asked_for.get("training")
-    return {" recipe": training.get("recipe") if isinstance(training, Mapping) else None, **asked_for}
 
 
 def _difference(before: Mapping[str, object], now: Mapping[str, object]) -> tuple[str, object, object] | None:

@@ -132,7 +132,7 @@ def test_empty_dataset(server: ComfyServer) -> None:
         "photos": node("LoadImageTextDataSetFromFolder", folder="empty set"),
         "data": node(
             "DualRealIdentityDataset", images=["photos", 0], texts=["photos", 1], vae=["base", 2], clip=["base", 1],
-            width=32, height=32, views=1, crop_margin=0.0,
+            width=32, height=32, num_crops=1, crop_margin=0.0,
         ),
     }  # fmt: skip
     found, message = failure(server, shown(graph, ["data", 3]))
@@ -140,15 +140,15 @@ def test_empty_dataset(server: ComfyServer) -> None:
     assert_lives_on(server)
 
 
-def test_clips_of_photos_without_room_to_pan(server: ComfyServer) -> None:
+def test_several_crops_without_a_margin(server: ComfyServer) -> None:
     graph = {
         "base": node("DualRealLoadEmbeddedModel"),
         "example": node("DualRealExampleData", identity="vex", motion="figure-eight", seed=0),
         "data": node(
             "DualRealIdentityDataset", images=["example", 0], texts=["example", 1], vae=["base", 2], clip=["base", 1],
-            width=32, height=32, views=1, crop_margin=0.0, clip_frames=9,
+            width=32, height=32, num_crops=4, crop_margin=0.0,
         ),
     }  # fmt: skip
     found, message = failure(server, shown(graph, ["data", 3]))
-    assert found == "data" and "leaves no room to pan; raise crop_margin" in message, (found, message)
+    assert found == "data" and "repeats one crop; raise crop_margin or set num_crops to 1" in message, (found, message)
     assert_lives_on(server)

@@ -84,4 +84,4 @@ def make_clip(path: Path, num_frames: int, fps: float, height: int = 256, width:
 
 
 def reasons(manifest: Manifest) -> dict[str, str]:
-    return {skip.file: skip.reason for skip in manifest.report.skipped}
+    return manifest.report.skipped

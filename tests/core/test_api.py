@@ -57,8 +57,8 @@ def test_a_size_that_does_not_suit_the_base_is_refused(change):
         ({"fps": float("nan")}, "fps is nan"),
         ({"fps": 0.0}, "fps is 0"),
         ({"num_frames": 1}, "1 frames do not fit toyworld"),
-        ({"size": (0, 32)}, "32x0 px does not fit toyworld"),
-        ({"size": (-32, 32)}, "32x-32 px does not fit toyworld"),
+        ({"size": (0, 32)}, "32x0 px do not fit toyworld"),
+        ({"size": (-32, 32)}, "32x-32 px do not fit toyworld"),
     ],
 )
 def test_data_that_cannot_be_cut_so_is_refused(data, change, reason):

@@ -59,13 +59,13 @@ BREAKAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no vae": (lambda folder: shutil.rmtree(folder / "vae"), "no folder vae/: download"),
     "no tokenizer": (lambda folder: shutil.rmtree(folder / "tokenizer"), "no folder tokenizer/: download"),
     "no weights": (lambda folder: (folder / "text_encoder" / "model.safetensors").unlink(), "no .safetensors file: download"),
-    "short transformer": (lambda folder: truncate(next((folder / "transformer").glob("*.safetensors"))), "incomplete, repeat"),
-    "short vae": (lambda folder: truncate(next((folder / "vae").glob("*.safetensors"))), "incomplete, repeat"),
+    "short transformer": (lambda folder: truncate(next((folder / "transformer").glob("*.safetensors"))), "download is broken, repeat"),
+    "short vae": (lambda folder: truncate(next((folder / "vae").glob("*.safetensors"))), "the download is broken, repeat it"),
     "pointer file": (
         lambda folder: (folder / "text_encoder" / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1"),
-        "no safetensors file .*: download",
+        "no complete safetensors file",
     ),
-    "empty file": (lambda folder: (folder / "text_encoder" / "model.safetensors").write_bytes(b""), "no safetensors file"),
+    "empty file": (lambda folder: (folder / "text_encoder" / "model.safetensors").write_bytes(b""), "no complete safetensors file"),
     "unknown scheduler": (lambda folder: edit_json(folder / "scheduler" / "scheduler_config.json", _class_name="Nobody"), "names Nobody"),
     "other prediction": (
         lambda folder: edit_json(folder / "scheduler" / "scheduler_config.json", prediction_type="epsilon", use_flow_sigmas=False),

@@ -1,4 +1,4 @@
-"""The benchmark trains every row, trains nothing twice, and leaves the base as it was."""
+"""The benchmark trains every method, trains nothing twice, and leaves the base as it was."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -17,16 +17,16 @@ import torch
 from tiny import weights_hash
 
 from dualreal_core.bases import load_base
-from dualreal_core.bench.baselines import TRAINERS
-from dualreal_core.bench.cells import Cell, Protocol, sample_videos
+from dualreal_core.bench.benchmark import Benchmark
 from dualreal_core.bench.experiment import TOY_RECIPE, load_trial
-from dualreal_core.bench.fitting import debiased_loss, fit, plain_loss, relative_to_frame
+from dualreal_core.bench.fitting import debiased_loss, fit, relative_to_frame
 from dualreal_core.bench.jobs import Job, run_jobs
 from dualreal_core.bench.measures import MEASURES
-from dualreal_core.bench.pieces import unique
-from dualreal_core.bench.rows import QUICK_ROWS, REFERENCES, ROWS, Row, Subject, find_row
-from dualreal_core.bench.run import Folder, run_cells
-from dualreal_core.bench.steps import COMPARED, Curve, measure_curve, read_point, steps_to_reach
+from dualreal_core.bench.methods import Method
+from dualreal_core.bench.registry import METHODS, QUICK_METHODS, REFERENCES, find_method
+from dualreal_core.bench.results import Case, Protocol, sample_videos
+from dualreal_core.bench.runs import with_needs
+from dualreal_core.bench.trainers import TRAINERS
 from dualreal_core.cli import main
 from dualreal_core.errors import InputError
 from dualreal_core.method.attach import Attachment
@@ -36,7 +36,7 @@ from dualreal_core.objective import FlowMatching
 from dualreal_core.toyworld.trial import Trial
 from dualreal_core.training.recipes import Recipe, with_train
 
-SUBJECT = Subject("tam", "box", 0)
+TRIAL = Trial("tam", "box")
 RECIPE = with_train(TOY_RECIPE, steps=4, identity_batch=1, motion_batch=1, warmup_steps=0, evaluate_every=0)
 PROTOCOL = Protocol(RECIPE, sampling_steps=1)
 
@@ -52,88 +52,98 @@ def references(base, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A benchmark of the reference rows and the sum, done."""
-    folder = Folder(tmp_path_factory.mktemp("bench"))
-    folder.begin(PROTOCOL)
-    run_cells(folder, [Cell(row, SUBJECT) for row in (*REFERENCES, "sum")], PROTOCOL, 1)
-    return folder
+def benchmark(tmp_path_factory):
+    """Of the references and the sum, done."""
+    benchmark = Benchmark(tmp_path_factory.mktemp("bench"))
+    benchmark.begin(PROTOCOL)
+    benchmark.run([Case(method, TRIAL) for method in (*REFERENCES, "sum")], PROTOCOL, 1)
+    return benchmark
 
 
-@pytest.mark.parametrize("name", ROWS)
-def test_every_row_trains_and_gives_finite_videos(name, base, folder):
+@pytest.mark.parametrize("name", METHODS)
+def test_every_method_trains_and_gives_finite_videos(name, base, benchmark):
     before = weights_hash(base.transformer)
-    row = find_row(name)
-    pieces = row.plan(SUBJECT, RECIPE)
-    for piece in unique(pieces):
-        folder.runs.train(piece)
-    contestant = row.assemble([folder.runs.load(piece) for piece in pieces], row.settings)
-    (video,) = sample_videos(base, contestant, Trial("tam", "box"), ["a figure * walks a box on mint"], PROTOCOL)
+    method = find_method(name)
+    runs = method.runs(TRIAL, RECIPE)
+    for run in with_needs(runs):
+        benchmark.runs.train(run)
+    candidate = method.assemble([benchmark.runs.load(run) for run in runs])
+    (video,) = sample_videos(base, candidate, Trial("tam", "box"), ["a figure * walks a box on mint"], PROTOCOL)
     assert video.shape == (9, 3, 32, 32)
     assert video.isfinite().all()
     assert weights_hash(base.transformer) == before
-    assert (contestant.pair is None) == (name in ("base", "full-finetune"))
-    assert contestant.adapts_negative == (name == "paper")
+    assert (candidate.pair is None) == (name in ("base", "full-finetune"))
+    assert candidate.adapts_negative == (name == "paper")
 
 
-def test_a_trained_row_differs_from_the_base(base, folder):
-    row = find_row("full-finetune")
-    pieces = row.plan(SUBJECT, RECIPE)
-    folder.runs.train(pieces[0])
-    contestant = row.assemble([folder.runs.load(piece) for piece in pieces], row.settings)
+def test_a_trained_method_differs_from_the_base(base, benchmark):
+    method = find_method("full-finetune")
+    runs = method.runs(TRIAL, RECIPE)
+    benchmark.runs.train(runs[0])
+    candidate = method.assemble([benchmark.runs.load(run) for run in runs])
     trial, prompts = Trial("tam", "box"), ["a figure * on mint"]
-    tuned = sample_videos(base, contestant, trial, prompts, PROTOCOL)
-    plain = sample_videos(base, find_row("base").assemble([], {}), trial, prompts, PROTOCOL)
+    tuned = sample_videos(base, candidate, trial, prompts, PROTOCOL)
+    plain = sample_videos(base, find_method("base").assemble([]), trial, prompts, PROTOCOL)
     assert not torch.equal(tuned[0], plain[0])
 
 
-def test_cells_hold_every_measure_as_a_finite_number(folder):
-    results = folder.results.read()
-    assert {result["row"] for result in results} == {*REFERENCES, "sum"}
+def test_results_hold_every_measure_as_a_finite_number(benchmark):
+    results = benchmark.results.read()
+    assert {result["method"] for result in results} == {*REFERENCES, "sum"}
     for result in results:
         assert set(result["scores"]) == set(MEASURES)
         assert all(math.isfinite(value) for value in result["scores"].values())
-    assert folder.results.videos(Cell("sum", SUBJECT)).shape == (11, 9, 3, 32, 32)
+    assert benchmark.results.videos(Case("sum", TRIAL)).shape == (11, 9, 3, 32, 32)
 
 
-def test_what_is_done_is_not_done_again(folder):
-    cells, jobs = [Cell(row, SUBJECT) for row in (*REFERENCES, "sum")], []
-    run_cells(folder, cells, PROTOCOL, 1, lambda name, done, total: jobs.append(name))
+def test_what_is_done_is_not_done_again(benchmark):
+    cases, jobs = [Case(method, TRIAL) for method in (*REFERENCES, "sum")], []
+    benchmark.run(cases, PROTOCOL, 1, lambda name, done, total: jobs.append(name))
     assert jobs == []
-    folder.results.file(cells[-1]).unlink()
-    run_cells(folder, cells, PROTOCOL, 1, lambda name, done, total: jobs.append(name))
+    benchmark.results.file(cases[-1]).unlink()
+    benchmark.run(cases, PROTOCOL, 1, lambda name, done, total: jobs.append(name))
     assert jobs == ["measure sum on tam-box-0"]
 
 
-def test_a_cell_of_other_settings_is_not_taken_for_done(folder):
-    cell = Cell("sum", SUBJECT)
-    assert folder.results.is_done(cell, PROTOCOL)
-    assert not folder.results.is_done(cell, Protocol(with_train(RECIPE, steps=6), 1))
-    assert not folder.results.is_done(cell, Protocol(RECIPE, 2))
-    for protocol in (Protocol(with_train(RECIPE, steps=6), 1), Protocol(RECIPE, 1, method=PROTOCOL.method - 1)):
+def test_a_result_of_other_settings_is_not_taken_for_done(benchmark):
+    case = Case("sum", TRIAL)
+    assert benchmark.results.is_done(case, PROTOCOL)
+    assert not benchmark.results.is_done(case, Protocol(with_train(RECIPE, steps=6), 1))
+    assert not benchmark.results.is_done(case, Protocol(RECIPE, 2))
+    for protocol in (Protocol(with_train(RECIPE, steps=6), 1), Protocol(RECIPE, 1, algorithm_version=PROTOCOL.algorithm_version - 1)):
         with pytest.raises(InputError, match="other settings"):
-            folder.begin(protocol)
+            benchmark.begin(protocol)
 
 
-def test_sides_are_shared_between_cells():
-    first, second = (find_row("sum").plan(Subject(identity, "box", 0), RECIPE) for identity in ("tam", "zol"))
+def test_a_folder_of_an_older_version_is_refused_in_one_sentence(tmp_path):
+    """It called the algorithm's version 'method', and its methods 'rows'."""
+    note = json.loads(json.dumps(asdict(PROTOCOL)))
+    note["method"] = note.pop("algorithm_version")
+    (tmp_path / "benchmark.json").write_text(json.dumps(note))
+    for use in (lambda: Benchmark(tmp_path).protocol, lambda: Benchmark(tmp_path).begin(PROTOCOL)):
+        with pytest.raises(InputError, match="of an older version: choose another --out"):
+            use()
+
+
+def test_sides_are_shared_between_results():
+    first, second = (find_method("sum").runs(Trial(identity, "box", 0), RECIPE) for identity in ("tam", "zol"))
     assert first[1].key == second[1].key
     assert first[0].key != second[0].key
-    assert find_row("sum").plan(Subject("tam", "box", 1), RECIPE)[1].key != first[1].key
-    assert find_row("identity-only").plan(SUBJECT, RECIPE)[0].key == first[0].key
+    assert find_method("sum").runs(Trial("tam", "box", 1), RECIPE)[1].key != first[1].key
+    assert find_method("identity-only").runs(TRIAL, RECIPE)[0].key == first[0].key
 
 
 def test_trainers_do_the_steps_they_are_given(base, references, tmp_path, monkeypatch):
     done = []
-    monkeypatch.setattr("dualreal_core.bench.baselines.fit", lambda base, parameters, items, settings, *rest: done.append(settings.steps))
-    TRAINERS["motiondirector"](base, references, with_train(RECIPE, steps=800), tmp_path, [])
+    monkeypatch.setattr("dualreal_core.bench.trainers.fit", lambda base, parameters, items, settings, *rest: done.append(settings.steps))
+    TRAINERS["motiondirector"].train(base, references, with_train(RECIPE, steps=800), tmp_path, [])
     assert done == [100, 300]
-    TRAINERS["mixed-lora"](base, references, with_train(RECIPE, steps=800), tmp_path, [])
+    TRAINERS["mixed-lora"].train(base, references, with_train(RECIPE, steps=800), tmp_path, [])
     assert done[2:] == [800]
 
 
 def test_the_plain_loop_tells_the_pair_each_samples_stage(base, references):
-    """Or a controller with a course would learn in the middle of it and be used along it."""
+    """Or a controller with a share schedule would learn in the middle of it and be used along it."""
     stages = []
 
     class Watched:
@@ -144,51 +154,51 @@ def test_the_plain_loop_tells_the_pair_each_samples_stage(base, references):
     pair = new_pair(base.transformer, **RECIPE.pair)
     with Attachment(base.transformer, pair, Watched()) as attachment:
         settings = replace(RECIPE.train, steps=2, motion_ratio=1.0, motion_batch=2)
-        fit(base, pair.role_parameters("motion"), {"motion": references["motion"].items}, settings, plain_loss, attachment)
+        fit(base, pair.role_parameters("motion"), {"motion": references["motion"].items}, settings, attachment)
     assert [stage.shape for stage in stages] == [(2,), (2,)] and len(torch.cat(stages).unique()) == 4
 
 
-def test_groups_differ_between_the_rows():
+def test_groups_differ_between_the_methods():
     groups = {
-        name: find_row(name).plan(SUBJECT, RECIPE)[0].recipe.pair.get("num_groups", 5) for name in ("one-group", "two-groups", "per-block")
+        name: find_method(name).runs(TRIAL, RECIPE)[0].recipe.pair.get("num_groups", 5) for name in ("one-group", "two-groups", "per-block")
     }
     assert groups == {"one-group": 1, "two-groups": 2, "per-block": 5}
-    assert not find_row("fixed").plan(SUBJECT, RECIPE)[0].recipe.pair["learned_range"]
+    assert not find_method("fixed").runs(TRIAL, RECIPE)[0].recipe.pair["learned_range"]
 
 
-def test_published_sides_are_summed_at_the_weights_they_were_trained_at(folder):
-    row = find_row("published-separate")
-    pieces = row.plan(SUBJECT, RECIPE)
-    for piece in pieces:
-        folder.runs.train(piece)
-    contestant = row.assemble([folder.runs.load(piece) for piece in pieces], row.settings)
-    assert contestant.blend == FixedBlend(0.1, 0.1) and contestant.pair.config.identity_kind == "bottleneck-skip"
+def test_the_papers_sides_are_summed_at_the_weights_they_were_trained_at(benchmark):
+    method = find_method("paper-separate")
+    runs = method.runs(TRIAL, RECIPE)
+    for run in runs:
+        benchmark.runs.train(run)
+    candidate = method.assemble([benchmark.runs.load(run) for run in runs])
+    assert candidate.blend == FixedBlend(0.1, 0.1) and candidate.pair.config.identity_kind == "bottleneck-skip"
 
 
-def test_without_controller_ours_keeps_to_its_course(base, references, tmp_path):
-    (piece,) = find_row("no-controller").plan(SUBJECT, RECIPE)
-    pair = TRAINERS[piece.trainer](base, references, piece.recipe, tmp_path, [])
+def test_without_controller_ours_keeps_to_its_share_schedule(base, references, tmp_path):
+    (run,) = find_method("no-controller").runs(TRIAL, RECIPE)
+    pair = TRAINERS[run.trainer].train(base, references, run.recipe, tmp_path, [])
     assert pair.controller is None and pair.config.share_schedule == tuple(RECIPE.pair["share_schedule"])
-    assert replace(piece.recipe, pair=RECIPE.pair) == with_train(RECIPE, seed=SUBJECT.seed)  # nothing else differs from ours
+    assert replace(run.recipe, pair=RECIPE.pair) == with_train(RECIPE, seed=TRIAL.seed)  # nothing else differs from ours
 
 
-def test_settings_of_the_joint_run_alone_leave_the_other_rows_runs_valid():
+def test_settings_of_the_joint_run_alone_leave_the_other_methods_runs_valid():
     joint = with_train(RECIPE, frozen_adapter_dropout=0.25, preservation_ratio=0.125, timestep_bias=0.5, identity_learning_rate=1e-4)
     changed = replace(joint, pair={**RECIPE.pair, "share_schedule": (0.25, 0.75), "learned_range": 0.4})
 
-    def keys(row: Row, recipe: Recipe) -> list[str]:
-        return [piece.key for piece in row.plan(SUBJECT, recipe)]
+    def keys(method: Method, recipe: Recipe) -> list[str]:
+        return [run.key for run in method.runs(TRIAL, recipe)]
 
-    kept = {name for name, row in ROWS.items() if keys(row, RECIPE) == keys(row, changed)}
-    joint_rows = {"ours", "fixed", "no-crossing", "pans", "no-focus", "no-course", "no-controller"}
-    joint_rows |= {"unmasked", "one-group", "two-groups", "per-block"}
-    assert kept == set(ROWS) - joint_rows
-    assert keys(find_row("sum"), RECIPE) != keys(find_row("sum"), with_train(RECIPE, learning_rate=1e-5))
+    kept = {name for name, method in METHODS.items() if keys(method, RECIPE) == keys(method, changed)}
+    joint_methods = {"ours", "fixed", "no-preservation", "no-timestep-bias", "no-schedule", "no-controller"}
+    joint_methods |= {"unmasked", "one-group", "two-groups", "per-block"}
+    assert kept == set(METHODS) - joint_methods
+    assert keys(find_method("sum"), RECIPE) != keys(find_method("sum"), with_train(RECIPE, learning_rate=1e-5))
 
 
 def test_full_fine_tune_gives_other_weights_and_puts_the_base_back_bit_for_bit(base, references, tmp_path):
     before = {name: tensor.clone() for name, tensor in base.transformer.state_dict().items()}
-    trained = TRAINERS["full-finetune"](base, references, RECIPE, tmp_path, [])
+    trained = TRAINERS["full-finetune"].train(base, references, RECIPE, tmp_path, [])
     assert all(torch.equal(tensor, before[name]) for name, tensor in base.transformer.state_dict().items())
     assert not any(parameter.requires_grad or parameter.grad is not None for parameter in base.transformer.parameters())
     changed = [name for name, tensor in trained.items() if not torch.equal(tensor, before[name])]
@@ -196,8 +206,8 @@ def test_full_fine_tune_gives_other_weights_and_puts_the_base_back_bit_for_bit(b
 
 
 def test_the_second_side_learns_beside_a_frozen_first_one(base, references, tmp_path):
-    first = TRAINERS["identity"](base, references, RECIPE, tmp_path / "first", [])
-    pair = TRAINERS["second-motion"](base, references, RECIPE, tmp_path / "second", [first])
+    first = TRAINERS["identity"].train(base, references, RECIPE, tmp_path / "first", [])
+    pair = TRAINERS["second-motion"].train(base, references, RECIPE, tmp_path / "second", [first])
     kept, before = pair.sides["identity"].state_dict(), first.sides["identity"].state_dict()
     assert all(torch.equal(tensor, before[name]) for name, tensor in kept.items())
     assert any(adapter.up.weight.abs().max() > 0 for adapter in pair.sides["motion"].values())
@@ -205,14 +215,14 @@ def test_the_second_side_learns_beside_a_frozen_first_one(base, references, tmp_
 
 
 def test_without_masking_both_sides_learn_from_photos_alone(base, references, tmp_path):
-    pair = TRAINERS["unmasked"](base, references, with_train(RECIPE, motion_ratio=0.0), tmp_path, [])
+    pair = TRAINERS["unmasked"].train(base, references, with_train(RECIPE, motion_ratio=0.0), tmp_path, [])
     for side in pair.sides.values():
         assert any(adapter.up.weight.abs().max() > 0 for adapter in side.values())
     assert pair.controller.out.weight.abs().max() > 0
 
 
 def test_motion_path_is_kept_without_the_spatial_one(base, references, tmp_path):
-    pair = TRAINERS["motiondirector"](base, references, RECIPE, tmp_path, [])
+    pair = TRAINERS["motiondirector"].train(base, references, RECIPE, tmp_path, [])
     assert isinstance(pair, AdapterPair)
     assert list(pair.sides) == ["motion"]
     assert any(adapter.up.weight.abs().max() > 0 for adapter in pair.sides["motion"].values())
@@ -231,15 +241,14 @@ def test_debiased_loss_by_hand():
     output, latents, noise = (torch.randn(2, 2, 3, 1, 2, generator=generator) for _ in range(3))
     anchor = int(torch.randint(3, (), generator=torch.Generator().manual_seed(7)))
     target = noise - latents
-    plain = debiased = 0.0
+    debiased = [0.0, 0.0]
     for sample in range(2):
         for frame in range(3):
             wrong = output[sample, :, frame] - target[sample, :, frame]
             wrong_anchor = output[sample, :, anchor] - target[sample, :, anchor]
-            plain += float(wrong.square().sum()) / output.numel()
-            debiased += float((math.sqrt(2) * wrong - wrong_anchor).square().sum()) / output.numel()
-    loss = debiased_loss(FlowMatching(3.0), output, latents, noise, torch.tensor([100.0, 900.0]), None, torch.Generator().manual_seed(7))
-    assert float(loss) == pytest.approx(plain + debiased, rel=1e-5)
+            debiased[sample] += float((math.sqrt(2) * wrong - wrong_anchor).square().sum()) / output[sample].numel()
+    loss = debiased_loss(FlowMatching(3.0), output, latents, noise, torch.tensor([100.0, 900.0]), torch.Generator().manual_seed(7))
+    assert loss.tolist() == pytest.approx(debiased, rel=1e-5)
 
 
 def test_debiased_loss_forgives_what_all_frames_share_less_than_what_they_do_not():
@@ -249,9 +258,8 @@ def test_debiased_loss_forgives_what_all_frames_share_less_than_what_they_do_not
     timestep = torch.tensor([500.0])
 
     def added(output: torch.Tensor) -> float:
-        objective, generator = FlowMatching(3.0), torch.Generator().manual_seed(0)
-        whole = debiased_loss(objective, output, latents, latents, timestep, None, generator)
-        return float(whole - objective.loss_per_sample(output, latents, latents, timestep).mean()) / float(output.square().mean())
+        loss = debiased_loss(FlowMatching(3.0), output, latents, latents, timestep, torch.Generator().manual_seed(0))
+        return float(loss.mean()) / float(output.square().mean())
 
     assert added(shared) < 0.2 < added(moving)
 
@@ -282,21 +290,21 @@ def test_a_failed_job_stops_only_what_waits_for_it(tmp_path):
     assert not (tmp_path / "after").exists()
 
 
-def test_variants_change_the_knob_alone():
-    row = find_row("full-finetune")
-    variants = row.variants()
+def test_variants_change_the_tuned_settings_alone():
+    method = find_method("full-finetune")
+    variants = method.variants()
     assert [variant.name for variant in variants][:2] == ["full-finetune[learning_rate=0.0001]", "full-finetune[learning_rate=0.0003]"]
-    assert find_row(variants[0].name).plan(SUBJECT, RECIPE)[0].recipe.train.learning_rate == 1e-4
-    assert row.settings not in [variant.settings for variant in variants]
-    shares = find_row("fixed").variants()
-    assert {row.plan(SUBJECT, RECIPE)[0].key for row in shares} == {find_row("fixed").plan(SUBJECT, RECIPE)[0].key}
-    assert find_row("motiondirector").variants()[0].settings == {"learning_rate": 7e-4, "identity_share": 0.5}
+    assert find_method(variants[0].name).runs(TRIAL, RECIPE)[0].recipe.train.learning_rate == 1e-4
+    assert method.settings not in [variant.settings for variant in variants]
+    shares = find_method("fixed").variants()
+    assert {share.runs(TRIAL, RECIPE)[0].key for share in shares} == {find_method("fixed").runs(TRIAL, RECIPE)[0].key}
+    assert find_method("motiondirector").variants()[0].settings == {"learning_rate": 7e-4, "identity_share": 0.5}
 
 
-def test_a_row_takes_settings_of_its_own():
-    row = find_row("mixed-lora[learning_rate=5e-4]")
-    assert row.name == "mixed-lora[learning_rate=0.0005]"
-    assert row.plan(SUBJECT, RECIPE)[0].recipe.train.learning_rate == 5e-4
+def test_a_method_takes_settings_of_its_own():
+    method = find_method("mixed-lora[learning_rate=5e-4]")
+    assert method.name == "mixed-lora[learning_rate=0.0005]"
+    assert method.runs(TRIAL, RECIPE)[0].recipe.train.learning_rate == 5e-4
     for name, reason in (
         ("mixed-lora[rank=4]", "no setting 'rank'"),
         ("ours[learning_rate=1e-3]", "it has: none"),
@@ -306,50 +314,24 @@ def test_a_row_takes_settings_of_its_own():
         ("mixed-lora[learning_rate=-1]", "out of range"),
     ):
         with pytest.raises(InputError, match=reason):
-            find_row(name)
+            find_method(name)
 
 
-def test_curve_is_measured_at_each_point_and_not_again(tmp_path):
-    curve = Curve(Cell("ours", SUBJECT), (2, 4))
-    measure_curve(tmp_path, curve, PROTOCOL)
-    files = [tmp_path / "curves" / curve.name / f"{point}.json" for point in (2, 4)]
-    times = [file.stat().st_mtime_ns for file in files]
-    measure_curve(tmp_path, curve, PROTOCOL)
-    assert [file.stat().st_mtime_ns for file in files] == times
-    assert 0 < read_point(tmp_path, curve, 4)["identity"] <= 1
-    files[1].unlink()
-    measure_curve(tmp_path, curve, PROTOCOL)  # as after a kill between the last state and its scores
-    assert files[1].exists()
-    with pytest.raises(InputError, match="was started with another"):
-        measure_curve(tmp_path, curve, Protocol(with_train(RECIPE, learning_rate=1e-3), 1))
-    files[0].unlink()
-    with pytest.raises(InputError, match="went 4 steps, beyond 2"):
-        measure_curve(tmp_path, curve, PROTOCOL)
-
-
-def test_steps_to_reach_by_hand():
-    curve = [(100, 0.2), (200, 0.6), (300, 0.5), (400, 0.7), (500, 0.8)]
-    assert steps_to_reach(curve, 0.55) == 400
-    assert steps_to_reach(curve, 0.1) == 100
-    assert steps_to_reach(curve, 0.9) is None
-    assert set(COMPARED) <= set(ROWS)
-
-
-def test_command_writes_the_report(tmp_path, folder, capsys):
+def test_command_writes_the_report(tmp_path, benchmark, capsys):
     out = tmp_path / "out"
-    shutil.copytree(folder.path, out)
+    shutil.copytree(benchmark.path, out)
     config = tmp_path / "tiny.toml"
     config.write_text("[train]\nidentity_batch = 1\nmotion_batch = 1\nwarmup_steps = 0\nevaluate_every = 0\n")
     options = ["--identities", "tam", "--motions", "box", "--seed", "0", "--steps", "4", "--sampling-steps", "1", "--workers", "1"]
-    assert main(["bench", "fusion", "--out", str(out), "--rows", "sum", "--config", str(config), *options]) == 0
+    assert main(["bench", "fusion", "--out", str(out), "--methods", "sum", "--config", str(config), *options]) == 0
     assert "| separate, summed |" in capsys.readouterr().out
-    assert json.loads((out / "results.json").read_text())["rows"]["sum"]["identity"]["count"] == 1
+    assert json.loads((out / "results.json").read_text())["methods"]["sum"]["identity"]["count"] == 1
 
 
 def test_killed_benchmark_is_continued(tmp_path):
     config = tmp_path / "tiny.toml"
     config.write_text("[train]\nidentity_batch = 1\nmotion_batch = 1\nevaluate_every = 0\n")
-    options = ["--rows", "base", "--identities", "tam", "--motions", "box", "--seed", "0", "--steps", "4", "--sampling-steps", "1"]
+    options = ["--methods", "base", "--identities", "tam", "--motions", "box", "--seed", "0", "--steps", "4", "--sampling-steps", "1"]
     command = ["bench", "fusion", "--out", str(tmp_path / "out"), "--config", str(config), *options]
     process = subprocess.Popen([sys.executable, "-m", "dualreal_core.cli", *command, "--workers", "2"], stderr=subprocess.DEVNULL)
     while process.poll() is None and not (first := list(tmp_path.glob("out/runs/*/done.json"))):
@@ -360,13 +342,13 @@ def test_killed_benchmark_is_continued(tmp_path):
     time.sleep(2)  # for its workers to notice
     assert main([*command, "--workers", "1"]) == 0
     assert first[0].stat().st_mtime_ns == written
-    assert len(list(tmp_path.glob("out/cells/*/*.json"))) == len(REFERENCES)
+    assert len(list(tmp_path.glob("out/results/*/*.json"))) == len(REFERENCES)
 
 
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        (["--rows", "magic"], "There is no row 'magic'"),
+        (["--methods", "magic"], "There is no method 'magic'"),
         (["--identities", "bob"], "no figure 'bob'"),
         (["--seeds", "0"], "at least 1"),
         (["--steps", "2"], "at least 4"),
@@ -378,10 +360,17 @@ def test_command_refuses_what_it_cannot_do(options, reason, tmp_path, capsys):
     assert reason in capsys.readouterr().err
 
 
-def test_documentation_explains_every_row_and_measure():
+def test_without_matplotlib_nothing_is_trained_in_vain(tmp_path, monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    assert main(["bench", "fusion", "--out", str(tmp_path / "out")]) == 2
+    assert 'pip install "dualreal[plots]"' in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_documentation_explains_every_method_and_measure():
     text = (Path(__file__).parents[2] / "docs" / "benchmark.md").read_text(encoding="utf-8")
-    assert [name for name in (*ROWS, *MEASURES) if f"`{name}`" not in text] == []
+    assert [name for name in (*METHODS, *MEASURES) if f"`{name}`" not in text] == []
 
 
-def test_quick_rows_are_rows_with_their_references():
-    assert set(REFERENCES) <= set(QUICK_ROWS) <= set(ROWS)
+def test_quick_methods_are_methods_with_their_references():
+    assert set(REFERENCES) <= set(QUICK_METHODS) <= set(METHODS)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dualreal_core.bench.measures import adherence, clip_looks, consistency, dynamic_degree, measure
+from dualreal_core.bench.measures import adherence, cells_per_frame, clip_looks, measure
 from dualreal_core.bench.prompts import KNOWN_MOTIONS, OTHER_SUBJECTS, Request, requests
 from dualreal_core.toyworld import world
+from dualreal_core.toyworld.consistency import consistency_along_track
 from dualreal_core.toyworld.figures import FIGURES
 from dualreal_core.toyworld.paths import MOTIONS
 from dualreal_core.toyworld.scores import named_sprites
@@ -114,22 +115,22 @@ def test_adherence_counts_frames():
     assert adherence(half, "sky") == 0
 
 
-def test_dynamic_degree_by_hand():
+def test_cells_per_frame_by_hand():
     positions = torch.tensor([[0, 4], [3, 8], [3, 8], [9, 16]])  # steps of 5, 0 and 10 cells
-    assert dynamic_degree(signed(world.draw(FIGURES["vex"], "mint", positions))) == pytest.approx(5, abs=1e-4)
+    assert cells_per_frame(signed(world.draw(FIGURES["vex"], "mint", positions))) == pytest.approx(5, abs=1e-4)
 
 
 def test_consistency_follows_the_sprite_and_sees_it_change():
-    assert consistency(drawn(FIGURES["oru"], "zigzag", "sky")) == pytest.approx(1, abs=1e-4)
+    assert consistency_along_track(drawn(FIGURES["oru"], "zigzag", "sky")) == pytest.approx(1, abs=1e-4)
     a, b = (drawn(look, "right", "sky") for look in (FIGURES["vex"], world.Look("ring", "yellow")))
     frames = [(a, b)[index % 2][index] for index in range(9)]
-    assert consistency(torch.stack(frames)) < 0.8
+    assert consistency_along_track(torch.stack(frames)) < 0.8
 
 
 def test_an_empty_clip_neither_moves_nor_is_consistent():
     empty = torch.zeros(9, 3, 32, 32)
-    assert dynamic_degree(empty) == 0
-    assert consistency(empty) == 0
+    assert cells_per_frame(empty) == 0
+    assert consistency_along_track(empty) == 0
 
 
 def test_prompts_ask_for_what_the_base_knows_and_start_with_the_trial_s_own():

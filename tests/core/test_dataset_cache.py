@@ -7,7 +7,7 @@ import torch
 from media import REAL_DATA, SIZE, FakeBase, make_clip, noise, save
 from safetensors.torch import save_file
 
-from dualreal_core.dataset import CropSettings, Manifest, prepare, scan_identity, scan_motion
+from dualreal_core.dataset import Manifest, prepare, scan_identity, scan_motion
 from dualreal_core.dataset.cache import shrink_mask
 from dualreal_core.errors import InputError
 
@@ -26,8 +26,8 @@ def test_prepare_encodes_once(tmp_path, clips):
     item = first.items[0]
     assert item.latents.shape == (3, 4, 8, 12) and item.latents.dtype == torch.float32
     assert item.text.shape == (5, 1) and item.conditions.shape == (4, 6) and item.mask is None
-    assert (item.caption, item.source, item.num_frames) == ("dance", "a.mp4 frames 0-12", 13)
-    assert first.fingerprints == (clips.items[0].fingerprint,) and first.report is clips.report
+    assert (clips.items[0].caption, item.source, clips.items[0].num_frames) == ("dance", "a.mp4 frames 0-12", 13)
+    assert first.fingerprints == (clips.items[0].fingerprint,)
 
     again, ticks = FakeBase(), []
     second = prepare(again, clips, tmp_path / "cache", progress=lambda done, total: ticks.append((done, total)))
@@ -102,12 +102,11 @@ def test_prepare_photos_with_masks(tmp_path):
     pixels[:, 44:, 3] = 255
     save(tmp_path / "photos" / "a.png", pixels)
     save(tmp_path / "photos" / "b.png", noise(*SIZE, 2))
-    manifest = scan_identity(tmp_path / "photos", "a dog", SIZE, CropSettings(num_clip_frames=9))
+    manifest = scan_identity(tmp_path / "photos", "a dog", SIZE)
     for _ in range(2):
         items = prepare(FakeBase(), manifest, tmp_path / "cache").items
-        still, pan, opaque, _ = items
+        still, opaque = items
         assert still.mask.shape == (1, 1, 8, 12) and still.mask[0, 0, 0].tolist() == [0] * 5 + [0.5] + [1] * 6
-        assert pan.mask.shape == (1, 3, 8, 12) and pan.latents.shape == (3, 3, 8, 12)
         assert opaque.mask is None and all(item.conditions is None for item in items)
 
 
@@ -128,7 +127,7 @@ def test_prepare_refuses_what_the_base_cannot_use(tmp_path, clips):
 
 
 def test_file_that_vanishes_before_preparing(tmp_path, clips):
-    clips.items[0].path.unlink()
+    clips.items[0].source.path.unlink()
     with pytest.raises(InputError, match=r"a\.mp4 could not be read"):
         prepare(FakeBase(), clips, tmp_path / "cache")
 

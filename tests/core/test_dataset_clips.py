@@ -1,4 +1,4 @@
-"""Scanning clips: rates, windows, and why one is left out."""
+"""Scanning clips: rates, segments, and why one is left out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from media import SIZE, blocks, make_clip, reasons, save
 
 from dualreal_core.dataset import scan_motion
-from dualreal_core.dataset.segments import TIMESTAMP_SLACK, resample, window_length, window_starts
+from dualreal_core.dataset.segments import TIMESTAMP_SLACK, resample, segment_length, segment_starts
 
 
 def test_resampling_keeps_the_duration():
@@ -21,22 +21,22 @@ def test_resampling_keeps_the_duration():
     assert resample([0.0, 1.0], 1.1, 8) == [0] * 8 + [1]
 
 
-def test_window_rules():
-    assert [window_length(n, 49, 4) for n in (4, 5, 8, 9, 48, 49, 300)] == [None, 5, 5, 9, 45, 49, 49]
-    assert [window_length(n, 16, 1) for n in (1, 2, 15, 40)] == [None, 2, 15, 16]
-    assert window_starts(10, 10, 4) == [0] and window_starts(13, 10, 4) == [1]
-    assert window_starts(20, 10, 4) == [0, 10] and window_starts(100, 10, 4) == [0, 30, 60, 90]
+def test_segment_rules():
+    assert [segment_length(n, 49, 4) for n in (4, 5, 8, 9, 48, 49, 300)] == [None, 5, 5, 9, 45, 49, 49]
+    assert [segment_length(n, 16, 1) for n in (1, 2, 15, 40)] == [None, 2, 15, 16]
+    assert segment_starts(10, 10, 4) == [0] and segment_starts(13, 10, 4) == [1]
+    assert segment_starts(20, 10, 4) == [0, 10] and segment_starts(100, 10, 4) == [0, 30, 60, 90]
 
 
-def test_motion_windows_show_the_right_frames(tmp_path):
+def test_motion_segments_show_the_right_frames(tmp_path):
     make_clip(tmp_path / "a.mp4", 100, 25)
     manifest = scan_motion(tmp_path, "x", (64, 64), 9, 8, max_segments=3, frame_multiple=4)
-    assert [item.window for item in manifest.items] == [(0, 9), (12, 9), (23, 9)]
+    assert [item.name for item in manifest.items] == ["a.mp4 frames 0-8", "a.mp4 frames 12-20", "a.mp4 frames 23-31"]
     assert manifest.report.notes == ("1 clips are resampled to 8 fps at their true speed",)
-    for item in manifest.items:
+    for item, start in zip(manifest.items, (0, 12, 23), strict=True):
         frames, mask = item.load()
         assert mask is None and frames.shape == (9, 3, 64, 64) and frames.abs().max() <= 1
-        shown = [int((k / 8 + TIMESTAMP_SLACK) * 25) for k in range(item.window[0], item.window[0] + 9)]
+        shown = [int((k / 8 + TIMESTAMP_SLACK) * 25) for k in range(start, start + 9)]
         expected = torch.tensor(shown) / 99 * 1.6 - 0.8
         assert (frames.mean((1, 2, 3)) - expected).abs().max() < 0.02
 
@@ -71,11 +71,11 @@ def test_reference_layout(tmp_path):
     (tmp_path / "videos.txt").write_text("videos/2.mp4\r\nvideos\\10.mp4\r\nelsewhere/x.mp4\r\n\r\n")
     (tmp_path / "prompts.txt").write_text("two\nten\nx\n")
     manifest = scan_motion(tmp_path, None, SIZE, 9, 8, max_segments=1)
-    assert [(item.path.name, item.caption) for item in manifest.items] == [("x.mp4", "x"), ("2.mp4", "two"), ("10.mp4", "ten")]
+    assert [(item.source.path.name, item.caption) for item in manifest.items] == [("x.mp4", "x"), ("2.mp4", "two"), ("10.mp4", "ten")]
 
 
 def test_motion_arguments_are_checked(tmp_path):
     with pytest.raises(ValueError, match=r"num_frames is 8; it must be 4 \* k \+ 1"):
         scan_motion(tmp_path, "x", SIZE, 8, 8, frame_multiple=4)
-    with pytest.raises(ValueError, match="max_windows is 0"):
+    with pytest.raises(ValueError, match="max_segments is 0"):
         scan_motion(tmp_path, "x", SIZE, 9, 8, max_segments=0)

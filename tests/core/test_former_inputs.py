@@ -44,7 +44,7 @@ def test_the_sentence_names_old_and_new(former_inputs):
     prompt = {"7": {"class_type": "DualRealTrainingSettings", "inputs": {"steps": 5, "width": 8, "floor": 0.1}}}
     (sentence,) = former_inputs.translate(prompt, TABLE)
     assert "DualRealTrainingSettings 7" in sentence and "width is now rank" in sentence
-    assert "floor is now 0.5 - learned_range of DualRealTrainingOptions" in sentence
+    assert "floor is now 0.5 - learned_range" in sentence and "not in this node any more is in DualRealTrainingOptions" in sentence
     assert prompt["7"]["inputs"] == {"steps": 5, "rank": 8, "options": ["7:options", 0]}
     assert prompt["7:options"]["inputs"] == {"learned_range": 0.4}
 

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import pytest
 import torch
 
 from dualreal_core.dataset import CropSettings
-from dualreal_core.dataset.frames import CLIP_CURE, ClipCutter, cut_photos, match_captions
+from dualreal_core.dataset.captions import match_captions
+from dualreal_core.dataset.frames import DecodedClip, clips_report, cut_photos
+from dualreal_core.dataset.items import Item
 from dualreal_core.dataset.pixels import cover, fit_mask
-from dualreal_core.dataset.report import Report
+from dualreal_core.dataset.selection import ClipSelection
 from dualreal_core.dataset.sizes import TrainingSize, cover_box
 from dualreal_core.errors import InputError
 
-ONE_VIEW = CropSettings()
+ONE_CROP = CropSettings()
 OWN_SIZE = TrainingSize(multiple=16)
 
 
@@ -30,18 +34,31 @@ def levels(num_frames: int, height: int = 64, width: int = 96) -> torch.Tensor:
     return (torch.arange(num_frames) / 100)[:, None, None, None].expand(num_frames, height, width, 3)
 
 
-def photos(pictures: list[torch.Tensor], masks: list[torch.Tensor] | None = None, size=OWN_SIZE, views: CropSettings = ONE_VIEW):
-    return cut_photos(pictures, ["x"] * len(pictures), masks, size, views)
+class Sample(NamedTuple):
+    """What an item shows."""
+
+    item: Item
+    frames: torch.Tensor
+    mask: torch.Tensor | None
 
 
-def cutter(
+def shown_by(items: Sequence[Item]) -> list[Sample]:
+    return [Sample(item, *item.pixels()) for item in items]
+
+
+def photos(pictures: list[torch.Tensor], masks: list[torch.Tensor] | None = None, size=OWN_SIZE, crops: CropSettings = ONE_CROP):
+    items, report = cut_photos(pictures, ["x"] * len(pictures), masks, size, crops)
+    return shown_by(items), report
+
+
+def selection(
     size: TrainingSize = OWN_SIZE, num_frames: int = 13, fps: float = 0.0, max_segments: int = 4, frame_multiple: int = 4
-) -> ClipCutter:
-    return ClipCutter("motion", "videos", size, num_frames, fps, max_segments, frame_multiple)
+) -> ClipSelection:
+    return ClipSelection("videos", size, num_frames, fps, max_segments, frame_multiple)
 
 
-def reasons(report: Report) -> dict[str, str]:
-    return {skip.file: skip.reason for skip in report.skipped}
+def add(chosen: ClipSelection, name: str, frames: torch.Tensor, rate: float, caption: str = "x") -> list[Sample]:
+    return shown_by(chosen.add(DecodedClip(name, caption, frames, rate)))
 
 
 def test_photo_reasons():
@@ -55,7 +72,7 @@ def test_photo_reasons():
     pictures += [blocks(64, 96, 8, channels=2), blocks(80, 70, 9)]
     samples, report = photos(pictures)
     assert report.used == ("image 1", "image 8") and [tuple(sample.frames.shape) for sample in samples] == [(1, 64, 96, 3), (1, 80, 64, 3)]
-    assert reasons(report) == {
+    assert report.skipped == {
         "image 2": "exact duplicate of image 1",
         "image 3": "near-identical to image 1",
         "image 4": "too small: 10x10 px hold no 16x16 px",
@@ -80,14 +97,14 @@ def test_own_size_is_never_resampled():
     picture = torch.rand(48, 48, 3, generator=torch.Generator().manual_seed(1))
     samples, _ = photos([picture], size=TrainingSize(multiple=8))
     assert torch.equal(samples[0].frames[0], picture)
-    views = CropSettings(num_crops=6, margin=0.5)
-    samples, report = photos([picture], size=TrainingSize(multiple=8), views=views)
+    crops = CropSettings(num_crops=6, crop_margin=0.5)
+    samples, report = photos([picture], size=TrainingSize(multiple=8), crops=crops)
     assert [tuple(sample.frames.shape) for sample in samples] == [(1, 32, 32, 3)] * 6 and not report.skipped
     assert torch.equal(samples[0].frames[0], picture[8:40, 8:40])
     windows = picture.unfold(0, 32, 1).unfold(1, 32, 1).permute(0, 1, 3, 4, 2)  # (17, 17, 32, 32, 3)
     places = [torch.nonzero((windows == sample.frames[0]).flatten(2).all(2)).tolist() for sample in samples]
     assert all(len(place) == 1 for place in places) and len({tuple(place[0]) for place in places}) > 3
-    again, _ = photos([picture], size=TrainingSize(multiple=8), views=views)
+    again, _ = photos([picture], size=TrainingSize(multiple=8), crops=crops)
     assert all(torch.equal(a.frames, b.frames) for a, b in zip(samples, again, strict=True))
 
 
@@ -152,36 +169,15 @@ def test_masks_leave_the_picture_alone():
     assert torch.equal(samples[0].frames[0], pictures[0]) and torch.equal(samples[0].mask[0], mask) and samples[1].mask is None
     columns = torch.arange(96.0).expand(64, 96)
     places = (columns / 96)[..., None].expand(64, 96, 3)
-    views, _ = photos([places], [columns.clamp(0, 40) / 40], views=CropSettings(num_crops=4, margin=0.3))
-    for sample in views:
+    samples, _ = photos([places], [columns.clamp(0, 40) / 40], crops=CropSettings(num_crops=4, crop_margin=0.3))
+    assert [sample.item.name for sample in samples] == [f"image 1 crop {number}" for number in (1, 2, 3, 4)]
+    for sample in samples:
         assert sample.mask.shape == (1, 48, 64) and torch.allclose(sample.mask, (sample.frames[..., 0] * 96).clamp(0, 40) / 40)
-    assert len({float(sample.frames[0, 0, 0, 0]) for sample in views}) > 1
+    assert len({float(sample.frames[0, 0, 0, 0]) for sample in samples}) > 1
     both = torch.cat([pictures[0], torch.ones(64, 96, 1)], dim=2)
     both[:32, :, 3] = 0
     samples, _ = photos([both], [mask])
     assert samples[0].mask[:, :32].max() == 0 and samples[0].mask[:, 32:, :40].max() == 0 and samples[0].mask[:, 32:, 40:].min() == 1
-
-
-def test_pans_follow_the_stills_of_a_picture():
-    picture = torch.arange(64.0)[:, None, None] * 100 + torch.arange(96.0)[None, :, None]
-    picture, mask = picture.expand(64, 96, 3), (torch.arange(96.0) < 50).float().expand(64, 96)
-    size = TrainingSize(multiple=8)
-    samples, report = cut_photos([picture], ["x"], [mask], size, CropSettings(4, 0.5, 10), frame_multiple=4)
-    assert [sample.source for sample in samples] == [f"image 1 {kind} {view}" for kind in ("view", "pan") for view in (1, 2, 3, 4)]
-    height, width = samples[0].frames.shape[1:3]
-    assert [len(sample.frames) for sample in samples] == [1] * 4 + [9] * 4 and {sample.file for sample in samples} == {"image 1"}
-    assert any("10 frames do not fit the VAE, which takes 4 * k + 1: 9 are used" in note for note in report.notes)
-    moving = 0
-    for sample in samples:
-        corners = sample.frames[:, 0, 0, 0]
-        places = [(int(corner) // 100, int(corner) % 100) for corner in corners]
-        moving += len(set(places)) > 1
-        for (top, left), shown, outline in zip(places, sample.frames, sample.mask, strict=True):
-            rows, columns = slice(top, top + height), slice(left, left + width)
-            assert torch.equal(shown, picture[rows, columns]) and torch.equal(outline, mask[rows, columns])
-    assert moving == 3, "one pan in four stands still"
-    with pytest.raises(InputError, match="clip_frames is 4, and a clip needs at least 5 with this VAE; raise it"):
-        cut_photos([picture], ["x"], None, size, CropSettings(4, 0.5, 4), frame_multiple=4)
 
 
 def test_masks_of_other_sizes():
@@ -212,58 +208,70 @@ def test_captions():
         match_captions(["a"], 0, "video")
 
 
-def test_windows_show_the_right_frames():
-    clips = cutter(num_frames=9, fps=8, max_segments=3)
-    samples = clips.cut("video 1", levels(100), 25, "dance")
-    assert [sample.source for sample in samples] == ["video 1 frames 0-8", "video 1 frames 12-20", "video 1 frames 23-31"]
+def test_segments_show_the_right_frames():
+    clips = selection(num_frames=9, fps=8, max_segments=3)
+    samples = add(clips, "video 1", levels(100), 25, "dance")
+    assert [sample.item.name for sample in samples] == ["video 1 frames 0-8", "video 1 frames 12-20", "video 1 frames 23-31"]
     for sample, start in zip(samples, (0, 12, 23), strict=True):
-        assert sample.frames.shape == (9, 64, 96, 3) and sample.mask is None and sample.caption == "dance"
+        assert sample.frames.shape == (9, 64, 96, 3) and sample.mask is None and sample.item.caption == "dance"
         shown = [int((k / 8 + 0.006) * 25) for k in range(start, start + 9)]
         assert (sample.frames.mean((1, 2, 3)) * 100).round().int().tolist() == shown
-    report = clips.report("Motion Dataset", CLIP_CURE)
+    report = clips_report(clips)
     assert report.lines()[0] == "motion: 1 of 1 videos used as clips, 3 training samples"
     assert report.notes == ("9 frames of 96x64 px: 3 samples", "1 clips are resampled to 8 fps at their true speed")
 
 
 def test_frames_are_repeated_rather_than_slowed_down():
-    [sample] = cutter(num_frames=9, fps=16, max_segments=1).cut("video 1", levels(5), 8, "x")
+    [sample] = add(selection(num_frames=9, fps=16, max_segments=1), "video 1", levels(5), 8)
     assert (sample.frames.mean((1, 2, 3)) * 100).round().int().tolist() == [0, 0, 1, 1, 2, 2, 3, 3, 4]
 
 
 def test_own_rate_and_length():
-    clips = cutter(num_frames=15)
-    [sample] = clips.cut("video 1", levels(11), 25, "x")
+    clips = selection(num_frames=15)
+    [sample] = add(clips, "video 1", levels(11), 25)
     assert sample.frames.shape[0] == 9 and clips.num_frames == 13
-    notes = clips.report("Motion Dataset", CLIP_CURE).notes
+    notes = clips_report(clips).notes
     assert "15 frames do not fit the VAE, which takes 4 * k + 1: 13 are used" in notes
     assert "used at 9 frames instead of 13, being short: video 1" in notes
-    assert len(cutter(num_frames=15, frame_multiple=1).cut("video 1", levels(15), 25, "x")[0].frames) == 15
+    assert len(add(selection(num_frames=15, frame_multiple=1), "video 1", levels(15), 25)[0].frames) == 15
     with pytest.raises(InputError, match="frames is 8, and motion needs at least 9 with this VAE"):
-        cutter(num_frames=8, frame_multiple=8)
+        selection(num_frames=8, frame_multiple=8)
 
 
 def test_clip_reasons():
-    clips = cutter(size=TrainingSize(64, 96, 16))
+    clips = selection(size=TrainingSize(64, 96, 16))
     broken = levels(13).clone()
     broken[6, 0, 0] = float("inf")
     given = [levels(13), levels(13), levels(1), levels(4), levels(13, 10, 10), broken]
-    assert [len(clips.cut(f"video {index}", frames, 8, "x")) for index, frames in enumerate(given, 1)] == [1, 0, 0, 0, 0, 0]
-    report = clips.report("Motion Dataset", CLIP_CURE)
-    assert reasons(report) == {
+    assert [len(add(clips, f"video {index}", frames, 8)) for index, frames in enumerate(given, 1)] == [1, 0, 0, 0, 0, 0]
+    report = clips_report(clips)
+    assert report.skipped == {
         "video 2": "exact duplicate of video 1",
         "video 3": "too short: it has a single frame, and motion needs several",
         "video 4": "too short: 0.50 s give 4 frames at 8 fps, and 5 are needed",
         "video 5": "too small: 10x10 px, and the shorter side needs 16 px",
         "video 6": "not finite: some of its pixels are NaN or infinite",
     }
-    nothing = cutter()
-    nothing.cut("video 1", levels(3), 8, "x")
+    nothing = selection()
+    add(nothing, "video 1", levels(3), 8)
     with pytest.raises(InputError, match=r"Motion Dataset: the only video can be used \(video 1: too short.*; wire whole clips"):
-        nothing.report("Motion Dataset", CLIP_CURE)
+        clips_report(nothing)
+
+
+def test_clips_that_could_not_be_decoded_whole():
+    clips = selection()
+    assert not add(clips, "video 1", levels(0), 8) and not add(clips, "video 2", levels(13), 0)
+    assert not clips.add(DecodedClip("video 3", "x", levels(13), 8, num_declared=17))
+    assert clips.add(DecodedClip("video 4", "x", levels(13), 8, num_declared=15)), "containers promise a frame or two too many"
+    assert clips_report(clips).skipped == {
+        "video 1": "unreadable: no frame of it could be decoded",
+        "video 2": "unreadable: no frame of it could be decoded",
+        "video 3": "damaged: only 13 of 17 frames could be decoded",
+    }
 
 
 def test_clips_are_cut_to_size():
-    [sample] = cutter(size=TrainingSize(32, 32, 16)).cut("video 1", levels(13), 8, "x")
+    [sample] = add(selection(size=TrainingSize(32, 32, 16)), "video 1", levels(13), 8)
     assert sample.frames.shape == (13, 32, 32, 3)
 
 

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from dualreal_core.errors import InputError
-from dualreal_core.metrics import (
-    EncodedVideo,
-    consistency_per_pair,
-    evaluate_embeddings,
-    evaluate_toyworld,
-    identity_per_frame,
-    movement_fidelity,
-    patch_grid,
-    spread_indices,
-    with_frame_scores,
-)
-from dualreal_core.metrics.exact import sprite_consistency, to_cells
-from dualreal_core.metrics.motion import BANDWIDTH, STILLNESS, movement_tracks
+from dualreal_core.metrics.embedding import consistency_per_pair, identity_per_frame
+from dualreal_core.metrics.features import Models, References, VideoFeatures
+from dualreal_core.metrics.motion import BANDWIDTH, STILLNESS, movement_fidelity, movement_tracks, patch_grid, spread_indices
+from dualreal_core.metrics.scores import VideoScores, measure
+from dualreal_core.metrics.toyworld_metrics import TOYWORLD_METRICS, ToyworldReferences, ToyworldVideo, find_nearest, to_cells
 from dualreal_core.plots import score_table
 from dualreal_core.plots.table import shown_value
 from dualreal_core.plots.typography import INK, ROLE_COLOURS
 from dualreal_core.toyworld import world
+from dualreal_core.toyworld.consistency import consistency_along_track, consistency_at_best_place
 from dualreal_core.toyworld.figures import FIGURES
+from dualreal_core.toyworld.scores import sprite_bank
 from dualreal_core.toyworld.trial import Trial
 
 EXACT = 1e-6
@@ -170,38 +164,46 @@ def test_fidelity_tells_motions_of_the_toy_world_apart():
     assert table[~torch.eye(len(names), dtype=torch.bool)].mean() < 0.1
 
 
-def test_evaluation_of_embeddings():
+def encoded(embeddings: torch.Tensor, tokens: torch.Tensor) -> VideoFeatures:
+    """A video of black frames of which an encoder has said this."""
+    encoder = SimpleNamespace(embed=lambda frames: embeddings, tokens=lambda frames: tokens, has_text=False)
+    return VideoFeatures(Models(encoder), torch.zeros(len(embeddings), 3, 4, 4, dtype=torch.uint8))
+
+
+def test_scores_of_what_an_encoder_says():
     right, left = spot(list(range(3, 12))), spot(list(range(11, 2, -1)))
-    video = EncodedVideo(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), right)
-    one_frame = EncodedVideo(torch.tensor([[1.0, 0.0]]), right[:1])
-    evaluation = evaluate_embeddings([video, one_frame], ["a", "b"], torch.tensor([[1.0, 0.0]]), [right, left])
-    first, second = evaluation.videos
-    assert (first.identity, first.consistency) == (close(0.5), close(0.0))
-    assert first.motion_per_reference == [close(1), pytest.approx(0, abs=1e-3)]
-    assert first.motion == close(sum(first.motion_per_reference) / 2)
-    assert (second.identity, second.motion, second.consistency) == (close(1), None, None)
-    plain = json.loads(json.dumps(evaluation.as_dict(), allow_nan=False))
-    assert plain["videos"][1]["motion"] is None
-    assert plain["videos"][0]["identity_per_frame"] == [close(1), close(0)]
+    video = encoded(torch.tensor([[1.0, 0.0], [0.0, 1.0]]), right)
+    one_frame = encoded(torch.tensor([[1.0, 0.0]]), right[:1])
+    shown = [encoded(torch.zeros(len(tokens), 2), tokens) for tokens in (right, left, left[:1])]
+    references = References(Models(SimpleNamespace(embed=lambda photo: photo)), [torch.tensor([[1.0, 0.0]])], shown)
+    first, second = measure(video, references), measure(one_frame, references)
+    assert (first.scores["clip_i"], first.scores["temporal_consistency"]) == (close(0.5), close(0.0))
+    assert first.curves["clip_i"] == [close(1), close(0)]
+    assert first.curves["motion_fidelity"] == [close(1), pytest.approx(0, abs=1e-3)], "a reference of one frame shows no motion"
+    assert first.scores["motion_fidelity"] == close(sum(first.curves["motion_fidelity"]) / 2)
+    assert second.scores["clip_i"] == close(1)
+    for name in ("motion_fidelity", "temporal_consistency", "temporal_flickering"):
+        assert second.scores[name] is None
+        assert second.not_measured[name] == "the video has 1 frame and 2 are needed"
 
 
-def test_frame_scores_join_an_evaluation():
-    video = EncodedVideo(torch.tensor([[1.0, 0.0]] * 3), spot([0, 1, 2]))
-    evaluation = evaluate_embeddings([video, video], ["a", "b"], torch.tensor([[1.0, 0.0]]), [])
-    frames = torch.tensor([0, 51, 0], dtype=torch.uint8).reshape(3, 1, 1, 1).expand(3, 3, 4, 4)
-    first, second = with_frame_scores(evaluation, [frames, frames[:1]]).videos
-    assert (first.temporal_flickering, first.mean_smoothness) == (close(0.8), close(0.8))
-    assert (second.temporal_flickering, second.mean_smoothness) == (None, None)
-    assert (first.identity, first.name) == (evaluation.videos[0].identity, "a")
+def test_what_an_encoder_takes_is_not_what_the_frames_are_measured_by():
+    images = (torch.tensor([0.0, 0.2, 0.0]).reshape(3, 1, 1, 1)).expand(3, 4, 4, 3)
+    seen = []
+    models = Models(SimpleNamespace(embed=lambda frames: seen.append(frames) or torch.ones(len(frames), 2), has_text=False))
+    result = measure(VideoFeatures.of_images(models, images), References(models, [], []))
+    assert (result.scores["temporal_flickering"], result.scores["mean_smoothness"]) == (close(0.8), close(0.8))
+    assert result.scores["temporal_consistency"] == close(1)
+    assert len(seen) == 1 and seen[0] is images
 
 
-def test_sprite_consistency_in_closed_form():
+def test_consistency_at_the_best_place_in_closed_form():
     frames = torch.zeros(4, 3, 32, 32)
     frames[0, 0, 2:14, 2:14] = 0.5
     frames[1, :2, 18:30, 20:32] = 0.7
     frames[2, :2, 0:12, 0:12] = 0.7
-    assert sprite_consistency(frames) == [close(math.sqrt(0.5)), close(1), 0.0]
-    assert sprite_consistency(frames[:1]) == []
+    assert consistency_at_best_place(frames) == [close(math.sqrt(0.5)), close(1), 0.0]
+    assert consistency_at_best_place(frames[:1]) == []
 
 
 @pytest.fixture(scope="module")
@@ -217,29 +219,43 @@ def trial() -> dict[str, list[torch.Tensor]]:
     }
 
 
-def test_exact_scores(trial):
-    evaluation = evaluate_toyworld([*trial["videos"], trial["videos"][0][:1]], ["a", "b", "c"], trial["identity"], trial["motions"])
-    assert (evaluation.identity_target, evaluation.motion_target) == ("vex", "zigzag")
-    fused, other, one_frame = evaluation.videos
-    assert fused.identity == close(1)
-    assert fused.consistency == close(1)
-    assert fused.motion > 0.9
-    assert (fused.nearest_identity, fused.nearest_motion) == ("vex", "zigzag")
-    assert other.identity < 0.8
-    assert other.motion < 0.2
-    assert (other.nearest_identity, other.nearest_motion) == ("nim", "box")
-    assert len(fused.identity_per_frame) == 9
-    assert len(fused.consistency_per_pair) == 8
-    assert (one_frame.motion, one_frame.consistency, one_frame.nearest_motion) == (None, None, None)
+def evaluate(videos: list[torch.Tensor], identity: list[torch.Tensor], motions: list[torch.Tensor]) -> list[VideoScores]:
+    features = [ToyworldVideo(video, f"video {index}") for index, video in enumerate(videos, start=1)]
+    references = ToyworldReferences(identity, motions)
+    return [measure(video, references, TOYWORLD_METRICS) for video in features]
 
 
-def test_exact_scores_of_enlarged_pictures(trial):
+def test_toyworld_scores(trial):
+    references = ToyworldReferences(trial["identity"], trial["motions"])
+    assert (sprite_bank().names[references.sprite], references.motion) == ("vex", "zigzag")
+    fused, other, one_frame = evaluate([*trial["videos"], trial["videos"][0][:1]], trial["identity"], trial["motions"])
+    assert fused.scores["sprite_likeness"] == close(1)
+    assert fused.scores["sprite_consistency"] == close(1)
+    assert fused.scores["path_likeness"] > 0.9
+    assert other.scores["sprite_likeness"] < 0.8
+    assert other.scores["path_likeness"] < 0.2
+    assert len(fused.curves["sprite_likeness"]) == 9
+    assert len(fused.curves["sprite_consistency"]) == 8
+    assert (one_frame.scores["path_likeness"], one_frame.scores["sprite_consistency"]) == (None, None)
+    nearest = [find_nearest(ToyworldVideo(video, "it"), references) for video in (*trial["videos"], trial["videos"][0][:1])]
+    assert [list(names.values()) for names in nearest] == [["vex", "zigzag"], ["nim", "box"], ["vex", None]]
+
+
+def test_both_consistencies_are_one_for_a_steady_sprite_and_differ_in_noise(trial):
+    """Noise moves the centre of the track off the sprite, and not the best place."""
+    steady = to_cells(trial["videos"][0], "it", [32])
+    noisy = steady + 0.2 * torch.randn(steady.shape, generator=torch.Generator().manual_seed(0))
+    assert consistency_along_track(steady) == close(1)
+    assert consistency_at_best_place(steady) == [close(1)] * 8
+    assert consistency_along_track(noisy) < 0.6 < 0.85 < min(consistency_at_best_place(noisy))
+
+
+def test_toyworld_scores_of_enlarged_pictures(trial):
     def enlarge(images: list[torch.Tensor], factor: int) -> list[torch.Tensor]:
         return [image.repeat_interleave(factor, 1).repeat_interleave(factor, 2) for image in images]
 
-    plain = evaluate_toyworld(trial["videos"], ["a", "b"], trial["identity"][:2], trial["motions"])
-    large = evaluate_toyworld(enlarge(trial["videos"], 7), ["a", "b"], enlarge(trial["identity"][:2], 2), enlarge(trial["motions"], 3))
-    assert large == plain
+    plain = evaluate(trial["videos"], trial["identity"][:2], trial["motions"])
+    assert evaluate(enlarge(trial["videos"], 7), enlarge(trial["identity"][:2], 2), enlarge(trial["motions"], 3)) == plain
 
 
 def test_lossy_pictures_are_brought_back_and_smoothed_ones_refused(trial):
@@ -279,7 +295,7 @@ def changed(trial, **parts) -> dict[str, list[torch.Tensor]]:
 def test_what_is_not_of_the_toy_world_is_refused(trial, change, words):
     parts = changed(trial, **change(trial))
     with pytest.raises(InputError, match=words) as caught:
-        evaluate_toyworld(parts["videos"], ["a"] * len(parts["videos"]), parts["identity"], parts["motions"])
+        evaluate(parts["videos"], parts["identity"], parts["motions"])
     assert "\n" not in str(caught.value)
 
 

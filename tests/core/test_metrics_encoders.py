@@ -20,6 +20,7 @@ from dualreal_core.metrics.raft import NUM_UPDATES, Raft
 
 MAKERS = {"clip": make_clip, "clip_vision": make_clip_vision, "dinov2": make_dinov2, "dino": make_dino}
 OPENERS = {"clip": ClipEncoder, "clip_vision": ClipEncoder, "dinov2": DinoEncoder, "dino": DinoEncoder}
+BUILD_NETWORK = "dualreal_core.metrics.raft.build_network"
 SAME = 2e-3  # torch's bicubic differs from Pillow's by rounding, a step of 1/255 here and there
 
 
@@ -146,24 +147,26 @@ def test_folders_that_do_not_do_are_refused_in_one_sentence(folders, tmp_path, n
     assert "\n" not in str(caught.value)
 
 
-def stand_ins() -> dict[str, type]:
-    return {"raft_small": SpotFlow, "raft_large": lambda: SpotFlow(64)}
+@pytest.fixture
+def stand_ins(monkeypatch) -> None:
+    monkeypatch.setattr(BUILD_NETWORK, lambda architecture: SpotFlow({"raft_small": 32, "raft_large": 64}[architecture]))
 
 
 @pytest.mark.parametrize(("width", "architecture"), [(32, "raft_small"), (64, "raft_large")])
 @pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
-def test_raft_is_chosen_by_its_weights(tmp_path, width, architecture, suffix):
+def test_raft_is_chosen_by_its_weights(stand_ins, tmp_path, width, architecture, suffix):
     weights, path = SpotFlow(width).state_dict(), tmp_path / f"raft{suffix}"
     save_file(weights, path) if suffix == ".safetensors" else torch.save(weights, path)
-    raft = Raft(tmp_path, constructors=stand_ins)
+    raft = Raft(tmp_path)
     assert (raft.architecture, raft.path) == (architecture, path)
     assert raft.describe()["file"] == path.name
 
 
-def test_raft_sees_padded_frames_in_its_range_and_gives_pixels(tmp_path):
+def test_raft_sees_padded_frames_in_its_range_and_gives_pixels(tmp_path, monkeypatch):
     torch.save(SpotFlow().state_dict(), tmp_path / "raft.pth")
     network = SpotFlow()
-    raft = Raft(tmp_path / "raft.pth", constructors=lambda: {"raft_small": lambda: network})
+    monkeypatch.setattr(BUILD_NETWORK, lambda architecture: network)
+    raft = Raft(tmp_path / "raft.pth")
     frames = spot_clip(straight(3, 3, -2), size=(130, 50))
     flow = raft(frames[:2], frames[1:])
     assert flow.shape == (2, 2, 130, 50)
@@ -185,18 +188,18 @@ def test_raft_sees_padded_frames_in_its_range_and_gives_pixels(tmp_path):
         ),
     ],
 )
-def test_raft_refuses_other_files(tmp_path, write, words):
+def test_raft_refuses_other_files(stand_ins, tmp_path, write, words):
     place = tmp_path / "raft.pth"
     write(place)
     with pytest.raises(InputError, match=words) as caught:
-        Raft(place, constructors=stand_ins)
+        Raft(place)
     assert "\n" not in str(caught.value)
 
 
-def test_raft_never_unpickles_objects(tmp_path):
+def test_raft_never_unpickles_objects(stand_ins, tmp_path):
     torch.save({"feature_encoder.convnormrelu.0.weight": Path("x")}, tmp_path / "raft.pth")
     with pytest.raises(InputError, match="cannot be read as a weight file"):
-        Raft(tmp_path / "raft.pth", constructors=stand_ins)
+        Raft(tmp_path / "raft.pth")
 
 
 def test_raft_without_torchvision_says_what_to_install(tmp_path, monkeypatch):

@@ -8,8 +8,8 @@ from tiny_encoders import FRAME, spot_clip, spot_flow, straight
 
 from dualreal_core.metrics.flow import (
     dynamic_degree_per_pair,
-    flow_course,
     flow_fidelity,
+    flow_field,
     flow_smoothness_per_frame,
     is_moving,
     middle_frame,
@@ -129,14 +129,14 @@ def test_moving_as_vbench_decides_it(degrees, size, moves):
 
 def likeness(video: torch.Tensor, reference: torch.Tensor) -> float:
     num_frames = min(len(video), len(reference))
-    return flow_fidelity(flow_course(video, num_frames, spot_flow), flow_course(reference, num_frames, spot_flow))
+    return flow_fidelity(flow_field(video, num_frames, spot_flow), flow_field(reference, num_frames, spot_flow))
 
 
-def test_course_is_in_picture_sides_of_the_whole_clip():
-    course = flow_course(spot_clip(straight(7, 2, -1)), 5, spot_flow)  # frames 0, 2, 3, 5, 6
-    assert course.shape == (4, 2, 8, 8)
-    assert course[:, 0].flatten().tolist() == [close(12 / WIDTH)] * 256
-    assert course[:, 1].flatten().tolist() == [close(-6 / HEIGHT)] * 256
+def test_flow_field_is_in_picture_sides_of_the_whole_video():
+    field = flow_field(spot_clip(straight(7, 2, -1)), 5, spot_flow)  # frames 0, 2, 3, 5, 6
+    assert field.shape == (4, 2, 8, 8)
+    assert field[:, 0].flatten().tolist() == [close(12 / WIDTH)] * 256
+    assert field[:, 1].flatten().tolist() == [close(-6 / HEIGHT)] * 256
 
 
 def test_flow_fidelity_in_closed_form():
@@ -154,14 +154,14 @@ def test_flow_fidelity_in_closed_form():
     assert likeness(spot_clip(STILL), spot_clip(STILL)) == 1
 
 
-def test_flow_fidelity_holds_whole_clips_of_any_size_against_each_other():
+def test_flow_fidelity_holds_whole_videos_of_any_size_against_each_other():
     fine = spot_clip(straight(9, 1, 0))
     large = spot_clip(straight(5, 4, 0), side=16, size=(96, 128))
     assert likeness(fine, large) == close(1)
     assert likeness(fine[:7], large) == close(1), "7 frames do not thin to 5 evenly"
 
 
-def test_flow_fidelity_sees_the_course_in_time():
+def test_flow_fidelity_sees_when_things_move():
     there_and_back = [(16, 20), (20, 20), (24, 20), (20, 20), (16, 20)]
     assert likeness(spot_clip(there_and_back), spot_clip(straight(5, 4, 0, (16, 20)))) == close(0)
 

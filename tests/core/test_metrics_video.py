@@ -10,9 +10,9 @@ import torch
 from tiny_encoders import spot_clip, spot_flow, straight
 
 from dualreal_core.errors import InputError
-from dualreal_core.metrics.definitions import METRICS, NEEDS
-from dualreal_core.metrics.material import Models, References, VideoMaterial
-from dualreal_core.metrics.video_scores import MeasuredVideo, mean_scores, measure
+from dualreal_core.metrics.features import Models, References, VideoFeatures
+from dualreal_core.metrics.registry import METRICS, NEEDS
+from dualreal_core.metrics.scores import VideoScores, mean_scores, measure
 from dualreal_core.video import Clip
 
 HALF = math.sqrt(0.5)
@@ -45,10 +45,11 @@ CLIP = Grey({0: [2.0, 0.0], 100: [1.0, 1.0], 200: [0.0, 3.0], 50: [1.0, 0.0], 60
 DINO = Grey({0: [1.0, 0.0], 100: [0.0, 1.0], 200: [-1.0, 0.0], 50: [7.0, 0.0], 60: [7.0, 0.0]})
 
 
-def measured(frames: torch.Tensor, models: Models, photos: tuple[int, ...] = (), clips: tuple[Clip, ...] = (), **options) -> MeasuredVideo:
+def measured(frames: torch.Tensor, models: Models, photos: tuple[int, ...] = (), shown: tuple[Clip, ...] = (), **options) -> VideoScores:
     options = {"fps": 8.0, "prompt": None, **options}
-    references = References(models, [grey(level)[0] for level in photos], clips, 9)
-    return measure(VideoMaterial(models, Clip(frames, options["fps"]), options["prompt"], 9), references)
+    videos = [VideoFeatures(models, clip.frames, clip.fps, num_motion_frames=9) for clip in shown]
+    references = References(models, [grey(level) for level in photos], videos)
+    return measure(VideoFeatures(models, frames, options["fps"], options["prompt"], 9), references)
 
 
 def test_embedding_scores_in_closed_form():
@@ -63,20 +64,20 @@ def test_embedding_scores_in_closed_form():
     assert video.scores["clip_i"] == close((1 + HALF) / 3)
     assert video.scores["dino_i"] == close(0)
     assert set(video.not_measured) == {"flow_smoothness", "dynamic_degree", "motion_fidelity", "flow_fidelity"}
-    assert (video.is_moving, video.dynamic_degree_of_clips) == (None, None)
+    assert (video.is_moving, video.reference_dynamic_degree) == (None, None)
 
 
-def test_dynamic_degree_stands_beside_that_of_the_clips():
+def test_dynamic_degree_stands_beside_that_of_the_references():
     models = Models(raft=spot_flow)
     small = Clip(spot_clip(straight(4, 3, 0)), 8)  # 48 px high, 3 px a step
     large = Clip(spot_clip(straight(4, 5, 0), side=16, size=(96, 128)), 8)  # twice the size, 5 px a step
-    video = measured(spot_clip(straight(5, 1, 0)), models, clips=(small, large))
+    video = measured(spot_clip(straight(5, 1, 0)), models, shown=(small, large))
     assert video.curves["dynamic_degree"] == [close(1)] * 4
-    assert video.dynamic_degree_of_clips == close((3 + 5 / 2) / 2)
+    assert video.reference_dynamic_degree == close((3 + 5 / 2) / 2)
     assert video.curves["flow_fidelity"] == [close(1), close(1)]
     assert video.is_moving is False  # 1 px is below 6 px * 48 / 256
     assert measured(spot_clip(straight(5, 2, 0)), models).is_moving is True
-    assert measured(spot_clip(straight(5, 2, 0)), models).dynamic_degree_of_clips is None
+    assert measured(spot_clip(straight(5, 2, 0)), models).reference_dynamic_degree is None
 
 
 def test_dynamic_degree_looks_at_eight_frames_per_second():

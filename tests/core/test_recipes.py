@@ -81,7 +81,7 @@ def test_values_take_effect(read, recipe):
     own["alpha"] = 4.0
     own["share_schedule"] = (0, 0.5, 1)
     assert changed.pair == {**recipe.pair, **own} and not changed.conditions_motion
-    assert (changed.crops.num_crops, changed.crops.margin) == (3, 0.2)
+    assert (changed.crops.num_crops, changed.crops.crop_margin) == (3, 0.2)
     pair = new_pair(TinyBase("wan").transformer, **changed.pair)
     layers = {layer for role, _, layer, _ in iterate_sides(pair) if role == "identity"}
     assert pair.controller is None and layers == {"attn1.to_q", "attn1.to_v"}

@@ -75,7 +75,7 @@ def golden_items(batch_size: int) -> list[PreparedItem]:
     step = golden_step(batch_size)
     conditions = step.get("y_image", [None] * batch_size)
     return [
-        PreparedItem(latents.transpose(0, 1), text, shown, None, "", "", latents.shape[0])
+        PreparedItem(latents.transpose(0, 1), text, shown, None, "")
         for latents, text, shown in zip(step["latents"], step["prompt_embeds"], conditions, strict=True)
     ]
 

@@ -152,9 +152,7 @@ def make_items(role: Role, count: int = 4, seed: int = 5) -> list[PreparedItem]:
             text=torch.randn(5 + index % 2, TEXT_DIM, generator=generator),
             conditions=torch.randn(2, CONDITION_DIM, generator=generator) if role == "motion" else None,
             mask=None,
-            caption="",
             source=f"{role} {index}",
-            num_frames=num_frames,
         )
         for index in range(count)
     ]

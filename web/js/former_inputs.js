@@ -16,10 +16,11 @@ function widgetsOf(type) {
     .map(([name, [kind, options]]) => [name, options?.default ?? (Array.isArray(kind) ? kind[0] : options?.options?.[0])])
 }
 
-function presentName(change) {
-  if (change === null) return "gone"
-  const name = change.subtract_from === undefined ? change.name : `${change.subtract_from} - ${change.name}`
-  return change.node ? `now ${name} of ${definitions[change.node].display_name}` : `now ${name}`
+// For each input that is called otherwise now, or gone.
+function story(name, change) {
+  if (change === null) return [`${name} is gone`]
+  if (change.name === name) return []
+  return [change.subtract_from === undefined ? `${name} is now ${change.name}` : `${name} is now ${change.subtract_from} - ${change.name}`]
 }
 
 // Links name an input by its place, which changes with the list.
@@ -48,7 +49,7 @@ function translate(node, links) {
       own[name] = saved[name]
       continue
     }
-    changes.push(`${name} is ${presentName(change)}`)
+    changes.push(...story(name, change))
     if (change === null) continue
     const value = change.subtract_from === undefined ? saved[name] : Number((change.subtract_from - saved[name]).toFixed(12))
     if (change.node) (moved[change.node] ??= {})[change.name] = value
@@ -67,7 +68,8 @@ function translate(node, links) {
     const differs = ([name, value]) => value !== undefined && value !== usual[name]
     if (Object.entries(values).some(differs)) moves.push({ id: node.id, type, values })
   }
-  return `${definitions[node.type].display_name}: ${changes.join(", ")}.`
+  const places = Object.keys(moved).map((type) => `what is not in this node any more is in ${definitions[type].display_name}`)
+  return `${definitions[node.type].display_name}: ${[...changes, ...places].join(", ")}.`
 }
 
 function addOptions({ id, type, values }) {
@@ -75,7 +77,7 @@ function addOptions({ id, type, values }) {
   const node = graphs.map((graph) => graph.getNodeById(id)).find((one) => one && table[one.type])
   const options = LiteGraph.createNode(type)
   node.graph.add(options)
-  options.pos = [node.pos[0], node.pos[1] + node.size[1] + 80]
+  options.pos = [node.pos[0], node.pos[1] - options.size[1] - 120]
   for (const widget of options.widgets) if (values[widget.name] !== undefined) widget.value = values[widget.name]
   options.connect(0, node, node.findInputSlot(OPTIONS))
 }

@@ -1,13 +1,9 @@
-"""How each competitor is trained: by the dual-aware loop, or by the plain one of `fitting`. `TRAINERS` names them all.
-
-A trainer gets the base, the prepared photos and clips, a recipe whose `steps` are those of the whole competitor, a folder
-for its run, and what was trained before it.
-"""
+"""How the benchmark's methods are trained: by the dual-aware loop, or by the plain one of `fitting`. `TRAINERS` names them all."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -20,8 +16,8 @@ from ..method.attach import Attachment
 from ..method.pair import ROLES, AdapterPair, Role, new_pair
 from ..training.recipes import Recipe
 from ..training.settings import TrainSettings
-from .experiment import one_role, train_joint, train_side
-from .fitting import BatchLoss, debiased_loss, fit, plain_loss
+from .experiment import finish, one_role, train_joint, train_side
+from .fitting import fit
 
 Trained = AdapterPair | dict[str, torch.Tensor]
 """A pair, or all weights of the DiT."""
@@ -31,6 +27,22 @@ SPATIAL_SHARE = 0.25
 """Of the motion's half of the steps, for MotionDirector's spatial path: it learns frames, which takes less than a motion."""
 LORA_SCALE = 2.0
 """Sum of both weights where a baseline is LoRA at full strength: each side then has weight 1."""
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """A way to train.
+
+    Attributes:
+        train: gets the base, the prepared photos and clips, a recipe whose `steps` are those of the whole method, a folder for
+            its run, and what was trained before it.
+        sees: the roles whose files it learns from.
+        needs: trainers whose results it starts from.
+    """
+
+    train: Callable[[Base, Data, Recipe, Path, Sequence[Trained]], Trained]
+    sees: tuple[Role, ...] = ROLES
+    needs: tuple[Role, ...] = ()
 
 
 def _alone(role: Role, base: Base, data: Data, recipe: Recipe, folder: Path, before: Sequence[Trained]) -> AdapterPair:
@@ -48,13 +60,8 @@ def _second(role: Role, base: Base, data: Data, recipe: Recipe, folder: Path, be
     other: Role = "motion" if role == "identity" else "identity"
     own = replace(one_role(recipe, role), pair={**recipe.pair, "learned_range": 0.0, "share_schedule": ()})
     training = Training(base, data, own, folder)
-    try:
-        training.pair.sides[other].load_state_dict(before[0].sides[other].state_dict())
-        for _ in training.steps(is_resumed=training.directory.settings_file.exists(), save_every=200):
-            pass
-    finally:
-        training.close()
-    return training.pair
+    training.pair.sides[other].load_state_dict(before[0].sides[other].state_dict())
+    return finish(training)
 
 
 def _full_finetune(base: Base, data: Data, recipe: Recipe, folder: Path, before: Sequence[Trained]) -> dict[str, torch.Tensor]:
@@ -63,7 +70,7 @@ def _full_finetune(base: Base, data: Data, recipe: Recipe, folder: Path, before:
     kept = {name: tensor.clone() for name, tensor in transformer.state_dict().items()}
     try:
         transformer.requires_grad_(True)
-        fit(base, list(transformer.parameters()), _items(data), recipe.train, plain_loss)
+        fit(base, list(transformer.parameters()), _items(data), recipe.train)
         return {name: tensor.detach().clone() for name, tensor in transformer.state_dict().items()}
     finally:
         transformer.load_state_dict(kept)
@@ -75,14 +82,14 @@ def _mixed_lora(base: Base, data: Data, recipe: Recipe, folder: Path, before: Se
     """One LoRA on photos and clips, with the parameters of two: twice the rank."""
     rank = 2 * int(recipe.pair.get("rank", 16))
     pair = _lora_pair(base, recipe, identity_kind="lora", motion_kind="none", rank=rank, alpha=float(rank))
-    _fit_pair(base, pair, pair.role_parameters("identity"), _items(data), recipe.train, plain_loss)
+    _fit_pair(base, pair, pair.role_parameters("identity"), _items(data), recipe.train)
     return pair
 
 
 def _unmasked(base: Base, data: Data, recipe: Recipe, folder: Path, before: Sequence[Trained]) -> AdapterPair:
     """Both sides and the controller learn from every batch, whichever side it belongs to."""
     pair = new_pair(base.transformer, recipe.train.seed, **recipe.pair)
-    _fit_pair(base, pair, list(pair.parameters()), _items(data), recipe.train, plain_loss)
+    _fit_pair(base, pair, list(pair.parameters()), _items(data), recipe.train)
     return pair
 
 
@@ -96,22 +103,18 @@ def _motiondirector(base: Base, data: Data, recipe: Recipe, folder: Path, before
     num_spatial = min(max(1, round(SPATIAL_SHARE * half)), half - 1)
     clips = data["motion"].items
     paths = _lora_pair(base, recipe, identity_kind="lora", motion_kind="lora")
-    stills = [_still(item, frame) for item in clips for frame in range(item.latents.shape[1])]
-    phases: list[tuple[Role, int, Role, list[PreparedItem], BatchLoss]] = [
-        ("identity", num_spatial, "identity", stills, plain_loss),
-        ("motion", half - num_spatial, "motion", clips, debiased_loss),
+    stills = [
+        replace(item, latents=item.latents[:, frame : frame + 1], conditions=None, num_frames=1)  # latents here keep every frame
+        for item in clips
+        for frame in range(item.latents.shape[1])
     ]
-    for side, steps, source, items, loss in phases:
-        settings = replace(recipe.train, steps=steps, motion_ratio=float(source == "motion"))
-        _fit_pair(base, paths, paths.role_parameters(side), {source: items}, settings, loss)
+    phases: dict[Role, tuple[int, list[PreparedItem]]] = {"identity": (num_spatial, stills), "motion": (half - num_spatial, clips)}
+    for role, (steps, items) in phases.items():
+        settings = replace(recipe.train, steps=steps, motion_ratio=float(role == "motion"))
+        _fit_pair(base, paths, paths.role_parameters(role), {role: items}, settings, debiases_appearance=role == "motion")
     kept = _lora_pair(base, recipe, identity_kind="none", motion_kind="lora")
     kept.sides["motion"].load_state_dict(paths.sides["motion"].state_dict())
     return kept
-
-
-def _still(item: PreparedItem, frame: int) -> PreparedItem:
-    """One frame of a clip as a still; the toy world's latents keep every frame."""
-    return replace(item, latents=item.latents[:, frame : frame + 1], conditions=None, num_frames=1)
 
 
 def _items(data: Data) -> dict[Role, Sequence[PreparedItem]]:
@@ -129,7 +132,7 @@ def _fit_pair(
     parameters: list[torch.nn.Parameter],
     items: Mapping[Role, Sequence[PreparedItem]],
     settings: TrainSettings,
-    loss: BatchLoss,
+    debiases_appearance: bool = False,
 ) -> None:
     """Fits these parameters of an attached pair; the others stay frozen in the pass."""
     pair.requires_grad_(False)
@@ -137,19 +140,19 @@ def _fit_pair(
         parameter.requires_grad_(True)
     try:
         with Attachment(base.transformer, pair) as attachment:
-            fit(base, parameters, items, settings, loss, attachment)
+            fit(base, parameters, items, settings, attachment, debiases_appearance)
     finally:
         pair.requires_grad_(True)
 
 
-TRAINERS: dict[str, Callable[[Base, Data, Recipe, Path, Sequence[Trained]], Trained]] = {
-    "identity": partial(_alone, "identity"),
-    "motion": partial(_alone, "motion"),
-    "joint": _joint,
-    "second-motion": partial(_second, "motion"),
-    "second-identity": partial(_second, "identity"),
-    "full-finetune": _full_finetune,
-    "mixed-lora": _mixed_lora,
-    "unmasked": _unmasked,
-    "motiondirector": _motiondirector,
+TRAINERS = {
+    "identity": Trainer(partial(_alone, "identity"), sees=("identity",)),
+    "motion": Trainer(partial(_alone, "motion"), sees=("motion",)),
+    "joint": Trainer(_joint),
+    "second-motion": Trainer(partial(_second, "motion"), needs=("identity",)),
+    "second-identity": Trainer(partial(_second, "identity"), needs=("motion",)),
+    "full-finetune": Trainer(_full_finetune),
+    "mixed-lora": Trainer(_mixed_lora),
+    "unmasked": Trainer(_unmasked),
+    "motiondirector": Trainer(_motiondirector, sees=("motion",)),
 }

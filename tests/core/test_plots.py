@@ -1,4 +1,4 @@
-"""Pictures: sizes, what is drawn in which colour, and the inputs at the edge of what there can be."""
+"""Plots: sizes, what is drawn in which colour, and the inputs at the edge of what there can be."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dualreal_core.errors import InputError
 from dualreal_core.plots import blend_map, contact_sheet, loss_curves, save
 from dualreal_core.plots.curves import nice_ticks, robust_range, running_mean
 from dualreal_core.plots.heat_map import share_colour
-from dualreal_core.plots.typography import BACKGROUND, ROLE_COLOURS, SMALL_SIZE, TEXT_SIZE, printable, text_width, wrap
+from dualreal_core.plots.typography import BACKGROUND, PANEL, ROLE_COLOURS, SMALL_SIZE, TEXT_SIZE, printable, text_width, wrap
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 
@@ -206,8 +206,12 @@ def test_map_axes():
 
 
 def test_map_of_sides_that_are_off():
-    image = blend_map(torch.zeros(3, 2, 2), 0.2, "Blend")
-    assert image.size[0] > 0
+    table = blend(torch.ones(3, 2))
+    table[1] = 0.0
+    whole, part, none = (blend_map(one, 0.2, "Blend") for one in (blend(torch.ones(3, 2)), table, torch.zeros(3, 2, 2)))
+    identity = ROLE_COLOURS["identity"]
+    assert whole.size == none.size and count(whole, identity) > count(part, identity) > count(none, identity)
+    assert count(part, PANEL) > 2 * 50 * 30 and count(none, PANEL) > 3 * 2 * 50 * 30
 
 
 def test_map_names_another_sum():

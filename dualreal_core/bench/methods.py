@@ -1,0 +1,110 @@
+"""A method of the benchmark: what it trains, how that is put together, and the settings it competes with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from ..method.blend import PLANS, Blend, FixedBlend
+from ..method.combine import combine
+from ..method.pair import ROLES, AdapterPair
+from ..toyworld.trial import Trial
+from ..training.recipes import Recipe, with_train
+from .recipes import plain
+from .runs import Run
+from .trainers import TRAINERS, Trained
+
+Settings = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """What is sampled: the base with a pair, with other weights, or as it is.
+
+    Attributes:
+        weights: of the DiT, instead of the base's own.
+        blend: instead of the pair's own.
+        adapts_negative: see `SamplingSettings`.
+    """
+
+    pair: AdapterPair | None = None
+    weights: dict[str, torch.Tensor] | None = None
+    blend: Blend | None = None
+    adapts_negative: bool = False
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to train and fuse.
+
+    Attributes:
+        what: one sentence for the report.
+        trainers: names in `TRAINERS`; two sides that were trained apart are added up.
+        recipe: what it makes of our recipe.
+        pair, train: settings of its own in that recipe.
+        plan: name of the plan in `PLANS` that weighs the sides instead of the pair's own weights.
+        adapts_negative: see `SamplingSettings`.
+        settings: those chosen in tuning, names of `TrainSettings`, or `identity_share`, which fixes the weights.
+        alternatives: other values of these settings, to be compared on the tuning trials.
+        is_baseline: counts in the mean that ours is held against.
+    """
+
+    name: str
+    title: str
+    what: str
+    trainers: tuple[str, ...] = ()
+    recipe: Callable[[Recipe], Recipe] = plain
+    pair: Mapping[str, object] = field(default_factory=dict)
+    train: Mapping[str, float] = field(default_factory=dict)
+    plan: str | None = None
+    adapts_negative: bool = False
+    settings: Settings = field(default_factory=dict)
+    alternatives: tuple[Settings, ...] = ()
+    is_baseline: bool = False
+
+    def runs(self, trial: Trial, recipe: Recipe) -> tuple[Run, ...]:
+        """Its training runs; `recipe` is ours, with the steps of the whole method."""
+        common = with_train(recipe, seed=trial.seed)
+        tuned = {name: value for name, value in self.settings.items() if name != "identity_share"}
+        own = self.recipe(with_train(common, **tuned))
+        own = with_train(replace(own, pair={**own.pair, **self.pair}), **self.train)
+
+        def run(trainer: str) -> Run:
+            # a side alone by the plain recipe is the run of a reference: it is shared, whatever rate the rest of this method has
+            is_reference = trainer in ROLES and self.recipe is plain
+            needs = tuple(run(need) for need in TRAINERS[trainer].needs)
+            seen = {role: getattr(trial, role) for role in TRAINERS[trainer].sees}
+            return Run(trainer, plain(common) if is_reference else own, needs=needs, **seen)
+
+        return tuple(run(trainer) for trainer in self.trainers)
+
+    def assemble(self, trained: Sequence[Trained]) -> Candidate:
+        """The candidate, given what its runs trained."""
+        if not trained:
+            return Candidate()
+        if isinstance(trained[0], dict):
+            return Candidate(weights=trained[0])
+        pair, blend = combine(*trained) if len(trained) > 1 else trained[0], None
+        if self.plan is not None:
+            blend = PLANS[self.plan].blend(pair.config)
+        elif "identity_share" in self.settings:
+            identity = pair.config.scale * self.settings["identity_share"]
+            blend = FixedBlend(identity, pair.config.scale - identity)
+        return Candidate(pair, blend=blend, adapts_negative=self.adapts_negative)
+
+    def variants(self) -> list[Method]:
+        """The method with each other value of its settings."""
+        return [self.at(settings) for settings in self.alternatives]
+
+    def at(self, settings: Settings) -> Method:
+        """The method with these settings, and a name and title that tell them."""
+        shown = shown_settings(settings)
+        changed = {**self.settings, **settings}
+        return replace(self, name=f"{self.name}[{shown}]", title=f"{self.title}, {shown}", settings=changed)
+
+
+def shown_settings(settings: Settings) -> str:
+    """'learning_rate=0.002,identity_share=0.5'; empty where there are none."""
+    return ",".join(f"{name}={value:g}" for name, value in settings.items())

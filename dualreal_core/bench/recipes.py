@@ -1,0 +1,37 @@
+"""The recipes that the benchmark's methods start from, made of ours."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..training.recipes import PAPER, Recipe, with_train
+from ..training.settings import TrainSettings
+
+JOINT_SETTINGS = (
+    "motion_ratio", "frozen_adapter_dropout", "preservation_ratio", "timestep_bias",
+    "identity_learning_rate", "controller_learning_rate",
+)  # fmt: skip
+CONTROLLER_SETTINGS = ("learned_range", "share_schedule", "num_groups", "controller_dim")
+
+
+def ours(recipe: Recipe) -> Recipe:
+    """Ours as it is."""
+    return recipe
+
+
+def plain(recipe: Recipe) -> Recipe:
+    """Without what belongs to the joint run, and with an even motion ratio: a change there leaves the runs of other methods valid."""
+    defaults = TrainSettings()
+    pair = {name: value for name, value in recipe.pair.items() if name not in CONTROLLER_SETTINGS}
+    return with_train(replace(recipe, pair=pair), **{name: getattr(defaults, name) for name in JOINT_SETTINGS})
+
+
+def paper(recipe: Recipe) -> Recipe:
+    """The paper's pair and recipe at our steps and batches and the method's rates: its own suit a base a thousand times larger.
+
+    It sees the stills that all methods see: photos of the toy world are larger than a frame, and scaled down they would show a
+    figure smaller than the one that is asked for.
+    """
+    names = ("steps", "seed", "learning_rate", "controller_learning_rate", "warmup_steps", "identity_batch", "motion_batch")
+    same_stills = replace(PAPER, num_crops=recipe.num_crops, crop_margin=recipe.crop_margin)
+    return with_train(same_stills, **{name: getattr(recipe.train, name) for name in names})

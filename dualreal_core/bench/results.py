@@ -1,0 +1,158 @@
+"""Results of the benchmark: a method on one trial, sampled and measured once; its file says what it was made from."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from ..bases import Base, load_base
+from ..files.atomic import atomic_path
+from ..files.provenance import provenance
+from ..method.attach import Attachment
+from ..sampling import default_sampling, sample
+from ..toyworld.trial import Trial
+from ..training.loop import ALGORITHM_VERSION
+from ..training.recipes import Recipe
+from ..training.settings import TrainSettings
+from .experiment import SAMPLE_SEED
+from .measures import measure
+from .methods import Candidate
+from .prompts import requests
+from .registry import find_method
+from .runs import Run, Runs, with_needs
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """What holds for all results of a benchmark: our recipe, the denoising steps of a video (None: the base's own), and the algorithm."""
+
+    recipe: Recipe
+    sampling_steps: int | None = None
+    algorithm_version: int = ALGORITHM_VERSION
+
+    @classmethod
+    def from_note(cls, note: Mapping) -> Protocol:
+        """The protocol that `asdict` and JSON made `note` of.
+
+        Raises:
+            KeyError, TypeError: a version of other names or settings wrote it.
+        """
+        recipe = note["recipe"]
+        return cls(Recipe(**{**recipe, "train": TrainSettings(**recipe["train"])}), note["sampling_steps"], note["algorithm_version"])
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method, by its name, on one trial: what one result is of."""
+
+    method: str
+    trial: Trial
+
+    @classmethod
+    def of(cls, result: Mapping) -> Case:
+        """The case that a result is of."""
+        return cls(result["method"], Trial(result["identity"], result["motion"], result["seed"]))
+
+    @property
+    def place(self) -> str:
+        """'vex-zigzag-0'."""
+        return f"{self.trial.identity}-{self.trial.motion}-{self.trial.seed}"
+
+    def runs(self, recipe: Recipe) -> tuple[Run, ...]:
+        """Its training runs."""
+        return find_method(self.method).runs(self.trial, recipe)
+
+    def made_from(self, protocol: Protocol) -> dict[str, object]:
+        """What its result depends on; that may change from version to version."""
+        return {
+            "runs": [run.key for run in self.runs(protocol.recipe)],
+            "settings": dict(find_method(self.method).settings),
+            "sampling_steps": protocol.sampling_steps,
+        }
+
+
+class Results:
+    """The folder of results."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def file(self, case: Case) -> Path:
+        """The result of a case; its videos lie beside it."""
+        return self.path / case.method / f"{case.place}.json"
+
+    def is_done(self, case: Case, protocol: Protocol) -> bool:
+        """Whether the case was measured, and is what would be made now."""
+        file = self.file(case)
+        return file.exists() and is_current(json.loads(file.read_text(encoding="utf-8")), protocol)
+
+    def read(self) -> list[dict]:
+        """All results."""
+        return [json.loads(file.read_text(encoding="utf-8")) for file in sorted(self.path.glob("*/*.json"))]
+
+    def videos(self, case: Case) -> torch.Tensor:
+        """The videos of a case, (N, F, 3, 32, 32) in [-1, 1], the fused ones first."""
+        return load_file(self.file(case).with_suffix(".safetensors"))["videos"].float() / 127.5 - 1
+
+    def make(self, case: Case, runs: Runs, protocol: Protocol) -> None:
+        """Samples and measures a case whose runs are finished, unless it is done."""
+        if self.is_done(case, protocol):
+            return
+        trial, trained = case.trial, case.runs(protocol.recipe)
+        candidate = find_method(case.method).assemble([runs.load(run) for run in trained])
+        base, asked, begin = load_base("toyworld"), requests(trial), time.monotonic()
+        videos = sample_videos(base, candidate, trial, [one.prompt for some in asked.values() for one in some], protocol)
+        seconds = time.monotonic() - begin
+        ordered = iter(videos)
+        scores = measure(trial, asked, {name: list(islice(ordered, len(some))) for name, some in asked.items()})
+        result = {
+            "method": case.method,
+            "identity": trial.identity,
+            "motion": trial.motion,
+            "seed": trial.seed,
+            "scores": scores,
+            "seconds": {"training": round(sum(runs.seconds(run) for run in with_needs(trained)), 1), "sampling": round(seconds, 1)},
+            "made_from": case.made_from(protocol),
+            "provenance": provenance(),
+        }
+        with atomic_path(self.file(case).with_suffix(".safetensors")) as temporary:
+            save_file({"videos": ((torch.stack(videos) + 1) * 127.5).round().to(torch.uint8)}, temporary)
+        with atomic_path(self.file(case)) as temporary:
+            temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+
+def is_current(result: Mapping, protocol: Protocol) -> bool:
+    """Whether a result is of what its method trains and samples now."""
+    return result["made_from"] == Case.of(result).made_from(protocol)
+
+
+def sample_videos(base: Base, candidate: Candidate, trial: Trial, prompts: Sequence[str], protocol: Protocol) -> list[torch.Tensor]:
+    """One video per prompt, (F, 3, 32, 32) in [-1, 1], all in one batch; the base's weights are as before afterwards."""
+    settings = replace(default_sampling(base), seed=SAMPLE_SEED + 100 * trial.seed, adapts_negative=candidate.adapts_negative)
+    if protocol.sampling_steps is not None:
+        settings = replace(settings, num_steps=protocol.sampling_steps)
+    with base.encoders(), torch.no_grad():
+        texts, negative = [base.encode_text(prompt) for prompt in prompts], base.encode_text("")
+        condition = base.embed_image(trial.reference_image())
+    kept = None
+    if candidate.weights is not None:
+        kept = {name: tensor.clone() for name, tensor in base.transformer.state_dict().items()}
+        base.transformer.load_state_dict(candidate.weights)
+    try:
+        if candidate.pair is None:
+            latents = sample(base, texts, negative, settings)
+        else:
+            with Attachment(base.transformer, candidate.pair, candidate.blend) as attachment:
+                latents = sample(base, texts, negative, settings, attachment, condition)
+    finally:
+        if kept is not None:
+            base.transformer.load_state_dict(kept)
+    with base.encoders(), torch.no_grad():
+        return [base.decode_latents(video).float() for video in latents]

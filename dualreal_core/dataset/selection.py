@@ -1,0 +1,169 @@
+"""Which photos and clips are trained on, and why the others are not: the same rules for files and for decoded pictures."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar, TypeVar
+
+from ..errors import InputError
+from .crops import CropSettings, crop_place
+from .items import ClipSource, Item, PhotoSource, Source
+from .photos import Thumbnail, make_thumbnail
+from .report import Report, Unusable
+from .segments import Segments, find_segments
+from .sizes import TrainingSize, framing_notes
+
+Read = TypeVar("Read")
+
+
+@dataclass
+class Selection(ABC):
+    """Grows source by source, and keeps none of them.
+
+    Attributes:
+        given: what was given, for people.
+        skipped: reason by name.
+        notes: what people should know about the set.
+        framing: which sources are enlarged or lose much to the crop.
+        seen: name of the first source with a fingerprint.
+        shapes: how many samples have which (frames, height, width).
+    """
+
+    role: ClassVar[str]
+    given: str
+    size: TrainingSize
+    used: list[str] = field(init=False, default_factory=list)
+    skipped: dict[str, str] = field(init=False, default_factory=dict)
+    notes: list[str] = field(init=False, default_factory=list)
+    framing: list[str] = field(init=False, default_factory=list)
+    seen: dict[str, str] = field(init=False, default_factory=dict)
+    shapes: Counter[tuple[int, int, int]] = field(init=False, default_factory=Counter)
+
+    def __post_init__(self) -> None:
+        self.notes += self.size.notes()
+
+    def add(self, source: Source) -> list[Item]:
+        """Its training samples; none, with the reason kept, where it is unusable.
+
+        Raises:
+            InputError: it has no caption, and nothing else is wrong with it.
+        """
+        try:
+            fingerprint = source.fingerprint()
+            first = self.seen.setdefault(fingerprint, source.name)
+            if first != source.name:
+                raise Unusable(f"exact duplicate of {first}")
+            items = self.cut(source, fingerprint)
+        except Unusable as problem:
+            self.skipped[source.name] = str(problem)
+            return []
+        self.used.append(source.name)
+        self.shapes.update((item.num_frames, *item.size) for item in items)
+        return items
+
+    @abstractmethod
+    def cut(self, source: Source, fingerprint: str) -> list[Item]:
+        """The samples of a source that is no duplicate; raises Unusable where there are none."""
+
+    def report(self, where: str, cure: str, notes: Sequence[str]) -> Report:
+        """What became of everything that was given.
+
+        Raises:
+            InputError: nothing was usable; names the first reason.
+        """
+        if not self.used:
+            count = f"none of the {len(self.skipped)} {self.given}" if len(self.skipped) > 1 else f"the only {self.given.removesuffix('s')}"
+            name, reason = next(iter(self.skipped.items()))
+            raise InputError(f"{where}: {count} can be used ({name}: {reason.rstrip('.')}); {cure}.")
+        return Report(self.role, self.given, tuple(self.used), self.shapes.total(), self.skipped, tuple(notes))
+
+
+@dataclass
+class PhotoSelection(Selection):
+    """Crops of photos."""
+
+    role = "identity"
+    crops: CropSettings
+    num_masks: int = field(init=False, default=0)
+    thumbnails: dict[str, Thumbnail] = field(init=False, default_factory=dict)
+
+    def cut(self, source: PhotoSource, fingerprint: str) -> list[Item]:
+        photo = _read(source.open)
+        picture, margin = tuple(photo.picture.shape[:2]), self.crops.crop_margin
+        canvas, size = self.size.fit(picture, margin)
+        if photo.subject is not None and photo.subject.max() <= 0:
+            raise Unusable("empty: every pixel is transparent")
+        thumbnail = make_thumbnail(photo)
+        twin = next((other for other, seen in self.thumbnails.items() if seen.is_near(thumbnail)), None)
+        if twin is not None:
+            raise Unusable(f"near-identical to {twin}")
+        caption = source.caption
+        self.thumbnails[source.name] = thumbnail
+        self.num_masks += photo.subject is not None
+        self.framing += framing_notes(source.name, picture, canvas)
+        places = [crop_place(canvas, size, fingerprint, crop) for crop in range(self.crops.num_crops)]
+        return [
+            Item(source, caption, fingerprint, [0], canvas, place, size, f"crop {crop + 1}", ("still", (crop, 1), size, margin))
+            for crop, place in enumerate(places)
+        ]
+
+
+@dataclass
+class ClipSelection(Selection):
+    """Segments of clips, resampled by time.
+
+    Attributes:
+        num_frames: wanted length of a segment, rounded down to frame_multiple * k + 1.
+        fps: frames per second; 0 keeps each clip's own.
+        shortened: clips that give a single shorter segment, by name.
+    """
+
+    role = "motion"
+    num_frames: int
+    fps: float
+    max_segments: int
+    frame_multiple: int
+    num_resampled: int = field(init=False, default=0)
+    shortened: dict[str, Segments] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Raises InputError where the VAE takes no segment of that length."""
+        super().__post_init__()
+        wanted, multiple = self.num_frames, self.frame_multiple
+        if wanted < multiple + 1:
+            raise InputError(f"frames is {wanted}, and motion needs at least {multiple + 1} with this VAE; raise it.")
+        self.num_frames = (wanted - 1) // multiple * multiple + 1
+        if self.num_frames != wanted:
+            self.notes.append(f"{wanted} frames do not fit the VAE, which takes {multiple} * k + 1: {self.num_frames} are used")
+
+    def cut(self, source: ClipSource, fingerprint: str) -> list[Item]:
+        probe = _read(source.probe)
+        picture, fps = (probe.height, probe.width), self.fps or probe.fps
+        canvas, size = self.size.fit(picture)
+        segments = find_segments(probe, fps, self.num_frames, self.max_segments, self.frame_multiple)
+        caption = source.caption
+        if segments.length < self.num_frames:
+            self.shortened[source.name] = segments
+        self.num_resampled += abs(probe.fps - fps) > 0.01 * fps
+        self.framing += framing_notes(source.name, picture, canvas)
+        items = []
+        for start in segments.starts:
+            stop = start + segments.length
+            settings = "clip", (start, segments.length), size, fps
+            shown = segments.shown[start:stop]
+            items.append(Item(source, caption, fingerprint, shown, size, (0, 0), size, f"frames {start}-{stop - 1}", settings))
+        return items
+
+    def rate_notes(self) -> list[str]:
+        """Which clips are resampled."""
+        return [f"{self.num_resampled} clips are resampled to {self.fps:g} fps at their true speed"] if self.num_resampled else []
+
+
+def _read(read: Callable[[], Read]) -> Read:
+    try:
+        return read()
+    except InputError as problem:
+        raise Unusable(f"unreadable: {problem}") from problem
