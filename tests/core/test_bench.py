@@ -24,7 +24,7 @@ from dualreal_core.bench.jobs import run_jobs
 from dualreal_core.bench.measures import MEASURES
 from dualreal_core.bench.methods import Method
 from dualreal_core.bench.registry import METHODS, QUICK_METHODS, REFERENCES, find_method
-from dualreal_core.bench.results import Case, Protocol, sample_videos
+from dualreal_core.bench.results import Case, Protocol, sample_candidate
 from dualreal_core.bench.runs import Run, with_needs
 from dualreal_core.bench.trainers import TRAINERS
 from dualreal_core.cli import main
@@ -68,7 +68,7 @@ def test_every_method_trains_and_gives_finite_videos(name, base, benchmark):
     for run in with_needs(runs):
         benchmark.runs.train(run)
     candidate = method.assemble([benchmark.runs.load(run) for run in runs])
-    (video,) = sample_videos(base, candidate, Trial("tam", "box"), ["a figure * walks a box on mint"], PROTOCOL)
+    (video,) = sample_candidate(base, candidate, Trial("tam", "box"), ["a figure * walks a box on mint"], PROTOCOL)
     assert video.shape == (9, 3, 32, 32)
     assert video.isfinite().all()
     assert weights_hash(base.transformer) == before
@@ -82,8 +82,8 @@ def test_a_trained_method_differs_from_the_base(base, benchmark):
     benchmark.runs.train(runs[0])
     candidate = method.assemble([benchmark.runs.load(run) for run in runs])
     trial, prompts = Trial("tam", "box"), ["a figure * on mint"]
-    tuned = sample_videos(base, candidate, trial, prompts, PROTOCOL)
-    plain = sample_videos(base, find_method("base").assemble([]), trial, prompts, PROTOCOL)
+    tuned = sample_candidate(base, candidate, trial, prompts, PROTOCOL)
+    plain = sample_candidate(base, find_method("base").assemble([]), trial, prompts, PROTOCOL)
     assert not torch.equal(tuned[0], plain[0])
 
 
