@@ -14,7 +14,7 @@ from comfy_api.latest import Input, io, ui
 
 from ..dualreal_core.errors import InputError
 from ..dualreal_core.metrics.features import Models, References, VideoFeatures
-from ..dualreal_core.metrics.motion import MAX_FRAMES, MIN_REFERENCE_FRAMES, num_reference_frames, patch_grid, thinned
+from ..dualreal_core.metrics.motion import MAX_FRAMES, num_reference_frames, patch_grid, thinned
 from ..dualreal_core.metrics.registry import METRICS
 from ..dualreal_core.metrics.scores import measure
 from ..dualreal_core.metrics.toyworld_metrics import TOYWORLD_METRICS, ToyworldReferences, ToyworldVideo, find_nearest
@@ -60,19 +60,15 @@ class Evaluate(io.ComfyNode):
                 ),
                 io.Video.Input(
                     "motion_references",
-                    tooltip=(
-                        "Clips of the motion, one or more; each is held against each video from first to last frame, and the scores are "
-                        "averaged. Long clips are thinned, evenly, to as many frames as the longest video has (at least "
-                        f"{MIN_REFERENCE_FRAMES}, at most {MAX_FRAMES})."
-                    ),
+                    tooltip="Clips of the motion, one or more; each is held against each video, and the scores are averaged.",
                 ),
                 io.Combo.Input(
                     "metric",
                     options=[EMBEDDING, TOY_WORLD],
                     default=EMBEDDING,
                     tooltip=(
-                        "embedding: for any video, through the wired clip_vision. toy world: exact scores for the embedded model's "
-                        "32x32 videos (also enlarged by a whole factor) and the references of Example Data; no model needed."
+                        "embedding: any video, through the wired clip_vision. toy world: exact scores of the embedded model's videos "
+                        "against Example Data; no model needed."
                     ),
                 ),
                 io.ClipVision.Input(
