@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 
 
-class Objective(Protocol):
+class Objective(ABC):
     """Noise schedule, target and loss. B samples; `latents`, `noise` and `model_output` are (B, C, f, h, w)."""
 
+    @abstractmethod
     def sample_timesteps(self, batch_size: int, generator: torch.Generator) -> torch.Tensor:
         """Timesteps (B,) to train at, on the generator's device."""
 
+    @abstractmethod
     def stage(self, timestep: torch.Tensor) -> torch.Tensor:
         """Where in denoising a sampler with this schedule meets such timesteps (B,): 0 (noise) to 1, (B,)."""
 
+    @abstractmethod
+    def levels(self, timestep: torch.Tensor, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Factors on latents and noise at timesteps (B,): (B, 1, 1, 1, 1) float32 each, on `device`."""
+
+    @abstractmethod
+    def target(self, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        """What the model is to put out at timesteps (B,): (B, C, f, h, w)."""
+
     def add_noise(self, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-        """latents, noise: (B, C, f, h, w), timestep: (B,) -> noisy latents (B, C, f, h, w)."""
+        """Noisy latents (B, C, f, h, w) at timesteps (B,)."""
+        signal, spread = self.levels(timestep, latents.device)
+        return signal * latents + spread * noise
 
     def loss_per_sample(
         self,
@@ -28,12 +40,22 @@ class Objective(Protocol):
         timestep: torch.Tensor,
         mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Losses (B,) in float32; mask (B, 1, f, h, w) weights the squared error of each place."""
+        """Mean squared errors (B,) in float32; mask (B, 1, f, h, w) weights those of each place.
+
+        The mask is scaled to mean 1 in each sample, so that its size does not change the loss; an empty one counts as none.
+        """
+        error = (model_output.float() - self.target(latents, noise, timestep).float()).square()
+        if mask is not None:
+            weights = mask.float()
+            total = weights.mean((1, 2, 3, 4), keepdim=True)  # (B, 1, 1, 1, 1)
+            is_empty = total <= 0
+            error = error * torch.where(is_empty, 1.0, weights / torch.where(is_empty, 1.0, total))
+        return error.mean((1, 2, 3, 4))
 
 
 @dataclass(frozen=True)
-class VPrediction:
-    """v = sqrt(a) eps - sqrt(1 - a) x0 with a = `alphas_cumprod[timestep]`.
+class VPrediction(Objective):
+    """v = sqrt(a) eps - sqrt(1 - a) x0 with a = `alphas_cumprod[timestep]`; every timestep is equally likely.
 
     The x0 error weighted by 1 / (1 - a) equals the plain squared error of v, which also exists where a is 0.
     """
@@ -45,38 +67,22 @@ class VPrediction:
             raise ValueError(f"alphas_cumprod must be numbers from 0 to 1, given are {self.alphas_cumprod[:3]}...")
 
     def sample_timesteps(self, batch_size: int, generator: torch.Generator) -> torch.Tensor:
-        """Integer timesteps (B,), each equally likely."""
         return torch.randint(len(self.alphas_cumprod), (batch_size,), generator=generator, device=generator.device)
 
     def stage(self, timestep: torch.Tensor) -> torch.Tensor:
-        """(B,) -> (B,); samplers take evenly spaced timesteps."""
-        return 1 - timestep.float() / (len(self.alphas_cumprod) - 1 or 1)
+        return 1 - timestep.float() / (len(self.alphas_cumprod) - 1 or 1)  # samplers take evenly spaced timesteps
 
-    def add_noise(self, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-        """latents, noise: (B, C, f, h, w), timestep: (B,) -> sqrt(a) x0 + sqrt(1 - a) eps (B, C, f, h, w)."""
-        signal, spread = self._coefficients(timestep, latents)
-        return signal * latents + spread * noise
-
-    def loss_per_sample(
-        self,
-        model_output: torch.Tensor,
-        latents: torch.Tensor,
-        noise: torch.Tensor,
-        timestep: torch.Tensor,
-        mask: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """model_output, latents, noise: (B, C, f, h, w), timestep: (B,), mask: (B, 1, f, h, w) -> (B,)."""
-        signal, spread = self._coefficients(timestep, latents)
-        return _mean_squared_error(model_output, signal * noise - spread * latents, mask)
-
-    def _coefficients(self, timestep: torch.Tensor, latents: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """timestep: (B,) -> sqrt(a) and sqrt(1 - a), (B, 1, 1, 1, 1) float32; the roots are taken in float64."""
+    def levels(self, timestep: torch.Tensor, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
         alphas = torch.tensor(self.alphas_cumprod, dtype=torch.float64)[timestep.cpu()].reshape(-1, 1, 1, 1, 1)
-        return alphas.sqrt().float().to(latents.device), (1 - alphas).sqrt().float().to(latents.device)
+        return alphas.sqrt().float().to(device), (1 - alphas).sqrt().float().to(device)
+
+    def target(self, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        signal, spread = self.levels(timestep, latents.device)
+        return signal * noise - spread * latents
 
 
 @dataclass(frozen=True)
-class FlowMatching:
+class FlowMatching(Objective):
     """Straight paths x = (1 - sigma) x0 + sigma eps with velocity eps - x0; timestep = sigma * `timestep_scale`.
 
     sigma is the sigmoid of a normal number (`logit_mean`, `logit_std`), moved towards noise by `shift`.
@@ -93,42 +99,17 @@ class FlowMatching:
                 raise ValueError(f"{name} must be above 0, given is {getattr(self, name)}.")
 
     def sample_timesteps(self, batch_size: int, generator: torch.Generator) -> torch.Tensor:
-        """Timesteps (B,) float32: shifted logit-normal sigmas times `timestep_scale`."""
         normal = torch.randn(batch_size, generator=generator, device=generator.device)
         sigma = (self.logit_mean + self.logit_std * normal).sigmoid()
         return self.timestep_scale * self.shift * sigma / (1 + (self.shift - 1) * sigma)
 
     def stage(self, timestep: torch.Tensor) -> torch.Tensor:
-        """(B,) -> (B,); samplers take sigmas that are evenly spaced before the shift."""
         sigma = timestep.float() / self.timestep_scale
-        return 1 - sigma / (self.shift - (self.shift - 1) * sigma)
+        return 1 - sigma / (self.shift - (self.shift - 1) * sigma)  # samplers take sigmas that are evenly spaced before the shift
 
-    def add_noise(self, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-        """latents, noise: (B, C, f, h, w), timestep: (B,) -> (1 - sigma) x0 + sigma eps (B, C, f, h, w)."""
-        sigma = (timestep.float() / self.timestep_scale).to(latents.device).reshape(-1, 1, 1, 1, 1)
-        return (1 - sigma) * latents + sigma * noise
+    def levels(self, timestep: torch.Tensor, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        sigma = (timestep.float() / self.timestep_scale).to(device).reshape(-1, 1, 1, 1, 1)
+        return 1 - sigma, sigma
 
-    def loss_per_sample(
-        self,
-        model_output: torch.Tensor,
-        latents: torch.Tensor,
-        noise: torch.Tensor,
-        timestep: torch.Tensor,
-        mask: torch.Tensor | None = None,
-    ) -> torch.Tensor:
-        """model_output, latents, noise: (B, C, f, h, w), timestep: (B,), mask: (B, 1, f, h, w) -> (B,)."""
-        return _mean_squared_error(model_output, noise.float() - latents.float(), mask)
-
-
-def _mean_squared_error(model_output: torch.Tensor, target: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
-    """model_output, target: (B, C, f, h, w), mask: (B, 1, f, h, w) -> weighted means (B,) in float32.
-
-    The mask is scaled to mean 1 in each sample, so that its size does not change the loss; an empty one counts as none.
-    """
-    error = (model_output.float() - target.float()).square()
-    if mask is not None:
-        weights = mask.float()
-        total = weights.mean((1, 2, 3, 4), keepdim=True)  # (B, 1, 1, 1, 1)
-        is_empty = total <= 0
-        error = error * torch.where(is_empty, 1.0, weights / torch.where(is_empty, 1.0, total))
-    return error.mean((1, 2, 3, 4))
+    def target(self, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
+        return noise.float() - latents.float()
