@@ -98,7 +98,8 @@ def check_size(base: Base, num_frames: int, height: int, width: int) -> None:
     """Raises InputError where the base has no clips of that length or size in px."""
     frames, sides = base.frame_multiple, base.size_multiple
     if num_frames < 1 or (num_frames - 1) % frames:
-        raise InputError(f"{num_frames} frames do not fit {base.name}: choose {frames} * k + 1, such as {max(0, num_frames - 1) // frames * frames + 1}.")
+        nearest = max(0, num_frames - 1) // frames * frames + 1
+        raise InputError(f"{num_frames} frames do not fit {base.name}: choose {frames} * k + 1, such as {nearest}.")
     if any(side < 1 or side % sides for side in (height, width)):
         raise InputError(f"{width}x{height} px do not fit {base.name}: choose sides that are multiples of {sides}.")
 
