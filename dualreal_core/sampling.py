@@ -23,7 +23,7 @@ class SamplingSettings:
     seed: int = 0
     adapts_negative: bool = False
     """Whether the pair also acts on the negative rows, as in the paper's sampler. Where it does not, guidance moves
-    away from the plain base, and so strengthens what the pair has learnt."""
+    away from the plain base, and so strengthens what the pair has learned."""
 
     def __post_init__(self) -> None:
         if min(self.num_frames, self.height, self.width, self.num_steps) < 1:

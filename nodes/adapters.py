@@ -70,7 +70,7 @@ class LoadLora(io.ComfyNode):
     """A LoRA as one side of a pair; each side has a node of its own."""
 
     ROLE: ClassVar[Role]
-    LEARNT: ClassVar[str]
+    LEARNED: ClassVar[str]
     GIVES: ClassVar[str]
     ALIASES: ClassVar[list[str]]
 
@@ -81,7 +81,7 @@ class LoadLora(io.ComfyNode):
             node_id=f"DualRealLoad{side}Lora",
             display_name=f"Load {side} LoRA",
             category=CATEGORY,
-            description=f"Takes a LoRA of a {cls.LEARNT} as the {cls.ROLE} side of a pair. Alone and unblended it acts as Load LoRA at "
+            description=f"Takes a LoRA of a {cls.LEARNED} as the {cls.ROLE} side of a pair. Alone and unblended it acts as Load LoRA at "
             "strength 1.",
             search_aliases=["dualreal", *cls.ALIASES, "load lora"],
             inputs=[
@@ -104,7 +104,7 @@ class LoadIdentityLora(LoadLora):
     """A LoRA as the identity side of a pair."""
 
     ROLE = "identity"
-    LEARNT = "subject"
+    LEARNED = "subject"
     GIVES = "A pair with an identity alone: Combine it with a motion."
     ALIASES: ClassVar[list[str]] = ["subject lora", "character lora"]
 
@@ -113,7 +113,7 @@ class LoadMotionLora(LoadLora):
     """A LoRA as the motion side of a pair."""
 
     ROLE = "motion"
-    LEARNT = "motion"
+    LEARNED = "motion"
     GIVES = "A pair with a motion alone: Combine it with an identity."
     ALIASES: ClassVar[list[str]] = ["motion lora", "action lora"]
 

@@ -55,7 +55,7 @@ class ApplyStageBlender(io.ComfyNode):
                 io.Combo.Input(
                     "negative", options=list(NEGATIVE_CHOICES), default=NEGATIVE_CHOICES[0], advanced=True,
                     tooltip="What the negative prompt sees. 'plain base' guides away from the model without the pair, which strengthens "
-                    "what the pair has learnt; 'adapted' is the paper's way.",
+                    "what the pair has learned; 'adapted' is the paper's way.",
                 ),
                 BlendType.Input(
                     "blend", optional=True,
