@@ -1,3 +1,3 @@
-"""DualReal: one identity and one motion, learnt together, fused while a video is sampled."""
+"""DualReal: one identity and one motion, learned together, fused while a video is sampled."""
 
 __version__ = "0.1.0"

@@ -17,6 +17,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a file name that the terminal's encoding lacks must not end the command
             stream.reconfigure(errors="backslashreplace")
+    try:
+        return _run(arguments)
+    except ModuleNotFoundError as error:  # the package alone brings nothing, as ComfyUI has its own; some imports wait for the command
+        print(f'dualreal: {error.name} is not installed; run: pip install "dualreal[standalone]"', file=sys.stderr)
+        return 2
+
+
+def _run(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="dualreal", description="One identity and one motion, trained together, fused in a video.")
     parser.add_argument("--version", action="version", version=f"dualreal {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
-from .bases import Base
+from .bases.base import Base, Progress
 from .method.attach import Attachment
 from .precision import mixed
 
@@ -23,8 +22,8 @@ class SamplingSettings:
     guidance_scale: float
     seed: int = 0
     adapts_negative: bool = False
-    """Whether the pair also acts on the negative rows, as in the published sampler. Where it does not, guidance moves
-    away from the plain base, and so strengthens what the pair has learnt."""
+    """Whether the pair also acts on the negative rows, as in the paper's sampler. Where it does not, guidance moves
+    away from the plain base, and so strengthens what the pair has learned."""
 
     def __post_init__(self) -> None:
         if min(self.num_frames, self.height, self.width, self.num_steps) < 1:
@@ -45,7 +44,7 @@ def sample(
     settings: SamplingSettings,
     attachment: Attachment | None = None,
     condition: torch.Tensor | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> torch.Tensor:
     """Samples one video per text, all in one batch; row i starts from noise of seed `settings.seed + i`.
 
@@ -55,7 +54,6 @@ def sample(
         texts: embeddings (T, X), one per video.
         negative_text: (T', X).
         condition: reference embedding (E,) for conditioned adapters.
-        progress: called as (done, total) after every step.
 
     Returns:
         latents (B, C, f, h, w).
@@ -70,20 +68,20 @@ def sample(
         attachment.condition = None if condition is None else condition[None].to(next(attachment.pair.parameters()))
         if is_guided and not settings.adapts_negative:
             attachment.row_strengths = torch.tensor([0.0] * len(texts) + [1.0] * len(texts), device=device)
+
+    def predict(latents: torch.Tensor, timestep: torch.Tensor, stage: float) -> torch.Tensor:
+        rows = torch.cat([latents, latents]) if is_guided else latents
+        if attachment is not None:
+            attachment.stage = stage
+        with mixed(base, attachment and attachment.pair):
+            output = base.predict(rows, timestep.to(device).expand(len(rows)), text).float()
+        if is_guided:
+            unconditional, conditional = output.chunk(2)
+            output = unconditional + settings.guidance_scale * (conditional - unconditional)
+        return output
+
     try:
-        for step in base.denoise(latents, settings.num_steps, generators[0]):
-            rows = torch.cat([step.latents, step.latents]) if is_guided else step.latents
-            if attachment is not None:
-                attachment.stage = step.index / max(step.num_steps - 1, 1)
-            with mixed(base, attachment and attachment.pair):
-                output = base.predict(rows, step.timestep.to(device).expand(len(rows)), text).float()
-            if is_guided:
-                unconditional, conditional = output.chunk(2)
-                output = unconditional + settings.guidance_scale * (conditional - unconditional)
-            latents = step.advance(output)
-            if progress is not None:
-                progress(step.index + 1, step.num_steps)
+        return base.denoise(predict, latents, settings.num_steps, generators[0], progress)
     finally:
         if attachment is not None:
             attachment.condition = attachment.row_strengths = attachment.stage = None
-    return latents

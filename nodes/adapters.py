@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path, PurePath
+from typing import ClassVar
 
 import folder_paths
 import torch
@@ -26,7 +28,7 @@ LORA_TOOLTIP = (
 
 
 def register_pair_folder() -> None:
-    """Makes models/dualreal a model folder of the host, beside those its configuration may name; nothing is created."""
+    """Makes models/dualreal a model folder of ComfyUI, beside those its configuration may name; nothing is created."""
     own = str(Path(folder_paths.models_dir) / PAIRS)
     others = [path for path in folder_paths.folder_names_and_paths.get(PAIRS, ([], set()))[0] if path != own]
     folder_paths.folder_names_and_paths[PAIRS] = ([own, *others], PAIR_EXTENSIONS)
@@ -41,13 +43,13 @@ class LoadPair(io.ComfyNode):
             node_id="DualRealLoadPair",
             display_name="Load Pair",
             category=CATEGORY,
-            description="Loads a trained pair, or a checkpoint of the published implementation, from models/dualreal.",
+            description="Loads a trained pair, or a checkpoint of the paper's implementation, from models/dualreal.",
             search_aliases=["dualreal", "load adapter", "identity motion pair"],
             inputs=[
                 io.Combo.Input(
                     "name",
                     options=folder_paths.get_filename_list(PAIRS),
-                    tooltip="A file in models/dualreal: what Save Pair wrote (.safetensors), or the published implementation (.pth).",
+                    tooltip="A file in models/dualreal: what Save Pair wrote (.safetensors), or the paper's implementation (.pth).",
                 )
             ],
             outputs=[PairType.Output(display_name="pair", tooltip="The pair, for Apply StageBlender, Combine or Save Pair.")],
@@ -64,62 +66,56 @@ class LoadPair(io.ComfyNode):
         return io.NodeOutput(TrainedPair(pair.requires_grad_(False), header))
 
 
-class LoadIdentityLora(io.ComfyNode):
+class LoadLora(io.ComfyNode):
+    """A LoRA as one side of a pair; each side has a node of its own."""
+
+    ROLE: ClassVar[Role]
+    LEARNED: ClassVar[str]
+    GIVES: ClassVar[str]
+    ALIASES: ClassVar[list[str]]
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        side = cls.ROLE.title()
+        return io.Schema(
+            node_id=f"DualRealLoad{side}Lora",
+            display_name=f"Load {side} LoRA",
+            category=CATEGORY,
+            description=f"Takes a LoRA of a {cls.LEARNED} as the {cls.ROLE} side of a pair. Alone and unblended it acts as Load LoRA at "
+            "strength 1.",
+            search_aliases=["dualreal", *cls.ALIASES, "load lora"],
+            inputs=[
+                io.Model.Input("model", tooltip="The video model that the LoRA was made for. It is only looked at, not changed."),
+                io.Combo.Input("lora", options=folder_paths.get_filename_list(LORAS), tooltip=LORA_TOOLTIP),
+            ],
+            outputs=[PairType.Output(display_name="pair", tooltip=cls.GIVES)],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, lora: str, model: None = None) -> str:
+        return _fingerprint(LORAS, lora)
+
+    @classmethod
+    def execute(cls, model: ModelPatcher, lora: str) -> io.NodeOutput:
+        return io.NodeOutput(import_lora(model, _file(LORAS, lora), cls.ROLE))
+
+
+class LoadIdentityLora(LoadLora):
     """A LoRA as the identity side of a pair."""
 
-    ROLE: Role = "identity"
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="DualRealLoadIdentityLora",
-            display_name="Load Identity LoRA",
-            category=CATEGORY,
-            description="Takes a LoRA of a subject as the identity side of a pair. Alone and unblended it acts as Load LoRA at strength 1.",
-            search_aliases=["dualreal", "subject lora", "character lora", "load lora"],
-            inputs=[
-                io.Model.Input("model", tooltip="The video model that the LoRA was made for. It is only looked at, not changed."),
-                io.Combo.Input("lora", options=folder_paths.get_filename_list(LORAS), tooltip=LORA_TOOLTIP),
-            ],
-            outputs=[PairType.Output(display_name="pair", tooltip="A pair with an identity alone: Combine it with a motion.")],
-        )
-
-    @classmethod
-    def fingerprint_inputs(cls, lora: str, model: None = None) -> str:
-        return _fingerprint(LORAS, lora)
-
-    @classmethod
-    def execute(cls, model: ModelPatcher, lora: str) -> io.NodeOutput:
-        return io.NodeOutput(import_lora(model, _file(LORAS, lora), cls.ROLE))
+    ROLE = "identity"
+    LEARNED = "subject"
+    GIVES = "A pair with an identity alone: Combine it with a motion."
+    ALIASES: ClassVar[list[str]] = ["subject lora", "character lora"]
 
 
-class LoadMotionLora(io.ComfyNode):
+class LoadMotionLora(LoadLora):
     """A LoRA as the motion side of a pair."""
 
-    ROLE: Role = "motion"
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="DualRealLoadMotionLora",
-            display_name="Load Motion LoRA",
-            category=CATEGORY,
-            description="Takes a LoRA of a motion as the motion side of a pair. Alone and unblended it acts as Load LoRA at strength 1.",
-            search_aliases=["dualreal", "motion lora", "action lora", "load lora"],
-            inputs=[
-                io.Model.Input("model", tooltip="The video model that the LoRA was made for. It is only looked at, not changed."),
-                io.Combo.Input("lora", options=folder_paths.get_filename_list(LORAS), tooltip=LORA_TOOLTIP),
-            ],
-            outputs=[PairType.Output(display_name="pair", tooltip="A pair with a motion alone: Combine it with an identity.")],
-        )
-
-    @classmethod
-    def fingerprint_inputs(cls, lora: str, model: None = None) -> str:
-        return _fingerprint(LORAS, lora)
-
-    @classmethod
-    def execute(cls, model: ModelPatcher, lora: str) -> io.NodeOutput:
-        return io.NodeOutput(import_lora(model, _file(LORAS, lora), cls.ROLE))
+    ROLE = "motion"
+    LEARNED = "motion"
+    GIVES = "A pair with a motion alone: Combine it with an identity."
+    ALIASES: ClassVar[list[str]] = ["motion lora", "action lora"]
 
 
 class Combine(io.ComfyNode):
@@ -140,7 +136,8 @@ class Combine(io.ComfyNode):
             outputs=[
                 PairType.Output(
                     display_name="pair",
-                    tooltip="Both sides, without a learned blend: on their common course, or to be weighed by Fixed or Schedule Blend.",
+                    tooltip="Both sides, without a learned blend: on their common share schedule, or to be weighed by Fixed or Schedule "
+                    "Blend.",
                 )
             ],
         )
@@ -227,17 +224,11 @@ def _new_file(prefix: str) -> tuple[Path, str]:
         raise InputError(f"filename_prefix {prefix!r} names no file in models/{PAIRS}: give a name such as 'pair' or 'cats/playful'.")
     try:
         folder, stem, number, *_ = folder_paths.get_save_image_path(str(wanted), str(root))
-        path = _numbered(folder, stem, number)
-        while path.exists():
-            number += 1
-            path = _numbered(folder, stem, number)
+        numbered = (Path(folder) / f"{stem}_{index:05}_.safetensors" for index in count(number))
+        path = next(path for path in numbered if not path.exists())
     except (OSError, ValueError) as error:
         raise InputError(f"filename_prefix {prefix!r} cannot be used in models/{PAIRS} ({error}): give another name.") from error
     return path, str(path.relative_to(root))
-
-
-def _numbered(folder: str, stem: str, number: int) -> Path:
-    return Path(folder) / f"{stem}_{number:05}_.safetensors"
 
 
 register_pair_folder()

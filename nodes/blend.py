@@ -11,11 +11,10 @@ from comfy_api.input import CurveInput
 from comfy_api.latest import io, ui
 
 from ..dualreal_core.errors import InputError
-from ..dualreal_core.method.attach import default_blend
-from ..dualreal_core.method.blend import PLANS, BlendRecord, SharePlan
+from ..dualreal_core.method.blend import PLANS, SharePlan
 from ..dualreal_core.method.pair import ROLES
 from ..dualreal_core.plots.heat_map import blend_map
-from .patching import Dosage, applied_pairs, apply_pair
+from .patching import Strengths, applied_pairs, apply_pair
 from .types import CATEGORY, BlendType, PairType, TrainedPair
 
 CURVES = "curves"
@@ -56,11 +55,12 @@ class ApplyStageBlender(io.ComfyNode):
                 io.Combo.Input(
                     "negative", options=list(NEGATIVE_CHOICES), default=NEGATIVE_CHOICES[0], advanced=True,
                     tooltip="What the negative prompt sees. 'plain base' guides away from the model without the pair, which strengthens "
-                    "what the pair has learnt; 'adapted' is the published way.",
+                    "what the pair has learned; 'adapted' is the paper's way.",
                 ),
                 BlendType.Input(
                     "blend", optional=True,
-                    tooltip="Fixed Blend or Schedule Blend. Without one, the pair's own StageBlender or course decides (or an even blend).",
+                    tooltip="Fixed Blend or Schedule Blend. Without one, the pair's own StageBlender or share schedule decides (or an even "
+                    "blend).",
                 ),
                 io.ClipVisionOutput.Input(
                     "reference", optional=True,
@@ -78,9 +78,9 @@ class ApplyStageBlender(io.ComfyNode):
             raise InputError(f"start_percent {start_percent} is not below end_percent {end_percent}: the pair would never act.")
         with torch.inference_mode(False):  # so that a pair can also be trained on a model which has one
             own = copy.deepcopy(pair.pair)
-        weights = default_blend(own) if blend is None else blend.blend(own.config)
-        dosage = Dosage((identity_strength, motion_strength), start_percent, end_percent, negative == NEGATIVE_CHOICES[1])
-        return io.NodeOutput(apply_pair(model, own, weights, dosage, _condition(own, reference)))
+        strengths = Strengths(identity_strength, motion_strength, start_percent, end_percent, negative == NEGATIVE_CHOICES[1])
+        weights = None if blend is None else blend.blend(own.config)
+        return io.NodeOutput(apply_pair(model, own, strengths, weights, _condition(own, reference)))
 
 
 class FixedBlend(io.ComfyNode):
@@ -174,9 +174,12 @@ class BlendMap(io.ComfyNode):
         if not applied[-1].record.calls:
             raise InputError("No sampling was recorded yet: connect the same MODEL to the sampler, and the sampler's LATENT here.")
         record, scale = applied[-1].record, applied[-1].pair.config.scale
-        picture = blend_map(record.table(), scale, "Blend that was used")
+        table = record.table()  # (S, G, 2)
+        picture = blend_map(table, scale, "Blend that was used")
         image = torch.from_numpy(np.array(picture.convert("RGB"), dtype=np.float32) / 255)[None]
-        return io.NodeOutput(image, _as_json(record), ui=ui.PreviewImage(image, cls=cls))
+        stages = [round(stage, 5) for stage in sorted({stage for stage in record.stages if stage is not None})]
+        weights = {role: [[round(float(value), 5) for value in row] for row in table[..., index]] for index, role in enumerate(ROLES)}
+        return io.NodeOutput(image, json.dumps({"stages": stages, **weights}), ui=ui.PreviewImage(image, cls=cls))
 
 
 def _condition(pair, reference) -> torch.Tensor | None:
@@ -197,14 +200,6 @@ def _shares(curve: object) -> tuple[float, ...]:
         return (0.5,)
     values = CurveInput.from_raw(curve).to_lut(CURVE_POINTS)
     return tuple(float(value) for value in np.clip(values, 0.0, 1.0))
-
-
-def _as_json(record: BlendRecord) -> str:
-    table = record.table()
-    stages = sorted({stage for stage in record.stages if stage is not None})
-    weights = {role: [[round(float(value), 5) for value in row] for row in table[..., index]] for index, role in enumerate(ROLES)}
-    return json.dumps({"stages": [round(stage, 5) for stage in stages], **weights})
-
 
 
 NODES: list[type[io.ComfyNode]] = [ApplyStageBlender, FixedBlend, ScheduleBlend, BlendMap]

@@ -1,10 +1,11 @@
-"""A MODEL of the host as a base of the core: what training asks of it, answered through ComfyUI's own conditioning."""
+"""A MODEL of ComfyUI as a base of the core: what training asks of it, answered through its own conditioning."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import comfy.model_management
 import comfy.sampler_helpers
@@ -12,17 +13,17 @@ import comfy.samplers
 import torch
 from comfy.model_patcher import ModelPatcher
 
-from ..dualreal_core.bases.solvers import PlainStep, denoise_plainly
+from ..dualreal_core.bases.solvers import denoise_plainly
 from ..dualreal_core.dataset.cache import PreparedItem, PreparedSet, shrink_mask
 from ..dualreal_core.errors import InputError
 from ..dualreal_core.families import family_of
 from ..dualreal_core.method.pair import Role
 from ..dualreal_core.objective import FlowMatching, VPrediction
-from .patching import applied_pairs, call_options, reject_nan
+from .patching import applied_pairs, call_options
 from .types import FILE_KEY
 
 ComfyConds = dict[str, object]
-"""The host's conds of one sample, by name."""
+"""ComfyUI's conds of one sample, by name."""
 FLOW_TYPES = ("FLOW", "FLUX")
 V_TYPE = "V_PREDICTION_DDPM"
 NUM_COMPARED = 61
@@ -31,7 +32,7 @@ NUM_COMPARED = 61
 
 @dataclass(frozen=True)
 class ComfyItem(PreparedItem):
-    """A sample whose `text` is the host's conds: they can be batched where they have equal sizes."""
+    """A sample whose `text` is ComfyUI's conds: they can be batched where they have equal sizes."""
 
     @property
     def bucket(self) -> object:
@@ -56,6 +57,7 @@ class ComfyBase:
         self.family = family_of(self.transformer)
         self.name = self.family.name
         self.objective = _objective(patcher)
+        self.denoise = partial(denoise_plainly, self.objective)
         self.compute_dtype = patcher.model.get_dtype_inference()
         self.condition_dim = condition_dim
         self.fingerprint = _fingerprint(self.transformer)
@@ -67,7 +69,7 @@ class ComfyBase:
         return comfy.samplers.cond_cat(list(texts))
 
     def predict(self, latents: torch.Tensor, timestep: torch.Tensor, text: ComfyConds) -> torch.Tensor:
-        """What the DiT itself returns, before the host turns it into denoised latents.
+        """What the DiT itself returns, before ComfyUI turns it into denoised latents.
 
         latents: (B, C, f, h, w); timestep: (B,) sigmas of a flow model, indices of a v-prediction model.
 
@@ -77,7 +79,9 @@ class ComfyBase:
         comfy.model_management.throw_exception_if_processing_interrupted()
         outputs: list[torch.Tensor] = []
         keep = self.transformer.register_forward_hook(lambda module, args, output: outputs.append(output))
-        sigmas = self._sigmas(timestep)
+        sigmas = timestep
+        if isinstance(self.objective, VPrediction):
+            sigmas = self.patcher.model.model_sampling.sigmas.to(timestep.device)[timestep.long()]
         options = {**call_options(self.patcher), "sigmas": sigmas}
         try:
             self.patcher.model.apply_model(latents, sigmas, transformer_options=options, **text)
@@ -88,15 +92,6 @@ class ComfyBase:
     def latent_shape(self, num_frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         """(C, f, h, w); sizes are counted in latent cells here, because a MODEL does not know its VAE."""
         return self.patcher.model.latent_format.latent_channels, num_frames, height, width
-
-    def denoise(self, latents: torch.Tensor, num_steps: int, generator: torch.Generator) -> Iterator[PlainStep]:
-        """Plain sampling, for previews."""
-        return denoise_plainly(self.objective, latents, num_steps)
-
-    def _sigmas(self, timestep: torch.Tensor) -> torch.Tensor:
-        if isinstance(self.objective, FlowMatching):
-            return timestep
-        return self.patcher.model.model_sampling.sigmas.to(timestep.device)[timestep.long()]
 
     def conds(self, conditioning: list, latents: torch.Tensor) -> ComfyConds:
         """A CONDITIONING as the conds of one sample.
@@ -112,7 +107,7 @@ class ComfyBase:
         given = comfy.sampler_helpers.convert_cond(conditioning)
         encoded = comfy.samplers.encode_model_conds(self.patcher.model.extra_conds, given, noise, self.device, "positive")
         conds = encoded[0]["model_conds"]
-        if "c_concat" in conds and not conds["c_concat"].cond.any():  # what the host gives where there is no image
+        if "c_concat" in conds and not conds["c_concat"].cond.any():  # what ComfyUI gives where there is no image
             raise InputError(
                 "The model wants an image beside the noise (image to video), and the conditioning has none: use a text-to-video model."
             )
@@ -131,7 +126,7 @@ class ComfyBase:
         Args:
             latents: LATENTs of one or more samples each.
             conditioning: one CONDITIONING per sample, or a single one for all.
-            masks: MASKs (F, H, W), 1 where the subject is; one per sample, or none. Each latent frame takes the nearest one.
+            masks: MASKs (F, H, W) or (H, W), 1 where the subject is; one per sample, or none. Each latent frame takes the nearest one.
             references: CLIP_VISION_OUTPUTs; one per sample, or none.
 
         Raises:
@@ -148,7 +143,10 @@ class ComfyBase:
         items, digests, contents = [], [], {}
         for index, (file, sample) in enumerate(named):
             cond = conditioning[index if len(conditioning) > 1 else 0]
-            reject_nan(sample, f"The {role} latents")
+            if not torch.isfinite(sample).all():
+                raise InputError(
+                    f"The {role} latents hold values that are no numbers (NaN or infinite): encode them again, in another precision."
+                )
             content = contents.setdefault(file, _digest([sample])) if file else ""
             shown = [reference.image_embeds for reference in references[index : index + 1]]
             clean = self.patcher.model.process_latent_in(sample[None]).float()[0].cpu()
@@ -160,7 +158,7 @@ class ComfyBase:
                     latents=clean,
                     text=text,
                     conditions=references[index].image_embeds[:1].float().cpu().clone() if references else None,
-                    mask=shrink_mask(_frames_of(masks[index]), clean.shape) if masks else None,
+                    mask=shrink_mask(masks[index].float().reshape(-1, 1, *masks[index].shape[-2:]), clean.shape) if masks else None,
                     source=f"sample {index + 1}",
                     fingerprint=content,
                 )
@@ -175,11 +173,6 @@ def _samples(latent: dict, role: Role) -> list[torch.Tensor]:
         raise InputError(f"The {role} latents have {tensor.ndim} dimensions: give those of a video or image VAE.")
     tensor = tensor[:, :, None] if tensor.ndim == 4 else tensor
     return [sample.clone() for sample in tensor]
-
-
-def _frames_of(mask: torch.Tensor) -> torch.Tensor:
-    """MASK (F, H, W) or (H, W) -> (F, 1, H, W)."""
-    return mask.float().reshape(-1, 1, *mask.shape[-2:])
 
 
 def _objective(patcher: ModelPatcher) -> FlowMatching | VPrediction:

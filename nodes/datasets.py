@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import comfy.model_management
 import comfy.sd
 import comfy.utils
 import torch
 from comfy.clip_vision import ClipVisionModel
-from comfy_api.latest import Input, InputImpl, io, ui
+from comfy_api.latest import Input, io, ui
 
 from ..dualreal_core.dataset.captions import match_captions
 from ..dualreal_core.dataset.crops import CropSettings
 from ..dualreal_core.dataset.frames import DecodedClip, clips_report, cut_photos
 from ..dualreal_core.dataset.items import Item
+from ..dualreal_core.dataset.report import Report
 from ..dualreal_core.dataset.selection import ClipSelection
 from ..dualreal_core.dataset.sizes import TrainingSize
 from ..dualreal_core.errors import InputError
 from .types import FILE_KEY
+from .videos import DECODING_ERRORS, decode, with_file_name
 
 MAX_SIDE = 8192
 LARGEST_PAIRED_COMPRESSION = 16
@@ -41,35 +42,26 @@ class IdentityDataset(io.ComfyNode):
             inputs=[
                 io.Image.Input(
                     "images",
-                    tooltip=(
-                        "3 to 20 images of the subject, as a batch, a list, or a list of batches. Where an image has an alpha channel "
-                        "(4 channels, as Join Image with Alpha gives), alpha is the subject and neutral grey shows behind it."
-                    ),
+                    tooltip="3 to 20 images of the subject, as a batch, a list, or a list of batches. An alpha channel marks the subject.",
                 ),
-                *_model_inputs("Each image is encoded as a video of one frame."),
-                _text_input(
-                    "image",
-                    "Name the subject with its trigger word, as in 'a photo of sks dog', so that the prompt can call it later.",
-                ),
+                *_encoding_inputs("image", "Name the subject with its trigger word, as in 'a photo of sks dog'."),
                 io.Mask.Input(
                     "masks",
                     optional=True,
                     tooltip=(
-                        "Subject masks, one per image in the same order: 1 on the subject, 0 elsewhere, so that the background teaches "
-                        "nothing. Load Image gives the opposite (1 where transparent): put Invert Mask behind it. The image itself is "
-                        "not changed."
+                        "Subject masks, one per image, 1 on the subject; the background counts a tenth. Masks of Load Image are inverted: "
+                        "put Invert Mask behind it."
                     ),
                 ),
-                _side_input("width", "image"),
-                _side_input("height", "image"),
+                *_side_inputs("image"),
                 io.Int.Input(
                     "num_crops",
                     default=1,
                     min=1,
                     max=64,
                     tooltip=(
-                        "Samples per image, 1 to 64: the first is centred, the others lie elsewhere within crop_margin, so that the "
-                        "subject is seen off-centre too. More than 1 needs a crop_margin."
+                        "Samples per image: the first centred, the others elsewhere within crop_margin. More than 1 needs a "
+                        "crop_margin."
                     ),
                 ),
                 io.Float.Input(
@@ -78,21 +70,17 @@ class IdentityDataset(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.05,
-                    tooltip=(
-                        "Room for crops, 0 to 1: images are cut this share larger than the training size (0.25: a quarter), and crops "
-                        "are cut from that at whole pixels. With width and height 0 the crops shrink instead, so nothing is enlarged."
-                    ),
+                    tooltip="Room for the crops: the image is cut this share larger than the training size (0.25: a quarter).",
                 ),
             ],
-            outputs=[
-                *_sample_outputs(),
+            outputs=_outputs(
+                "image",
                 io.Mask.Output(
                     "masks",
                     is_output_list=True,
                     tooltip="One mask per sample, at its size and length: 1 on the subject, all 1 where the whole image counts.",
                 ),
-                _report_output("image"),
-            ],
+            ),
             hidden=[io.Hidden.unique_id],
         )
 
@@ -122,8 +110,7 @@ class IdentityDataset(io.ComfyNode):
             latents.append(_encode(vae, item, frames))
             subjects.append(torch.ones(frames.shape[:3]) if subject is None else subject)
             bar.update(1)
-        text = "\n".join(report.lines())
-        return io.NodeOutput(latents, _encode_captions(clip, [item.caption for item in items]), subjects, text, ui=ui.PreviewText(text))
+        return _output(latents, _encode_captions(clip, [item.caption for item in items]), subjects, report)
 
 
 class MotionDataset(io.ComfyNode):
@@ -143,18 +130,16 @@ class MotionDataset(io.ComfyNode):
                     "videos",
                     tooltip="3 to 20 clips of the motion, preferably by different subjects: one VIDEO, or a list as Load Video-Text gives.",
                 ),
-                *_model_inputs("It encodes the segments of the clips."),
-                _text_input("clip", "Describe who performs the motion and the motion itself, as in 'a man is playing guitar'."),
-                _side_input("width", "clip"),
-                _side_input("height", "clip"),
+                *_encoding_inputs("clip", "Describe who performs the motion and the motion itself, as in 'a man is playing guitar'."),
+                *_side_inputs("clip"),
                 io.Int.Input(
                     "frames",
                     default=49,
                     min=2,
                     max=1024,
                     tooltip=(
-                        "Length of a sample in frames, 2 to 1024. Rounded down to 4k+1 (8k+1 for LTX-Video) where the VAE joins frames. "
-                        "Shorter clips are used at the longest length that fits."
+                        "Length of a sample in frames, rounded down to 4k+1 (LTX-Video: 8k+1). Shorter clips are used at the longest "
+                        "length that fits."
                     ),
                 ),
                 io.Float.Input(
@@ -163,37 +148,29 @@ class MotionDataset(io.ComfyNode):
                     min=0.0,
                     max=240.0,
                     step=0.5,
-                    tooltip=(
-                        "Frames per second of the samples, 0 to 240; 0 keeps each clip's own. Clips are resampled by time, so they neither "
-                        "speed up nor slow down. Use the rate that the model makes videos at: 16 for Wan, 24 for HunyuanVideo and "
-                        "LTX-Video, 8 for CogVideoX."
-                    ),
+                    tooltip="Frames per second of the samples; 0 keeps the clip's own. Wan 16, HunyuanVideo and LTX-Video 24, CogVideoX 8.",
                 ),
                 io.Int.Input(
                     "max_segments",
                     default=4,
                     min=1,
                     max=64,
-                    tooltip="Samples per clip at most, 1 to 64: long clips give several segments, evenly spread from head to tail.",
+                    tooltip="Samples per clip at most: long clips give several segments, evenly spread from head to tail.",
                 ),
                 io.ClipVision.Input(
                     "clip_vision",
                     optional=True,
-                    tooltip=(
-                        "Image encoder for the reference frames. With it the motion side is told what a clip looks like, so that it learns "
-                        "how things move and not how they look."
-                    ),
+                    tooltip="Image encoder for the reference frames, which tell the motion side what a clip looks like.",
                 ),
             ],
-            outputs=[
-                *_sample_outputs(),
+            outputs=_outputs(
+                "clip",
                 io.ClipVisionOutput.Output(
                     "references",
                     is_output_list=True,
                     tooltip="The embedding of each sample's middle frame; nothing (None) for every sample where no clip_vision is wired.",
                 ),
-                _report_output("clip"),
-            ],
+            ),
             hidden=[io.Hidden.unique_id],
         )
 
@@ -225,44 +202,44 @@ class MotionDataset(io.ComfyNode):
                 spoken.append(caption)
                 stills.append(still)
             bar.update_absolute((index + 1) * max_segments[0])
-        text = "\n".join(clips_report(chosen).lines())
+        report = clips_report(chosen)
         encoder = clip_vision[0] if clip_vision else None
         references = [encoder.encode_image(still) if encoder else None for still in stills]
-        return io.NodeOutput(latents, _encode_captions(clip, spoken), references, text, ui=ui.PreviewText(text))
+        return _output(latents, _encode_captions(clip, spoken), references, report)
 
 
-def _model_inputs(use: str) -> list[io.Input]:
+def _encoding_inputs(noun: str, advice: str) -> list[io.Input]:
+    captions = f"Captions: one per {noun} in the same order, or one for all. {advice}"
     return [
-        io.Vae.Input("vae", tooltip=f"The video VAE of the model to train. {use}"),
+        io.Vae.Input("vae", tooltip="The video VAE of the model to train."),
         io.Clip.Input("clip", tooltip="The text encoder of the model to train. It encodes the captions."),
+        io.String.Input("texts", force_input=True, tooltip=captions),
     ]
 
 
-def _text_input(noun: str, advice: str) -> io.String.Input:
-    return io.String.Input("texts", force_input=True, tooltip=f"Captions: one per {noun} in the same order, or one for all. {advice}")
+def _side_inputs(noun: str) -> list[io.Input]:
+    tooltip = f"{{}} to train at, in pixels. 0 follows the {noun}. Rounded down to what the VAE takes (16 or 32)."
+    return [
+        io.Int.Input(side, default=0, min=0, max=MAX_SIDE, step=16, tooltip=tooltip.format(side.capitalize()))
+        for side in ("width", "height")
+    ]
 
 
-def _side_input(side: str, noun: str) -> io.Int.Input:
-    tooltip = (
-        f"{side.capitalize()} to train at, in pixels, 0 to {MAX_SIDE}; 0 follows the {noun} (or, at its aspect, the other side). Each "
-        f"{noun} is scaled to cover it and cropped at the centre. Rounded down to what the VAE takes: 16 for Wan 2.1, HunyuanVideo and "
-        "CogVideoX, 32 for LTX-Video and Wan 2.2."
-    )
-    return io.Int.Input(side, default=0, min=0, max=MAX_SIDE, step=16, tooltip=tooltip)
-
-
-def _sample_outputs() -> list[io.Output]:
+def _outputs(noun: str, own: io.Output) -> list[io.Output]:
     shape = "(1, channels, frames, height, width)"
     order = "The caption of each sample, in the order of the latents; every distinct caption is encoded once."
+    fate = f"What became of every {noun}: how many are used, at what size, what was rounded or skipped, and why."
     return [
         io.Latent.Output("latents", is_output_list=True, tooltip=f"One latent per sample, {shape}, for the Joint Trainer or Train LoRA."),
         io.Conditioning.Output("conditioning", is_output_list=True, tooltip=order),
+        own,
+        io.String.Output("report", tooltip=fate),
     ]
 
 
-def _report_output(noun: str) -> io.String.Output:
-    tooltip = f"What became of every {noun}: how many are used, at what size, what was rounded or skipped, and why."
-    return io.String.Output("report", tooltip=tooltip)
+def _output(latents: list[dict], conditioning: list[list], own: list, report: Report) -> io.NodeOutput:
+    text = "\n".join(report.lines())
+    return io.NodeOutput(latents, conditioning, own, text, ui=ui.PreviewText(text))
 
 
 def _check_models(vae: comfy.sd.VAE | None, clip: comfy.sd.CLIP | None) -> tuple[comfy.sd.VAE, comfy.sd.CLIP]:
@@ -283,37 +260,18 @@ def _encode_video(
     vae: comfy.sd.VAE, chosen: ClipSelection, name: str, video: Input.Video, caption: str, bar: comfy.utils.ProgressBar
 ) -> list[tuple[dict[str, torch.Tensor | str], torch.Tensor]]:
     """Each sample's latent and middle frame (1, H, W, 3); the clip's full-size frames are gone when this returns."""
-    is_file = isinstance(video, InputImpl.VideoFromFile)
-    if is_file and isinstance(source := video.get_stream_source(), str):
-        name += f" ({Path(source).name})"
+    name = with_file_name(name, video)
     try:
-        declared = declared_frames(video) if is_file else 0
-        decoded = video.get_components()
-    except (OSError, ValueError, EOFError) as problem:  # the decoder's errors derive from these
+        decoded, promised = decode(video)
+    except DECODING_ERRORS as problem:
         chosen.skipped[name] = f"unreadable: {getattr(problem, 'strerror', None) or problem}"
         return []
     encoded = []
-    for item in chosen.add(DecodedClip(name, caption, decoded.images.cpu(), float(decoded.frame_rate), declared)):
+    for item in chosen.add(DecodedClip(name, caption, decoded.images.cpu(), float(decoded.frame_rate), promised)):
         frames, _ = item.pixels()
         encoded.append((_encode(vae, item, frames), frames[len(frames) // 2][None].clone()))
         bar.update(1)
     return encoded
-
-
-def declared_frames(video: InputImpl.VideoFromFile) -> int:
-    """Number of frames by the file's header.
-
-    Raises:
-        ValueError: decoding them would need more memory than is free.
-    """
-    width, height = video.get_dimensions()
-    count = video.get_frame_count()
-    length = max(count, int(video.get_duration() * video.get_frame_rate()))
-    needed = 2 * length * height * width * 3 * torch.float32.itemsize  # ComfyUI's list of frames, and the stack of them
-    free = comfy.model_management.get_free_memory(torch.device("cpu"))
-    if needed > free:
-        raise ValueError(f"decoding it needs {needed / 2**30:.1f} GiB and {free / 2**30:.1f} are free; shorten it or make it smaller")
-    return count
 
 
 def _encode(vae: comfy.sd.VAE, item: Item, frames: torch.Tensor) -> dict[str, torch.Tensor | str]:

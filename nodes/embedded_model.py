@@ -34,9 +34,9 @@ CODEC_NUMBERS_PER_LATENT = 1024
 
 
 def load_model(disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
-    """The DiT as a MODEL. The host calls this again for a copy of its own, for example to train one.
+    """The DiT as a MODEL. ComfyUI calls this again for a copy of its own, for example to train one.
 
-    Weights are float32 unless the host was started with another type for all diffusion models.
+    Weights are float32 unless ComfyUI was started with another type for all diffusion models.
     """
     weights = native_weights(load_weights("transformer"))
     load_device = comfy.model_management.get_torch_device()
@@ -58,14 +58,14 @@ def load_clip() -> comfy.sd.CLIP:
     target = comfy.supported_models_base.ClipTarget(ToyTokenizer, ToyTextEncoder)
     cpu = torch.device("cpu")
     clip = comfy.sd.CLIP(target, model_options={"load_device": cpu, "offload_device": cpu, "dtype": torch.float32})
-    clip.patcher.cached_patcher_init = (_load_clip_patcher, ())
+    clip.patcher.cached_patcher_init = (lambda disable_dynamic=False: load_clip().patcher, ())
     return clip
 
 
 def load_vae() -> comfy.sd.VAE:
     """The codec as a VAE."""
     vae = ToyVAE()
-    vae.patcher.cached_patcher_init = (_load_vae_patcher, ())
+    vae.patcher.cached_patcher_init = (lambda disable_dynamic=False: load_vae().patcher, ())
     return vae
 
 
@@ -198,27 +198,13 @@ def _wan_config() -> dict[str, object]:
     return {
         "image_model": "wan2.1",
         "model_type": "t2v",
-        "patch_size": config["patch_size"],
         "in_dim": config["in_channels"],
         "out_dim": config["out_channels"],
         "dim": config["num_attention_heads"] * config["attention_head_dim"],
         "num_heads": config["num_attention_heads"],
-        "ffn_dim": config["ffn_dim"],
-        "freq_dim": config["freq_dim"],
-        "text_dim": config["text_dim"],
-        "num_layers": config["num_layers"],
-        "cross_attn_norm": config["cross_attn_norm"],
-        "eps": config["eps"],
+        **{name: config[name] for name in ("patch_size", "ffn_dim", "freq_dim", "text_dim", "num_layers", "cross_attn_norm", "eps")},
     }
 
 
 def _codec_bytes(num_cells: float, dtype: torch.dtype) -> float:
     return num_cells * CODEC_NUMBERS_PER_LATENT * comfy.model_management.dtype_size(dtype)
-
-
-def _load_clip_patcher(disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
-    return load_clip().patcher
-
-
-def _load_vae_patcher(disable_dynamic: bool = False) -> comfy.model_patcher.ModelPatcher:
-    return load_vae().patcher

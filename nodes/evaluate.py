@@ -5,23 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
 
 import comfy.model_management
 import comfy.utils
 import numpy
 import torch
-from comfy_api.latest import Input, InputImpl, io, ui
+from comfy_api.latest import Input, io, ui
 
 from ..dualreal_core.errors import InputError
 from ..dualreal_core.metrics.features import Models, References, VideoFeatures
-from ..dualreal_core.metrics.motion import MAX_FRAMES, MIN_REFERENCE_FRAMES, num_reference_frames, patch_grid, thinned
+from ..dualreal_core.metrics.motion import MAX_FRAMES, num_reference_frames, patch_grid, thinned
 from ..dualreal_core.metrics.registry import METRICS
 from ..dualreal_core.metrics.scores import measure
 from ..dualreal_core.metrics.toyworld_metrics import TOYWORLD_METRICS, ToyworldReferences, ToyworldVideo, find_nearest
 from ..dualreal_core.plots import score_table
 from ..dualreal_core.toyworld.scores import sprite_bank
-from .datasets import declared_frames
+from .videos import DECODING_ERRORS, decode, with_file_name
 
 EMBEDDING, TOY_WORLD = "embedding", "toy world"
 BATCH = 8
@@ -61,19 +60,15 @@ class Evaluate(io.ComfyNode):
                 ),
                 io.Video.Input(
                     "motion_references",
-                    tooltip=(
-                        "Clips of the motion, one or more; each is held against each video from first to last frame, and the scores are "
-                        "averaged. Long clips are thinned, evenly, to as many frames as the longest video has (at least "
-                        f"{MIN_REFERENCE_FRAMES}, at most {MAX_FRAMES})."
-                    ),
+                    tooltip="Clips of the motion, one or more; each is held against each video, and the scores are averaged.",
                 ),
                 io.Combo.Input(
                     "metric",
                     options=[EMBEDDING, TOY_WORLD],
                     default=EMBEDDING,
                     tooltip=(
-                        "embedding: for any video, through the wired clip_vision. toy world: exact scores for the embedded model's "
-                        "32x32 videos (also enlarged by a whole factor) and the references of Example Data; no model needed."
+                        "embedding: any video, through the wired clip_vision. toy world: exact scores of the embedded model's videos "
+                        "against Example Data; no model needed."
                     ),
                 ),
                 io.ClipVision.Input(
@@ -192,13 +187,10 @@ def _checked(name: str, noun: str, items: Sequence[torch.Tensor]) -> list[torch.
 
 def _read_motion(index: int, video: Input.Video, num_frames: int) -> torch.Tensor:
     """(F, H, W, 3), F at most num_frames."""
-    source = video.get_stream_source() if isinstance(video, InputImpl.VideoFromFile) else None
-    name = f"motion_references: video {index}" + (f" ({Path(source).name})" if isinstance(source, str) else "")
+    name = with_file_name(f"motion_references: video {index}", video)
     try:
-        if isinstance(video, InputImpl.VideoFromFile):
-            declared_frames(video)
-        frames = video.get_components().images
-    except (OSError, ValueError, EOFError) as problem:  # the decoder's errors derive from these
+        frames = decode(video)[0].images
+    except DECODING_ERRORS as problem:
         raise InputError(f"{name} cannot be read ({' '.join(str(problem).split())}); replace the file or encode it anew.") from problem
     if not len(frames):
         raise InputError(f"{name} holds no frames; replace the file or encode it anew.")

@@ -1,4 +1,4 @@
-"""LoRA files, in the key namings that the host and the core know, as one side of a pair."""
+"""LoRA files, in the key namings that ComfyUI and the core know, as one side of a pair."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ UNREADABLE = (SafetensorError, pickle.UnpicklingError, OSError, EOFError, ValueE
 STOCK = "apply it with the stock LoRA loader instead"
 
 Target = str | tuple
-"""A weight's key in the host's model; or that, and (dimension, start, length) of the part that is meant."""
+"""A weight's key in ComfyUI's model; or that, and (dimension, start, length) of the part that is meant."""
 
 
 def import_lora(model: ModelPatcher, path: Path, role: Role) -> TrainedPair:
-    """A pair whose side `role` is the LoRA. At an even blend it acts as the host's own loader at strength 1.
+    """A pair whose side `role` is the LoRA. At an even blend it acts as ComfyUI's own loader at strength 1.
 
     Raises:
         InputError: the file is no LoRA of this model, or more than low-rank updates of linear layers in blocks.
@@ -74,7 +74,7 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], Mapping[str, str]]:
 
 
 def _key_map(model: ModelPatcher) -> dict[str, Target]:
-    """Every name by which a LoRA file may call a weight: those that the host knows, and those of the family."""
+    """Every name by which a LoRA file may call a weight: those that ComfyUI knows, and those of the family."""
     names = dict(comfy.lora.model_lora_keys_unet(model.model, {}))
     for name, rows in lora_names(diffusion_model(model)).items():
         weight = f"{DIT}{rows.path}.weight"
@@ -102,8 +102,7 @@ def _updates(tensors: dict[str, torch.Tensor], key_map: dict[str, Target], file:
     if not loaded:
         shown = " and ".join(list(tensors)[:2])
         raise InputError(f"{file} is a LoRA of another model: none of its {len(tensors)} tensors, such as {shown}, belongs to this one.")
-    for target, update in loaded.items():
-        _require_plain(update, target, file)
+    updates = [_plain(update, target, file) for target, update in loaded.items()]
     used = set().union(*(update.loaded_keys for update in loaded.values()))
     unknown = [key for key in tensors if key not in used]
     bias = next((key for key in unknown if key.endswith("lora_B.bias")), None)
@@ -117,23 +116,20 @@ def _updates(tensors: dict[str, torch.Tensor], key_map: dict[str, Target], file:
     broken = next((key for key, tensor in tensors.items() if not tensor.float().isfinite().all()), None)
     if broken is not None:
         raise InputError(f"{file} holds values that are no numbers (NaN or infinite, in {broken}): its training failed; use another one.")
-    return [_update(target, *update.weights[:3]) for target, update in loaded.items()]
+    return updates
 
 
-def _require_plain(update: WeightAdapterBase | tuple, target: Target, file: str) -> None:
-    key = target if isinstance(target, str) else target[0]
+def _plain(update: WeightAdapterBase | tuple, target: Target, file: str) -> LinearUpdate:
+    """ComfyUI's update of a weight in our form, where it is a plain LoRA of a linear layer or of its first rows."""
+    key, part = (target, None) if isinstance(target, str) else target[:2]
     if not isinstance(update, LoRAAdapter):
         kind = update.name if isinstance(update, WeightAdapterBase) else f"plain {update[0]!r}"
         raise InputError(f"{file} changes {key} by a {kind} update, which is no low-rank one of a linear layer: {STOCK}.")
-    up, down, _, mid, _, reshape = update.weights
+    up, down, alpha, mid, _, reshape = update.weights
     if mid is not None or reshape is not None or min(up.ndim, down.ndim) < 2 or max(up.shape[2:] + down.shape[2:], default=1) > 1:
         raise InputError(f"{file} changes {key} by more than two matrices, as for a convolution: {STOCK}.")
-    if not isinstance(target, str) and (len(target) > 2 or target[1][0] != 0):
+    if part is not None and (len(target) > 2 or part[0] != 0):
         raise InputError(f"{file} changes a part of {key} that adapters cannot reach: {STOCK}.")
-
-
-def _update(target: Target, up: torch.Tensor, down: torch.Tensor, alpha: float | None) -> LinearUpdate:
-    key, part = (target, None) if isinstance(target, str) else target
     scaling = 1.0 if alpha is None else alpha / down.shape[0]
     path = key.removeprefix(DIT).removesuffix(".weight")
     return LinearUpdate(path, down.flatten(1).float(), up.flatten(1).float() * scaling, None if part is None else part[1:])

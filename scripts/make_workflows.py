@@ -77,7 +77,7 @@ APPLY_NOTE = """# Sample with a trained pair
 1. Train a pair with template 2, or put a file into `models/dualreal`, and choose it in **Load Pair**.
 2. Name the subject in the prompt as its captions did (*sks dog*), and describe the motion as the clips' captions did.
 
-**Apply StageBlender** weighs identity and motion at every step and depth, as the pair has learnt. Too little likeness: raise
+**Apply StageBlender** weighs identity and motion at every step and depth, as the pair has learned. Too little likeness: raise
 identity_strength; too little movement: raise motion_strength. **Blend Map** shows the weights that were used.
 
 ## Swap in

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import torch
 
-from .base import Base, DenoisingStep
+from .base import Base
 
-__all__ = ["Base", "DenoisingStep", "load_base"]
+__all__ = ["Base", "load_base"]
 
 
 def load_base(name: str | Path, dtype: torch.dtype = torch.float32, device: str = "cpu", image_encoder: Path | None = None) -> Base:

@@ -6,7 +6,7 @@ with a leading B, text (T, X) per prompt, reference embeddings (E,).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -16,6 +16,12 @@ from torch import nn
 from ..errors import InputError
 from ..families import FamilyDescription
 from ..objective import Objective
+
+Denoiser = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
+"""What a sampler calls: (latents (B, C, f, h, w), timestep (), stage) -> output (B, C, f, h, w); the stage goes from 0 at the first
+step to 1 at the last."""
+Progress = Callable[[int, int], None]
+"""Called as (done, total) after every step."""
 
 
 class Base(Protocol):
@@ -82,33 +88,18 @@ class Base(Protocol):
         latents: (B, C, f, h, w); timestep: (B,) as the objective gives it; text: (B, T, X) -> (B, C, f, h, w).
         """
 
-    def denoise(self, latents: torch.Tensor, num_steps: int, generator: torch.Generator) -> Iterator[DenoisingStep]:
-        """Yields the sampling steps; the caller answers each by calling `step.advance(model_output)`."""
-
-
-class DenoisingStep(Protocol):
-    """One sampling step: what the DiT is to see, and where its answer goes.
-
-    Attributes:
-        index, num_steps: position in the schedule.
-        timestep: scalar tensor for `Base.predict`.
-        latents: (B, C, f, h, w) current latents; after the last step, the result.
-    """
-
-    index: int
-    num_steps: int
-    timestep: torch.Tensor
-    latents: torch.Tensor
-
-    def advance(self, model_output: torch.Tensor) -> torch.Tensor:
-        """Takes the (guided) model output (B, C, f, h, w), returns the next latents."""
+    def denoise(
+        self, model: Denoiser, latents: torch.Tensor, num_steps: int, generator: torch.Generator, progress: Progress | None = None
+    ) -> torch.Tensor:
+        """Samples with the base's own solver: from noise of standard deviation 1 to a clip, both (B, C, f, h, w)."""
 
 
 def check_size(base: Base, num_frames: int, height: int, width: int) -> None:
     """Raises InputError where the base has no clips of that length or size in px."""
     frames, sides = base.frame_multiple, base.size_multiple
     if num_frames < 1 or (num_frames - 1) % frames:
-        raise InputError(f"{num_frames} frames do not fit {base.name}: choose {frames} * k + 1.")
+        nearest = max(0, num_frames - 1) // frames * frames + 1
+        raise InputError(f"{num_frames} frames do not fit {base.name}: choose {frames} * k + 1, such as {nearest}.")
     if any(side < 1 or side % sides for side in (height, width)):
         raise InputError(f"{width}x{height} px do not fit {base.name}: choose sides that are multiples of {sides}.")
 

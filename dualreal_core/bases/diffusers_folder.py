@@ -6,7 +6,7 @@ import gc
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import diffusers
@@ -18,7 +18,7 @@ from transformers import AutoTokenizer, CLIPVisionModelWithProjection, PreTraine
 from ..errors import InputError
 from ..families import family_of
 from .base import check_size, pad_texts
-from .denoising import SchedulerStep, denoise
+from .denoising import denoise
 from .folder_files import check_component, check_tokenizer, fingerprint, read_json
 from .folder_layouts import PIPELINES, FolderLayout, layout_of
 from .image_encoder import ReferenceEncoder
@@ -53,9 +53,10 @@ class DiffusersFolderBase:
         check_tokenizer(folder / "tokenizer")
         config, vae_config = read_json(folder / "transformer" / "config.json"), read_json(folder / "vae" / "config.json")
         self._layout = layout_of(pipeline, config)
-        self._scheduler = _load_scheduler(folder / "scheduler")
+        scheduler = _load_scheduler(folder / "scheduler")
+        self.denoise = partial(denoise, scheduler, frames_first=self._layout.frames_first)
         try:
-            self.objective = self._layout.objective(self._scheduler)
+            self.objective = self._layout.objective(scheduler)
             self._mean, self._std = self._layout.latent_statistics(vae_config)
             self._temporal_scale, self._spatial_scale = self._layout.scales(vae_config)
             self._frame_patch, *patch = self._layout.patches(config)
@@ -158,10 +159,6 @@ class DiffusersFolderBase:
     def predict(self, latents: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
         timestep = timestep.to(latents.device).expand(latents.shape[0])
         return self._layout.predict(self.transformer, latents.to(self.dtype), timestep, text.to(self.dtype))
-
-    def denoise(self, latents: torch.Tensor, num_steps: int, generator: torch.Generator) -> Iterator[SchedulerStep]:
-        """Yields the sampling steps from noise latents (B, C, f, h, w); answer each with `step.advance(model_output)`."""
-        return denoise(self._scheduler, latents, num_steps, generator, self._layout.frames_first)
 
     def _open_encoders(self) -> _Encoders:
         if self._encoders is None:

@@ -3,43 +3,33 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
 
 import torch
 
 from ..objective import FlowMatching, VPrediction
+from .base import Denoiser, Progress
 
 
-@dataclass
-class PlainStep:
-    """See `bases.base.DenoisingStep`."""
-
-    index: int
-    num_steps: int
-    timestep: torch.Tensor
-    latents: torch.Tensor
-    coefficients: tuple[float, float]
-    """Factors on the latents and on the model output that give the next latents."""
-
-    def advance(self, model_output: torch.Tensor) -> torch.Tensor:
-        """Takes the (guided) model output (B, C, f, h, w), returns the next latents."""
-        keep, move = self.coefficients
-        self.latents = keep * self.latents + move * model_output.float()
-        return self.latents
-
-
-def denoise_plainly(objective: FlowMatching | VPrediction, latents: torch.Tensor, num_steps: int) -> Iterator[PlainStep]:
-    """Steps from noise (B, C, f, h, w) of standard deviation 1 to a clip; the caller advances each step."""
+def denoise_plainly(
+    objective: FlowMatching | VPrediction,
+    model: Denoiser,
+    latents: torch.Tensor,
+    num_steps: int,
+    generator: torch.Generator | None = None,
+    progress: Progress | None = None,
+) -> torch.Tensor:
+    """From noise of standard deviation 1 to a clip, both (B, C, f, h, w). Nothing is drawn from the generator."""
     plan = _flow_plan(objective, num_steps) if isinstance(objective, FlowMatching) else _v_plan(objective, num_steps)
-    for index, (timestep, coefficients) in enumerate(plan):
-        step = PlainStep(index, len(plan), torch.tensor(timestep, device=latents.device), latents, coefficients)
-        yield step
-        latents = step.latents
+    for index, (timestep, (keep, move)) in enumerate(plan):
+        output = model(latents, torch.tensor(timestep, device=latents.device), index / max(len(plan) - 1, 1))
+        latents = keep * latents + move * output.float()
+        if progress is not None:
+            progress(index + 1, len(plan))
+    return latents
 
 
 def _flow_plan(objective: FlowMatching, num_steps: int) -> list[tuple[float, tuple[float, float]]]:
-    """x' = x + (sigma' - sigma) v along the shifted schedule."""
+    """Timesteps, and factors on the latents and on the output of each: x' = x + (sigma' - sigma) v along the shifted schedule."""
     even = [1 - index / num_steps for index in range(num_steps + 1)]
     sigmas = [objective.shift * sigma / (1 + (objective.shift - 1) * sigma) for sigma in even]
     return [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -17,7 +18,7 @@ from ..toyworld.model import SHIFT, TRANSFORMER_CONFIG, WEIGHTS, load_codec, loa
 from ..toyworld.text import embed_text
 from ..toyworld.world import FRAME_CELLS, NUM_FRAMES
 from .base import pad_texts
-from .denoising import SchedulerStep, denoise
+from .denoising import denoise
 
 
 class ToyWorldBase:
@@ -44,6 +45,7 @@ class ToyWorldBase:
         self.transformer = WanTransformer3DModel(**TRANSFORMER_CONFIG)
         self.transformer.load_state_dict(load_weights("transformer", weights))
         self.transformer.requires_grad_(False).eval().to(device)
+        self.denoise = partial(denoise, FlowMatchEulerDiscreteScheduler(shift=SHIFT), frames_first=False)
         self.fingerprint = file_digest(weights / "codec.safetensors")
 
     @contextmanager
@@ -85,7 +87,3 @@ class ToyWorldBase:
         batch, _, frames, height, width = latents.shape
         planes = position_planes(frames, height, width).to(latents).expand(batch, -1, -1, -1, -1)
         return self.transformer(torch.cat([latents, planes], dim=1), timestep, text, return_dict=False)[0]
-
-    def denoise(self, latents: torch.Tensor, num_steps: int, generator: torch.Generator) -> Iterator[SchedulerStep]:
-        scheduler = FlowMatchEulerDiscreteScheduler(shift=SHIFT)
-        return denoise(scheduler, latents, num_steps, generator, frames_first=False)

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
 from ..errors import InputError
 from ..files.atomic import atomic_path
-from .jobs import Job, OnJob, run_jobs
+from .jobs import Job, run_jobs
 from .results import Case, Protocol, Results
-from .runs import Run, Runs, with_needs
+from .runs import Runs, with_needs
+
+OnJob = Callable[[str, int, int], None]
+"""Called with the name of a finished job, how many are done, and how many there are."""
 
 
 class Benchmark:
@@ -51,20 +54,34 @@ class Benchmark:
             raise InputError(f"{self.path} holds results of an older version: choose another --out.") from error
 
     def run(self, cases: Sequence[Case], protocol: Protocol, num_workers: int, on_job: OnJob | None = None) -> None:
-        """Makes the results of all cases that are not done, and the runs they need.
+        """Makes the results of all cases that are not done, and the runs they need. What needs no failed run is still done.
 
         Raises:
-            InputError: see `run_jobs`.
+            InputError: runs or results failed with one; names the first.
         """
         missing = [case for case in cases if not self.results.is_done(case, protocol)]
         needed = with_needs([run for case in missing for run in case.runs(protocol.recipe)])
-        unfinished = {run.key: run for run in needed if not self.runs.is_done(run)}
+        unfinished = [run for run in needed if not self.runs.is_done(run)]
+        total, done, failures = len(unfinished) + len(missing), [], {}
 
-        def waits_for(runs: Sequence[Run]) -> frozenset[str]:
-            return frozenset(f"train {run.key}" for run in runs if run.key in unfinished)
+        def phases() -> Iterator[dict[str, Job]]:
+            for has_needs in (False, True):  # what a run needs has no needs itself
+                ready = [run for run in unfinished if bool(run.needs) == has_needs and all(map(self.runs.is_done, run.needs))]
+                yield {f"train {run.key}": partial(self.runs.train, run) for run in ready}
+            ready = [case for case in missing if all(map(self.runs.is_done, case.runs(protocol.recipe)))]
+            yield {f"measure {case.method} on {case.place}": partial(self.results.make, case, self.runs, protocol) for case in ready}
 
-        jobs = {f"train {key}": Job(partial(self.runs.train, run), waits_for(run.needs)) for key, run in unfinished.items()}
-        for case in missing:
-            work = partial(self.results.make, case, self.runs, protocol)
-            jobs[f"measure {case.method} on {case.place}"] = Job(work, waits_for(case.runs(protocol.recipe)))
-        run_jobs(jobs, num_workers, on_job)
+        def keep(name: str, problem: InputError | None) -> None:
+            if problem is not None:
+                failures[name] = problem
+                return
+            done.append(name)
+            if on_job is not None:
+                on_job(name, len(done), total)
+
+        run_jobs(phases(), num_workers, keep)
+        if failures:
+            num_left = total - len(done) - len(failures)
+            left = f", and {num_left} jobs wait for it or others" if num_left else ""
+            name, problem = next(iter(failures.items()))
+            raise InputError(f"{len(failures)} of {total} jobs failed{left}; the first, {name}: {problem}") from problem

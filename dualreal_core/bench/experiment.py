@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -14,9 +15,9 @@ from ..bases import Base
 from ..dataset import PreparedSet
 from ..files.atomic import atomic_path
 from ..method.attach import Attachment
-from ..method.blend import BlendRecord
+from ..method.blend import Blend, BlendRecord
 from ..method.pair import AdapterPair, Role
-from ..sampling import default_sampling, sample
+from ..sampling import SamplingSettings, default_sampling, sample
 from ..toyworld.trial import CROP_MARGIN, SUBJECT, TRIGGER, Trial, retention
 from ..training.loop import StepResult
 from ..training.recipes import DUALREAL, Recipe, with_train
@@ -99,21 +100,32 @@ def finish(training: Training, on_step: OnStep | None = None) -> AdapterPair:
     return training.pair
 
 
-def evaluate(base: Base, trial: Trial, pair: AdapterPair | None, record: BlendRecord | None = None, repeats: int = 1) -> Side:
-    """Samples the trial's prompts, `repeats` times with different noise, and scores the videos."""
-    settings = replace(default_sampling(base), seed=SAMPLE_SEED + 100 * trial.seed)
-    with base.encoders(), torch.no_grad():
-        texts = [base.encode_text(prompt) for prompt in trial.prompts] * repeats
-        negative, condition = base.encode_text(""), base.embed_image(trial.reference_image())
-    if pair is None:
-        latents = sample(base, texts, negative, settings)
-    else:
-        with Attachment(base.transformer, pair) as attachment:
-            attachment.record = record
-            latents = sample(base, texts, negative, settings, attachment, condition)
-    with base.encoders(), torch.no_grad():
-        videos = [base.decode_latents(video).float() for video in latents]
+def evaluate(base: Base, trial: Trial, pair: AdapterPair | None, record: BlendRecord | None = None) -> Side:
+    """Samples the trial's prompts and scores the videos."""
+    videos = sample_videos(base, trial, trial.prompts, default_sampling(base), pair, record=record)
     return Side(trial.score(videos), videos)
+
+
+def sample_videos(
+    base: Base,
+    trial: Trial,
+    prompts: Sequence[str],
+    settings: SamplingSettings,
+    pair: AdapterPair | None = None,
+    blend: Blend | None = None,
+    record: BlendRecord | None = None,
+) -> list[torch.Tensor]:
+    """One video per prompt, (F, 3, 32, 32) in [-1, 1], all in one batch. The seed is the trial's."""
+    settings = replace(settings, seed=SAMPLE_SEED + 100 * trial.seed)
+    with base.encoders(), torch.no_grad():
+        texts, negative = [base.encode_text(prompt) for prompt in prompts], base.encode_text("")
+        condition = base.embed_image(trial.reference_image())
+    with nullcontext() if pair is None else Attachment(base.transformer, pair, blend) as attachment:
+        if attachment is not None:
+            attachment.record = record
+        latents = sample(base, texts, negative, settings, attachment, condition)
+    with base.encoders(), torch.no_grad():
+        return [base.decode_latents(video).float() for video in latents]
 
 
 def retentions(sides: dict[str, Side], name: str) -> dict[str, float | None]:

@@ -50,10 +50,8 @@ def fit(
         mask = loss_masks(batch, settings.background_weight, device) if source == "identity" else None
         noisy, text = base.objective.add_noise(latents, noise, timestep), base.batch_texts([item.text for item in batch])
         output = base.predict(noisy, timestep, text)
-        losses = base.objective.loss_per_sample(output, latents, noise, timestep, mask)
-        if debiases_appearance:
-            losses = losses + debiased_loss(base.objective, output, latents, noise, timestep, state.generator)
-        value = losses.mean()
+        extra = debiased_loss(base.objective, output, latents, noise, timestep, state.generator) if debiases_appearance else 0.0
+        value = (base.objective.loss_per_sample(output, latents, noise, timestep, mask) + extra).mean()
         optimizer.zero_grad(set_to_none=True)
         value.backward()
         norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.clip_norm))

@@ -15,13 +15,12 @@ from safetensors.torch import load_file, save_file
 from ..bases import Base, load_base
 from ..files.atomic import atomic_path
 from ..files.provenance import provenance
-from ..method.attach import Attachment
-from ..sampling import default_sampling, sample
+from ..sampling import default_sampling
 from ..toyworld.trial import Trial
 from ..training.loop import ALGORITHM_VERSION
 from ..training.recipes import Recipe
 from ..training.settings import TrainSettings
-from .experiment import SAMPLE_SEED
+from .experiment import sample_videos
 from .measures import measure
 from .methods import Candidate
 from .prompts import requests
@@ -108,7 +107,7 @@ class Results:
         trial, trained = case.trial, case.runs(protocol.recipe)
         candidate = find_method(case.method).assemble([runs.load(run) for run in trained])
         base, asked, begin = load_base("toyworld"), requests(trial), time.monotonic()
-        videos = sample_videos(base, candidate, trial, [one.prompt for some in asked.values() for one in some], protocol)
+        videos = sample_candidate(base, candidate, trial, [one.prompt for some in asked.values() for one in some], protocol)
         seconds = time.monotonic() - begin
         ordered = iter(videos)
         scores = measure(trial, asked, {name: list(islice(ordered, len(some))) for name, some in asked.items()})
@@ -133,26 +132,16 @@ def is_current(result: Mapping, protocol: Protocol) -> bool:
     return result["made_from"] == Case.of(result).made_from(protocol)
 
 
-def sample_videos(base: Base, candidate: Candidate, trial: Trial, prompts: Sequence[str], protocol: Protocol) -> list[torch.Tensor]:
-    """One video per prompt, (F, 3, 32, 32) in [-1, 1], all in one batch; the base's weights are as before afterwards."""
-    settings = replace(default_sampling(base), seed=SAMPLE_SEED + 100 * trial.seed, adapts_negative=candidate.adapts_negative)
+def sample_candidate(base: Base, candidate: Candidate, trial: Trial, prompts: Sequence[str], protocol: Protocol) -> list[torch.Tensor]:
+    """See `sample_videos`; the base's weights are as before afterwards."""
+    settings = replace(default_sampling(base), adapts_negative=candidate.adapts_negative)
     if protocol.sampling_steps is not None:
         settings = replace(settings, num_steps=protocol.sampling_steps)
-    with base.encoders(), torch.no_grad():
-        texts, negative = [base.encode_text(prompt) for prompt in prompts], base.encode_text("")
-        condition = base.embed_image(trial.reference_image())
-    kept = None
-    if candidate.weights is not None:
-        kept = {name: tensor.clone() for name, tensor in base.transformer.state_dict().items()}
-        base.transformer.load_state_dict(candidate.weights)
+    if candidate.weights is None:
+        return sample_videos(base, trial, prompts, settings, candidate.pair, candidate.blend)
+    kept = {name: tensor.clone() for name, tensor in base.transformer.state_dict().items()}
+    base.transformer.load_state_dict(candidate.weights)
     try:
-        if candidate.pair is None:
-            latents = sample(base, texts, negative, settings)
-        else:
-            with Attachment(base.transformer, candidate.pair, candidate.blend) as attachment:
-                latents = sample(base, texts, negative, settings, attachment, condition)
+        return sample_videos(base, trial, prompts, settings)
     finally:
-        if kept is not None:
-            base.transformer.load_state_dict(kept)
-    with base.encoders(), torch.no_grad():
-        return [base.decode_latents(video).float() for video in latents]
+        base.transformer.load_state_dict(kept)

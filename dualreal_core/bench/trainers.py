@@ -104,7 +104,7 @@ def _motiondirector(base: Base, data: Data, recipe: Recipe, folder: Path, before
     clips = data["motion"].items
     paths = _lora_pair(base, recipe, identity_kind="lora", motion_kind="lora")
     stills = [
-        replace(item, latents=item.latents[:, frame : frame + 1], conditions=None, num_frames=1)  # latents here keep every frame
+        replace(item, latents=item.latents[:, frame : frame + 1], conditions=None)  # latents here keep every frame
         for item in clips
         for frame in range(item.latents.shape[1])
     ]

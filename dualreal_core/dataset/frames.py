@@ -19,8 +19,9 @@ from .selection import ClipSelection, PhotoSelection, Selection
 from .sizes import Size, TrainingSize
 
 PHOTO_CURE = "wire larger or whole pictures"
-LOST_FRAMES = 0.05
 CLIP_CURE = "wire whole clips of a size and length that suit, or ask for fewer frames"
+LOST_FRAMES = 0.05
+"""Share of the promised frames that may be missing, besides two: headers are not exact."""
 
 
 @dataclass(frozen=True)
@@ -51,20 +52,20 @@ class DecodedClip(ClipSource):
     """Attributes:
         values: (F, H, W, C); channels after the third are left out.
         fps: of all these frames.
-        num_declared: how many its file promised.
+        num_promised: how many of them its file promised, 0 where that is not known.
     """
 
     name: str
     caption: str
     values: torch.Tensor
     fps: float
-    num_declared: int = 0
+    num_promised: int = 0
 
     def fingerprint(self) -> str:
         if not len(self.values) or self.fps <= 0:
             raise Unusable("unreadable: no frame of it could be decoded")
-        if len(self.values) < self.num_declared * (1 - LOST_FRAMES) - 2:
-            raise Unusable(f"damaged: only {len(self.values)} of {self.num_declared} frames could be decoded")
+        if len(self.values) < self.num_promised * (1 - LOST_FRAMES) - 2:
+            raise Unusable(f"damaged: only {len(self.values)} of {self.num_promised} frames could be decoded")
         return _digest(self.values)
 
     def probe(self) -> ClipProbe:

@@ -91,5 +91,5 @@ class FamilyDescription:
 
 
 def is_linear(module: nn.Module) -> bool:
-    """Whether a module is a linear layer, of torch or a class of the host's own for quantized weights."""
+    """Whether a module is a linear layer, of torch or a class of ComfyUI's own for quantized weights."""
     return isinstance(module, nn.Linear) or (type(module).__name__ == "Linear" and hasattr(module, "in_features"))

@@ -101,7 +101,7 @@ PLANS: dict[str, SharePlan] = {
     "identity early": SharePlan(stages=(0.75, 0.25)),
     "motion deep": SharePlan(depths=(0.65, 0.35)),
 }
-"""Plans by name. 'paper trend' is the one that the paper reports its controller to have learnt: the identity's weight
+"""Plans by name. 'paper trend' is the one that the paper reports its controller to have learned: the identity's weight
 grows as denoising proceeds, the motion's in the deepest blocks."""
 
 

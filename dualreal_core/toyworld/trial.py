@@ -86,7 +86,7 @@ class Trial:
 
     def write_photos(self, folder: Path) -> None:
         """The photos as PNG, each with its caption."""
-        from ..video import write_png  # its ffmpeg is not there in every host that only asks for `photos`
+        from ..video import write_png  # its ffmpeg is not there in ComfyUI, which only asks for `photos`
 
         for photo in self.photos():
             write_png(folder / f"{photo.name}.png", _signed(photo.frames)[0])

@@ -39,7 +39,7 @@ RULES = (
     Rule(
         "too few", "num_files", 4,
         "There are only {value:.0f} {noun} (fewer than {threshold:.0f}).",
-        "Add {noun} that differ in everything but what is to be learnt.", is_lower=True,
+        "Add {noun} that differ in everything but what is to be learned.", is_lower=True,
     ),
     Rule(
         "near-identical", "alike", 0.3,
@@ -47,13 +47,13 @@ RULES = (
         "Replace them by other angles, places and lights.",
     ),
     Rule(
-        "not learnt", "unlearned", 0.95,
-        "The {role} is hardly learnt: this side alone leaves {value:.0%} of the base's loss on the {where} (more than {threshold:.0%}).",
+        "not learned", "unlearned", 0.95,
+        "The {role} is hardly learned: this side alone leaves {value:.0%} of the base's loss on the {where} (more than {threshold:.0%}).",
         "Train more steps, at a higher rate, or with a larger rank; check that the captions name what the {noun} show.",
     ),
     Rule(
-        "learnt by heart", "gap", 0.2,
-        "The {role} is learnt by heart: of the base's loss, {value:.0%} more is left on the {where} than on those trained on "
+        "learned by heart", "gap", 0.2,
+        "The {role} is learned by heart: of the base's loss, {value:.0%} more is left on the {where} than on those trained on "
         "(more than {threshold:.0%}).",
         "Add more varied {noun}; train fewer steps or with a smaller rank if sampled videos repeat places or movements of the {noun}.",
     ),

@@ -30,7 +30,7 @@ class SideScores:
 
     @property
     def loss_ratio(self) -> float:
-        """Loss with the other side off, relative to the base's: 1 - `loss_ratio` is what this side has learnt."""
+        """Loss with the other side off, relative to the base's: 1 - `loss_ratio` is what this side has learned."""
         return self.single_loss / self.base_loss
 
     @property

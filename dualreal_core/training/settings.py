@@ -53,7 +53,7 @@ class TrainSettings:
     precision: Precision = "fp32"
     """Of the activations; trained weights and optimizer state are always fp32."""
     evaluate_every: int = 0
-    """Steps between evaluations at fixed noise, with one more after the last step; 0: none. They do not change what is learnt."""
+    """Steps between evaluations at fixed noise, with one more after the last step; 0: none. They do not change what is learned."""
     validation_split: float = 0.0
     """Photos and clips kept out of training to be evaluated on: a share below 1 of each side's files, or a number of them."""
     save_best: bool = False

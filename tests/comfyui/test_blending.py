@@ -1,4 +1,4 @@
-"""Apply StageBlender on the real host: exactness, composition, rows, stages and memory, for every architecture."""
+"""Apply StageBlender on a real ComfyUI: exactness, composition, rows, stages and memory, for every architecture."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ def test_two_pairs_add_up_in_any_order(server: ComfyServer, name: str) -> None:
 @pytest.mark.parametrize("negative", ["plain base", "adapted"])
 @pytest.mark.parametrize("name", OTHERS_THAN_COGVIDEOX)
 def test_rows_have_their_own_blend(server: ComfyServer, name: str, negative: str, is_split: bool) -> None:
-    """Guidance combines the blended positive with the plain or blended negative, also when the host calls them apart."""
+    """Guidance combines the blended positive with the plain or blended negative, also when ComfyUI calls them apart."""
     graph = stem(name) | {"pair": pair_of(["model", 0]), "blended": apply(["model", 0], ["pair", 0], negative=negative)}
     if is_split:
         graph["neg"] = graphs.conditioning(name, seed=12, tokens=11)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import graphs
@@ -49,7 +50,7 @@ def test_of_two_prompts_and_a_negative_one_the_last_alone_is_unwanted(server: Co
 
 
 def test_a_model_for_the_negative_prompt_is_left_as_it_is(server: ComfyServer, models: Path) -> None:
-    """Of whatever depth: the host calls it through the wrappers of the main one."""
+    """Of whatever depth: ComfyUI calls it through the wrappers of the main one."""
     folder = models / "diffusion_models"
     weights = safetensors.torch.load_file(folder / "tiny_wan.safetensors")
     kept = {key: weight for key, weight in weights.items() if "blocks.2." not in key}
@@ -71,6 +72,27 @@ def test_the_same_model_for_the_negative_prompt_is_guidance(server: ComfyServer)
     against = alone(server, graph, "model", "neg")
     expected = against + 4.0 * (alone(server, graph, "blended", "pos") - against)
     torch.testing.assert_close(guided(server, graph, guider), expected, rtol=1e-3, atol=2e-3)
+
+
+def test_a_sampling_within_another_leaves_it_as_it_is(server: ComfyServer) -> None:
+    """Of the same MODEL, before each of its steps; the map is of the outer one, which ends last."""
+    graph = blended(end_percent=0.5) | graphs.raw_predictions(["blended", 0], SIGMAS) | {
+        "map": node("DualRealBlendMap", model=["blended", 0], latent=["sample", 0]),
+        "show": node("PreviewAny", source=["map", 1]),
+        "save": graphs.save(["sample", 0]),
+    }  # fmt: skip
+    plain = server.run(graph)
+    nested = node("BenchRawSampler", model=["blended", 0], positive=["pos", 0], negative=["neg", 0])
+    around = server.run(graph | {"raw": nested})
+    assert server.tensors(around)["0.samples"].equal(server.tensors(plain)["0.samples"])
+    assert json.loads(around.text("show")) == json.loads(plain.text("show"))
+
+
+def test_a_call_without_a_sampler_and_one_on_a_second_device(server: ComfyServer) -> None:
+    graph = blended() | {"check": node("BenchStateless", model=["blended", 0], latent=["latents", 0], conditioning=["pos", 0])}
+    graph["latents"] = graphs.latents("wan", seed=3)
+    facts = json.loads(server.run(graph).text("check"))
+    assert len(facts) == 6 and all(facts.values()), facts
 
 
 def test_guidance_may_leave_out_the_first_layer(server: ComfyServer) -> None:

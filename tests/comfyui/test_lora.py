@@ -1,4 +1,4 @@
-"""LoRA files and pair files on the real host: exactness against its own loader, refusals, saving and loading."""
+"""LoRA files and pair files on a real ComfyUI: exactness against its own loader, refusals, saving and loading."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def equal(ours: torch.Tensor, theirs: torch.Tensor) -> None:
 
 @pytest.fixture(scope="module", params=NAMES)
 def stock(request: pytest.FixtureRequest, server: ComfyServer, models: Path) -> tuple[str, torch.Tensor]:
-    """A model's name, and its predictions with the LoRA as the host's own loader applies it at strength 1."""
+    """A model's name, and its predictions with the LoRA as ComfyUI's own loader applies it at strength 1."""
     name = request.param
     file = write_lora(models, name, "comfyui", f"{name} stock.safetensors")
     merged = predictions(
@@ -197,7 +197,7 @@ def test_a_lora_of_another_model_is_refused(server: ComfyServer, models: Path) -
 
 
 def test_a_relative_that_runs_its_blocks_otherwise_is_refused(server: ComfyServer, models: Path) -> None:
-    """Around the frame by frame calls of an autoregressive Wan the host runs no wrapper: a pair would not act, and nothing would tell."""
+    """Around the frame by frame calls of an autoregressive Wan ComfyUI runs no wrapper: a pair would not act, and nothing would tell."""
     folder, file = models / "diffusion_models", write_lora(models, "wan", "comfyui", "wan causal.safetensors")
     config = {"config": json.dumps({"transformer": {"causal_ar": True}})}
     save_file(load_file(folder / ARCHITECTURES["wan"].checkpoint), folder / "causal.safetensors", config)

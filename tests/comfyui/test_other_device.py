@@ -18,7 +18,7 @@ PAGED = (PLENTY[0], "paged")
 def accelerated(
     request: pytest.FixtureRequest, comfy_host: ComfyHost, tmp_path_factory: pytest.TempPathFactory, models: Path
 ) -> Iterator[ComfyServer]:
-    """A server of its own. With a gigabyte, or paging, the host keeps weights in main memory and copies them over as they are needed."""
+    """A server of its own. With a gigabyte, or paging, ComfyUI keeps weights in main memory and copies them over as they are needed."""
     base = tmp_path_factory.mktemp("accelerated")
     (base / "models").symlink_to(models, target_is_directory=True)
     packs = {PACK_NAME: PACK_ROOT, "Bench": Path(__file__).parent / "bench_nodes"}

@@ -73,7 +73,7 @@ LAST_LAYERS = {"wan": "blocks.1.ffn.2", "ltxv": "transformer_blocks.1.ff.net.2"}
 @pytest.mark.parametrize("form", list(LARGEST))
 @pytest.mark.parametrize("name", list(LAST_LAYERS))
 def test_a_lora_acts_as_by_the_stock_loader(server: ComfyServer, models: Path, name: str, form: str) -> None:
-    """The layers of such a model are of the host's own class. The stock loader rounds the sum of both to the format, we do not."""
+    """The layers of such a model are of ComfyUI's own class. The stock loader rounds the sum of both to the format, we do not."""
     layers = dict.fromkeys([*LAYERS[name], LAST_LAYERS[name]])
     weights = load_file(models / "diffusion_models" / ARCHITECTURES[name].checkpoint)
     generator, tensors = torch.Generator().manual_seed(7), {}

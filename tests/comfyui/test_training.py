@@ -183,7 +183,7 @@ def test_preview_samples_from_the_half_trained_pair(server: ComfyServer) -> None
 
 
 def test_masks_and_references_are_used(server: ComfyServer) -> None:
-    """Both change what is learnt, and a reference makes the motion side conditioned."""
+    """Both change what is learned, and a reference makes the motion side conditioned."""
     server.run(training("wan", "without"))
     graph = training("wan", "with") | {
         "references": node("BenchReferences", embedding_dim=6, seed=1, count=2),

@@ -1,4 +1,4 @@
-"""Training on a MODEL that carries a pair or another LoRA: what is learnt, and which run is found again."""
+"""Training on a MODEL that carries a pair or another LoRA: what is learned, and which run is found again."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_gradients_are_those_of_the_pass_that_the_pair_was_in(server: ComfyServe
 
 
 def test_the_pair_acts_in_its_part_of_denoising(server: ComfyServer) -> None:
-    """In a part that training never draws, what is learnt is what is learnt without it."""
+    """In a part that training never draws, what is learned is what is learned without it."""
     plain = server.run(training("wan", "no pair")).text("losses")
     brief = server.run(upon("brief", apply(["model", 0], ["old", 0], end_percent=0.001))).text("losses")
     assert brief == plain != server.run(upon("always", apply(["model", 0], ["old", 0]))).text("losses")

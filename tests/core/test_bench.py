@@ -20,12 +20,12 @@ from dualreal_core.bases import load_base
 from dualreal_core.bench.benchmark import Benchmark
 from dualreal_core.bench.experiment import TOY_RECIPE, load_trial
 from dualreal_core.bench.fitting import debiased_loss, fit, relative_to_frame
-from dualreal_core.bench.jobs import Job, run_jobs
+from dualreal_core.bench.jobs import run_jobs
 from dualreal_core.bench.measures import MEASURES
 from dualreal_core.bench.methods import Method
 from dualreal_core.bench.registry import METHODS, QUICK_METHODS, REFERENCES, find_method
-from dualreal_core.bench.results import Case, Protocol, sample_videos
-from dualreal_core.bench.runs import with_needs
+from dualreal_core.bench.results import Case, Protocol, sample_candidate
+from dualreal_core.bench.runs import Run, with_needs
 from dualreal_core.bench.trainers import TRAINERS
 from dualreal_core.cli import main
 from dualreal_core.errors import InputError
@@ -68,7 +68,7 @@ def test_every_method_trains_and_gives_finite_videos(name, base, benchmark):
     for run in with_needs(runs):
         benchmark.runs.train(run)
     candidate = method.assemble([benchmark.runs.load(run) for run in runs])
-    (video,) = sample_videos(base, candidate, Trial("tam", "box"), ["a figure * walks a box on mint"], PROTOCOL)
+    (video,) = sample_candidate(base, candidate, Trial("tam", "box"), ["a figure * walks a box on mint"], PROTOCOL)
     assert video.shape == (9, 3, 32, 32)
     assert video.isfinite().all()
     assert weights_hash(base.transformer) == before
@@ -82,8 +82,8 @@ def test_a_trained_method_differs_from_the_base(base, benchmark):
     benchmark.runs.train(runs[0])
     candidate = method.assemble([benchmark.runs.load(run) for run in runs])
     trial, prompts = Trial("tam", "box"), ["a figure * on mint"]
-    tuned = sample_videos(base, candidate, trial, prompts, PROTOCOL)
-    plain = sample_videos(base, find_method("base").assemble([]), trial, prompts, PROTOCOL)
+    tuned = sample_candidate(base, candidate, trial, prompts, PROTOCOL)
+    plain = sample_candidate(base, find_method("base").assemble([]), trial, prompts, PROTOCOL)
     assert not torch.equal(tuned[0], plain[0])
 
 
@@ -264,30 +264,29 @@ def test_debiased_loss_forgives_what_all_frames_share_less_than_what_they_do_not
     assert added(shared) < 0.2 < added(moving)
 
 
-def test_jobs_wait_for_one_another_over_processes(tmp_path):
-    jobs = {
-        "inner": Job(partial(Path.mkdir, tmp_path / "a" / "b"), frozenset({"outer"})),
-        "outer": Job(partial(Path.mkdir, tmp_path / "a")),
-    }
+def test_phases_wait_for_one_another_over_processes(tmp_path):
+    phases = [{"outer": partial(Path.mkdir, tmp_path / "a")}, {"inner": partial(Path.mkdir, tmp_path / "a" / "b")}]
     order = []
-    run_jobs(jobs, 2, lambda name, done, total: order.append((name, done, total)))
-    assert order == [("outer", 1, 2), ("inner", 2, 2)]
+    run_jobs(phases, 2, lambda name, problem: order.append((name, problem)))
+    assert order == [("outer", None), ("inner", None)]
     assert (tmp_path / "a" / "b").is_dir()
 
 
-def test_a_failed_job_stops_only_what_waits_for_it(tmp_path):
-    def fail() -> None:
-        raise InputError("The loss is nan.")
+def test_a_failed_run_stops_only_what_waits_for_it(tmp_path, monkeypatch):
+    benchmark, done = Benchmark(tmp_path), []
 
-    jobs = {
-        "first": Job(fail),
-        "after it": Job(partial(Path.mkdir, tmp_path / "after"), frozenset({"first"})),
-        "beside it": Job(partial(Path.mkdir, tmp_path / "beside")),
-    }
-    with pytest.raises(InputError, match=r"1 of 3 jobs failed.*first: The loss is nan"):
-        run_jobs(jobs, 1)
-    assert (tmp_path / "beside").is_dir()
-    assert not (tmp_path / "after").exists()
+    def train(run: Run) -> None:
+        if run.trainer == "identity":
+            raise InputError("The loss is nan.")
+        (tmp_path / "runs" / run.key).mkdir(parents=True)
+        (tmp_path / "runs" / run.key / "done.json").touch()
+
+    monkeypatch.setattr(benchmark.runs, "train", train)
+    monkeypatch.setattr(benchmark.results, "make", lambda case, runs, protocol: done.append(case.method))
+    methods = ("base", "identity-only", "motion-only", "sum", "identity-first", "motion-first")
+    with pytest.raises(InputError, match=r"1 of 10 jobs failed, and 4 jobs wait.*train identity-tam.*: The loss is nan"):
+        benchmark.run([Case(method, TRIAL) for method in methods], PROTOCOL, 1)
+    assert done == ["base", "motion-only", "motion-first"]
 
 
 def test_variants_change_the_tuned_settings_alone():

@@ -10,7 +10,7 @@ import torch
 from dualreal_core.bases import load_base
 from dualreal_core.bench.experiment import TOY_RECIPE, load_trial
 from dualreal_core.bench.registry import METHODS, find_method
-from dualreal_core.bench.results import Protocol, sample_videos
+from dualreal_core.bench.results import Protocol, sample_candidate
 from dualreal_core.bench.runs import with_needs
 from dualreal_core.toyworld.figures import FIGURES
 from dualreal_core.toyworld.scores import named_sprites, sprite_likeness, templates
@@ -43,7 +43,7 @@ def test_every_method_sees_the_figure_as_large_as_it_is_asked_for(base, tmp_path
 def test_a_conditioned_pair_is_shown_the_figure_as_large_as_in_a_clip(base, monkeypatch):
     shown, embed = [], type(base).embed_image
     monkeypatch.setattr(type(base), "embed_image", lambda self, frame: shown.append(frame) or embed(self, frame))
-    sample_videos(base, find_method("base").assemble([]), Trial("tam", "box"), ["a figure *"], PROTOCOL)
+    sample_candidate(base, find_method("base").assemble([]), Trial("tam", "box"), ["a figure *"], PROTOCOL)
     sprites = named_sprites()
     assert shown[0].shape == (3, 32, 32)
     assert sprite_likeness(shown[0][None], templates(sprites))[0, sprites.index(FIGURES["tam"])] > 0.999

@@ -95,10 +95,12 @@ def pipeline_texts(pipeline: DiffusionPipeline, base: DiffusersFolderBase) -> tu
 @torch.no_grad()
 def sample(base: DiffusersFolderBase, latents: torch.Tensor, texts: torch.Tensor, guidance: float, num_steps: int) -> torch.Tensor:
     """latents: (1, C, f, h, w), texts: negative then positive (2, T, X) -> (1, C, f, h, w)."""
-    for step in base.denoise(latents, num_steps, torch.Generator().manual_seed(7)):
-        negative, positive = base.predict(step.latents.expand(2, -1, -1, -1, -1), step.timestep, texts).chunk(2)
-        latents = step.advance(negative + guidance * (positive - negative))
-    return latents
+
+    def guided(latents: torch.Tensor, timestep: torch.Tensor, stage: float) -> torch.Tensor:
+        negative, positive = base.predict(latents.expand(2, -1, -1, -1, -1), timestep, texts).chunk(2)
+        return negative + guidance * (positive - negative)
+
+    return base.denoise(guided, latents, num_steps, torch.Generator().manual_seed(7))
 
 
 def test_attributes(bases: dict[str, DiffusersFolderBase], folders: dict[str, Path]) -> None:
@@ -301,27 +303,32 @@ def test_sampling_with_the_other_scheduler(
 
 
 def test_runs_do_not_disturb_each_other(base: DiffusersFolderBase) -> None:
-    """Two interleaved runs with the same seed, and a third after an abandoned one, agree."""
-    first, second = (base.denoise(noise(base), 3, torch.Generator().manual_seed(1)) for _ in range(2))
-    results = []
-    for step, twin in zip(first, second, strict=True):
-        assert (step.index, step.num_steps) == (len(results), 3)
-        results.append(step.advance(0.1 * step.latents))
-        assert torch.equal(twin.advance(0.1 * twin.latents), results[-1])
-        assert torch.equal(step.latents, results[-1])
-    next(base.denoise(noise(base), 3, torch.Generator())).advance(noise(base))
-    for step in base.denoise(noise(base), 3, torch.Generator().manual_seed(1)):
-        assert torch.equal(step.advance(0.1 * step.latents), results[step.index])
+    """A run, one with the same seed inside each of its steps, and one after an abandoned run agree."""
 
+    def trajectory(between: Callable[[], None]) -> list[torch.Tensor]:
+        """What the model saw at each step, and the result."""
+        seen: list[torch.Tensor] = []
 
-def test_each_step_is_answered_once(base: DiffusersFolderBase) -> None:
-    steps = base.denoise(noise(base), 3, torch.Generator())
-    step = next(steps)
-    with pytest.raises(RuntimeError, match="was not advanced"):
-        next(steps)
-    step.advance(noise(base))
-    with pytest.raises(RuntimeError, match="already"):
-        step.advance(noise(base))
+        def model(latents: torch.Tensor, timestep: torch.Tensor, stage: float) -> torch.Tensor:
+            assert stage == len(seen) / 2
+            seen.append(latents)
+            between()
+            return 0.1 * latents
+
+        done: list[tuple[int, int]] = []
+        result = base.denoise(model, noise(base), 3, torch.Generator().manual_seed(1), lambda *at: done.append(at))
+        assert done == [(1, 3), (2, 3), (3, 3)]
+        return [*seen, result]
+
+    def abandon() -> None:
+        raise InterruptedError
+
+    inner: list[list[torch.Tensor]] = []
+    outer = trajectory(lambda: inner.append(trajectory(lambda: None)))
+    with pytest.raises(InterruptedError):
+        trajectory(abandon)
+    for other in (*inner, trajectory(lambda: None)):
+        assert len(other) == 4 and all(map(torch.equal, other, outer))
 
 
 def test_temporal_patches_of_cogvideox_15(copy_of: Callable[[str], Path], clip: torch.Tensor) -> None:

@@ -261,8 +261,8 @@ def test_clip_reasons():
 def test_clips_that_could_not_be_decoded_whole():
     clips = selection()
     assert not add(clips, "video 1", levels(0), 8) and not add(clips, "video 2", levels(13), 0)
-    assert not clips.add(DecodedClip("video 3", "x", levels(13), 8, num_declared=17))
-    assert clips.add(DecodedClip("video 4", "x", levels(13), 8, num_declared=15)), "containers promise a frame or two too many"
+    assert not clips.add(DecodedClip("video 3", "x", levels(13), 8, num_promised=17))
+    assert clips.add(DecodedClip("video 4", "x", levels(13), 8, num_promised=15)), "containers promise a frame or two too many"
     assert clips_report(clips).skipped == {
         "video 1": "unreadable: no frame of it could be decoded",
         "video 2": "unreadable: no frame of it could be decoded",

@@ -130,7 +130,7 @@ def test_internals(transformer, pair):
 
 def reference_name(name: str) -> str:
     """Name in the reference of a parameter of ours."""
-    from dualreal_core.storage.reference import _CONTROLLER
+    from dualreal_core.storage.reference import _CONTROLLER, _LAYERS
 
     part, _, kind = name.rpartition(".")
     if part.startswith("controller."):
@@ -138,7 +138,7 @@ def reference_name(name: str) -> str:
         return f"controller.{next(theirs for theirs, mine in _CONTROLLER.items() if mine == ours)}.{kind}"
     _, role, key, layer = part.split(".")
     block, site = key.split("-")
-    layer = layer.removesuffix("_proj")  # the reference calls a bottleneck's condition_proj condition_linear
+    layer = next((theirs for theirs, mine in _LAYERS.items() if mine == layer), layer)
     return f"transformer_blocks.{block}.{'id' if role == 'identity' else 'motion'}_{site}_adapter.{layer}_linear.{kind}"
 
 

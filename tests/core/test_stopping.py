@@ -242,7 +242,7 @@ def test_the_command_reports_what_limits(tmp_path, capsys):
     shown = capsys.readouterr().out
     report = json.loads((tmp_path / "pair.safetensors.run" / "report.json").read_text())
     assert "# What limits this result" in shown and "held out: 1 of 5 photos" in shown and "held out: 1 of 6 clips" in shown
-    assert {("not learnt", "identity"), ("not learnt", "motion")} <= {(limit["name"], limit["role"]) for limit in report["limits"]}
+    assert {("not learned", "identity"), ("not learned", "motion")} <= {(limit["name"], limit["role"]) for limit in report["limits"]}
     _, header = load_pair(out)
     assert header["training"]["kept_step"] == report["kept_step"] and header["training"]["validation_split"] == 0.2
     assert main([*command, "--patience", "-1", "--resume"]) == 2 and "patience is -1" in capsys.readouterr().err

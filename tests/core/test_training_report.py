@@ -51,8 +51,8 @@ BOTH = {*ROLES}
     ("run", "expected"),
     [
         (outcome(3), {"too few": BOTH}),
-        (outcome(single_loss=0.97, train_loss_ratio=0.96), {"not learnt": BOTH}),
-        (outcome(train_loss_ratio=0.25), {"learnt by heart": BOTH}),
+        (outcome(single_loss=0.97, train_loss_ratio=0.96), {"not learned": BOTH}),
+        (outcome(train_loss_ratio=0.25), {"learned by heart": BOTH}),
         (outcome(6, 300, {"single_loss": 0.7}, {"single_loss": 0.6}), {"unfinished": BOTH}),
         (outcome(6, 300, {"single_loss": 0.45}, train_loss_ratio=0.4), {"overfitted": BOTH}),
         (outcome(leakage=0.95), {"acts without its trigger": {"identity"}, "takes appearance": {"motion"}}),
@@ -86,12 +86,12 @@ def test_views_of_one_photo_are_not_copies():
 
 def test_learnt_by_heart_is_not_called_unlearnt():
     """Held-out data is no better than the base, but training data is."""
-    assert found(outcome(single_loss=1.0, train_loss_ratio=0.4)) == {"learnt by heart": {*ROLES}, "overfitted": {*ROLES}}
+    assert found(outcome(single_loss=1.0, train_loss_ratio=0.4)) == {"learned by heart": {*ROLES}, "overfitted": {*ROLES}}
 
 
 def test_without_held_out_data_nothing_is_said_about_it():
     assert found(outcome(6, 300, {"train_loss_ratio": None}, single_loss=0.6, train_loss_ratio=None)) == {}
-    assert found(outcome(train_loss_ratio=None, single_loss=0.98)).keys() == {"not learnt"}
+    assert found(outcome(train_loss_ratio=None, single_loss=0.98)).keys() == {"not learned"}
 
 
 def test_rising_on_both_kinds_of_data_is_not_overfitting():

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from functools import partial
 
 import torch
 from diffusers import CogVideoXDPMScheduler, CogVideoXTransformer3DModel, FlowMatchEulerDiscreteScheduler, WanTransformer3DModel
 from torch import nn
 
 from dualreal_core.bases.base import pad_texts
-from dualreal_core.bases.denoising import SchedulerStep, denoise
+from dualreal_core.bases.denoising import denoise
 from dualreal_core.bases.folder_layouts import cogvideox_predict, wan_predict
 from dualreal_core.dataset import PreparedItem
 from dualreal_core.families import family_of
@@ -80,8 +80,9 @@ class TinyBase:
             self.transformer: nn.Module = (cogvideox if family == "cogvideox" else wan)(num_blocks, num_heads, seed)
         self.transformer.requires_grad_(False).eval()
         self.family = family_of(self.transformer)
-        self._scheduler = CogVideoXDPMScheduler() if family == "cogvideox" else FlowMatchEulerDiscreteScheduler(shift=3.0)
-        self.objective = VPrediction(tuple(self._scheduler.alphas_cumprod.tolist())) if family == "cogvideox" else FlowMatching(shift=3.0)
+        scheduler = CogVideoXDPMScheduler() if family == "cogvideox" else FlowMatchEulerDiscreteScheduler(shift=3.0)
+        self.denoise = partial(denoise, scheduler, frames_first=family == "cogvideox")
+        self.objective = VPrediction(tuple(scheduler.alphas_cumprod.tolist())) if family == "cogvideox" else FlowMatching(shift=3.0)
 
     @property
     def compute_dtype(self) -> torch.dtype:
@@ -97,9 +98,6 @@ class TinyBase:
         predict = cogvideox_predict if self.family.name == "cogvideox" else wan_predict
         dtype = self.transformer.dtype
         return predict(self.transformer, latents.to(dtype), timestep, text.to(dtype))
-
-    def denoise(self, latents: torch.Tensor, num_steps: int, generator: torch.Generator) -> Iterator[SchedulerStep]:
-        return denoise(self._scheduler, latents, num_steps, generator, self.family.name == "cogvideox")
 
 
 def fill(pair: AdapterPair, seed: int = 1, spread: float = 0.2) -> AdapterPair:

@@ -46,7 +46,7 @@ class BenchCancel(io.ComfyNode):
 
 
 class BenchScarceEvaluate(io.ComfyNode):
-    """Runs Evaluate where the host has next to no memory left."""
+    """Runs Evaluate where ComfyUI has next to no memory left."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import sys
 from contextlib import nullcontext
 from types import ModuleType
 
+import comfy.model_management
 import torch
 from comfy_api.latest import io, ui
 
@@ -14,7 +16,7 @@ EPSILONS = (1e-4, 1e-5, 1e-6)
 
 
 def of_pack(name: str) -> ModuleType:
-    """A module of the pack under test, which the host has loaded under a name made from its path."""
+    """A module of the pack under test, which ComfyUI has loaded under a name made from its path."""
     return next(module for key, module in sys.modules.items() if key.endswith(f"DualReal.{name}"))
 
 
@@ -48,7 +50,7 @@ class BenchPair(io.ComfyNode):
 
 
 class BenchCarried(io.ComfyNode):
-    """Sizes, devices and dtypes of the models that the host loads along with a MODEL."""
+    """Sizes, devices and dtypes of the models that ComfyUI loads along with a MODEL."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -62,6 +64,41 @@ class BenchCarried(io.ComfyNode):
             for other in model.get_nested_additional_models()
         ]
         return io.NodeOutput(ui=ui.PreviewText(json.dumps(carried)))
+
+
+class BenchStateless(io.ComfyNode):
+    """What a pair does where no sampler calls, and where a second DiT is called: facts that are all to be true."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        inputs = [io.Model.Input("model"), io.Latent.Input("latent"), io.Conditioning.Input("conditioning")]
+        return io.Schema(node_id="BenchStateless", category="bench", is_output_node=True, inputs=inputs, outputs=[])
+
+    @classmethod
+    def execute(cls, model: object, latent: dict, conditioning: list) -> io.NodeOutput:
+        patching, attach = of_pack("nodes.patching"), of_pack("dualreal_core.method.attach")
+        comfy.model_management.load_models_gpu([model, *model.get_nested_additional_models()])
+        dit, noise, sigma = model.model.diffusion_model, latent["samples"], torch.tensor([0.6])
+        base = of_pack("nodes.comfy_base").ComfyBase(model, None)
+        text = base.batch_texts([base.conds(conditioning, noise[0])])
+        (applied,) = patching.applied_pairs(model)
+        options = {**patching.call_options(model), "sigmas": sigma}
+        found, again = (model.model.apply_model(noise, sigma, transformer_options=dict(options), **text) for _ in range(2))
+        plain = model.model.apply_model(noise, sigma, transformer_options={"sigmas": sigma}, **text)
+        with attach.Attachment(dit, applied.pair) as attachment:
+            attachment.stage = applied.schedule.stage(float(sigma), [])
+            expected = model.model.apply_model(noise, sigma, transformer_options={"sigmas": sigma}, **text)
+        state, other = applied.start(model), applied.start(model)
+        first, second = state.attachment(dit, noise), state.attachment(copy.deepcopy(dit), noise)
+        facts = {
+            "as hooked by hand": found.equal(expected) and again.equal(expected) and not found.equal(plain),
+            "nothing stays": not any(module._forward_hooks or module._forward_pre_hooks for module in dit.modules()),
+            "one for each DiT": state.attachment(dit, noise) is first and first.pair is applied.pair,
+            "a second device has weights of its own": second.pair is not first.pair,
+            "and blends by its own": second.blend.controller is second.pair.controller is not first.pair.controller,
+            "each sampling hooks anew": other.attachment(dit, noise) is not first and other.record is not state.record,
+        }
+        return io.NodeOutput(ui=ui.PreviewText(json.dumps(facts)))
 
 
 class BenchGradients(io.ComfyNode):
@@ -110,7 +147,7 @@ class BenchGradients(io.ComfyNode):
 
 
 def make_double(dit: torch.nn.Module) -> None:
-    """The whole DiT in float64, but for Wan's patch embedding, whose input the host casts to float32."""
+    """The whole DiT in float64, but for Wan's patch embedding, whose input ComfyUI casts to float32."""
     dit.double()
     dit.dtype = torch.float64
     for module in dit.modules():
@@ -163,4 +200,4 @@ class BenchFingerprint(io.ComfyNode):
         return io.NodeOutput(ui=ui.PreviewText(json.dumps(unnoticed)))
 
 
-NODES: list[type[io.ComfyNode]] = [BenchPair, BenchCarried, BenchGradients, BenchFingerprint]
+NODES: list[type[io.ComfyNode]] = [BenchPair, BenchCarried, BenchStateless, BenchGradients, BenchFingerprint]

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import comfy.sample
 import comfy.samplers
 import torch
 from comfy_api.latest import io
 
 
 class RawPredictions(comfy.samplers.Sampler):
-    """Gives the noise as it is to the model once a sigma, so that a difference comes from the model and not from a path."""
+    """Gives the noise as it is to the model once a sigma, so that a difference comes from the model and not from a path.
+
+    Args:
+        inner: MODEL, positive and negative prompt of another sampling, which is made before each prediction.
+    """
+
+    def __init__(self, inner: tuple | None = None) -> None:
+        self.inner = inner
 
     def sample(
         self,
@@ -26,6 +34,10 @@ class RawPredictions(comfy.samplers.Sampler):
         """sigmas: (S,); noise: (B, C, F, H, W). Returns the denoised predictions, (S * B, C, F, H, W), sigma by sigma."""
         predictions = []
         for step, sigma in enumerate(sigmas):
+            if self.inner is not None:
+                model, *prompts = self.inner
+                comfy.sample.sample(model, noise, 2, 4.0, "euler", "simple", *prompts, torch.zeros_like(noise), disable_pbar=True, seed=0)
+                model_wrap.model_patcher.pre_run()  # ComfyUI takes the patcher from a model that was sampled
             predictions.append(model_wrap(noise, sigma.expand(len(noise)), **extra_args))
             if callback:
                 callback(step, predictions[-1], noise, len(sigmas))
@@ -37,13 +49,17 @@ class BenchRawSampler(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
+        inputs = [
+            io.Model.Input("model", optional=True), io.Conditioning.Input("positive", optional=True),
+            io.Conditioning.Input("negative", optional=True),
+        ]  # fmt: skip
         return io.Schema(
-            node_id="BenchRawSampler", display_name="Bench Raw Sampler", category="bench", inputs=[], outputs=[io.Sampler.Output()]
+            node_id="BenchRawSampler", display_name="Bench Raw Sampler", category="bench", inputs=inputs, outputs=[io.Sampler.Output()]
         )
 
     @classmethod
-    def execute(cls) -> io.NodeOutput:
-        return io.NodeOutput(RawPredictions())
+    def execute(cls, model: object = None, positive: list | None = None, negative: list | None = None) -> io.NodeOutput:
+        return io.NodeOutput(RawPredictions(None if model is None else (model, positive, negative)))
 
 
 NODES: list[type[io.ComfyNode]] = [BenchRawSampler]
