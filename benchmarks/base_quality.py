@@ -16,7 +16,7 @@ from dualreal_core.bases import load_base
 from dualreal_core.sampling import default_sampling, sample
 from dualreal_core.toyworld import world
 from dualreal_core.toyworld.paths import BASE_MOTIONS
-from dualreal_core.toyworld.scores import score_identity, score_motion, sprite_bank
+from dualreal_core.toyworld.scores import score_identity, score_motion
 
 BATCH = 20
 
@@ -46,7 +46,7 @@ def main() -> None:
     settings = replace(
         settings, guidance_scale=arguments.guidance_scale or settings.guidance_scale, num_steps=arguments.steps or settings.num_steps
     )
-    scenes, bank = unseen_scenes(arguments.videos, arguments.seed), sprite_bank().templates
+    scenes = unseen_scenes(arguments.videos, arguments.seed)
     identity, motion = [], []
     with base.encoders(), torch.no_grad():
         for begin in tqdm(range(0, len(scenes), BATCH)):
@@ -55,14 +55,14 @@ def main() -> None:
             latents = sample(base, texts, base.encode_text(""), replace(settings, seed=arguments.seed + begin))
             for video, (look, path, _) in zip(latents, batch, strict=True):
                 frames = base.decode_latents(video)
-                identity.append((score_identity(frames, bank, look), look))
+                identity.append((score_identity(frames, look), look))
                 motion.append((score_motion(frames, path), path))
     count = len(scenes)
     result = {
         "videos": count,
         "guidance_scale": settings.guidance_scale,
         "steps": settings.num_steps,
-        "identity": sum(score.mean for score, _ in identity) / count,
+        "identity": sum(score.score for score, _ in identity) / count,
         "identity_top1": sum(score.best == look for score, look in identity) / count,
         "motion": sum(score.score for score, _ in motion) / count,
         "motion_top1": sum(score.best == path for score, path in motion) / count,

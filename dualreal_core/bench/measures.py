@@ -37,10 +37,10 @@ MEASURES = {
 
 def measure(trial: Trial, requests: Mapping[str, Sequence[Request]], videos: Mapping[str, Sequence[torch.Tensor]]) -> dict[str, float]:
     """All of `MEASURES` for the videos of one result, by the sets that `prompts.requests` names."""
-    sprites, _, bank = sprite_bank()
+    sprites = sprite_bank().sprites
     figure = sprites.index(FIGURES[trial.identity])
     seen = clip_looks(trial)
-    likeness = {name: [sprite_likeness(video, bank) for video in some] for name, some in videos.items()}
+    likeness = {name: [sprite_likeness(video) for video in some] for name, some in videos.items()}
     motions = {
         name: [score_motion(video, request.motion) for video, request in zip(videos[name], requests[name], strict=True)]
         for name in ("known_motion", "other_subject")

@@ -76,7 +76,7 @@ class ToyworldVideo(VideoFeatures):
     @cached_property
     def likeness(self) -> torch.Tensor:
         """(F, K) of every sprite of the bank."""
-        return sprite_likeness(self.cells, sprite_bank().templates)
+        return sprite_likeness(self.cells)
 
 
 class ToyworldReferences(References):
@@ -130,7 +130,7 @@ def to_cells(images: torch.Tensor, source: str, sizes: Sequence[int]) -> torch.T
 
 def find_nearest(video: ToyworldVideo, references: ToyworldReferences) -> dict[str, str | None]:
     """Names of the sprite and the motion that a video resembles most; one frame shows no motion."""
-    sprite = score_identity(video.cells, sprite_bank().templates, references.sprite).best
+    sprite = score_identity(video.cells, references.sprite).best
     motion = score_motion(video.cells, references.motion).best if len(video.cells) > 1 else None
     return {"nearest_identity": sprite_bank().names[sprite], "nearest_motion": motion}
 
@@ -139,7 +139,7 @@ def _find_sprite(photos: Sequence[torch.Tensor]) -> int:
     """Which sprite of the bank the photos show, (N, 3, S, S) each, in [-1, 1]."""
     found = set()
     for index, photo in enumerate(photos, start=1):
-        likeness = sprite_likeness(photo, sprite_bank().templates).mean(0)
+        likeness = sprite_likeness(photo).mean(0)
         if likeness.max() < KNOWN_SPRITE:
             raise InputError(
                 f"Metric 'toy world': identity reference {index} shows no known figure of the toy world; "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
@@ -21,76 +20,54 @@ MIN_SPRITE_CELLS = 12
 """A frame with fewer sprite cells shows nothing that could move."""
 
 
-@dataclass(frozen=True)
-class IdentityScore:
-    """Cosine (0..1) of the best window with a sprite: mean over the frames, each frame, and the next best sprite's."""
+class IdentityScore(NamedTuple):
+    """Likeness (0..1) to the sprite that is meant, and which of the bank a clip resembles most."""
 
-    mean: float
-    frames: list[float]
+    score: float
     best: int
-    margin: float
 
 
-@dataclass(frozen=True)
-class MotionScore:
-    """1 for the canonical path at any scale in 0.8..1.2, 0 for no likeness; the best of all motions and the margin."""
+class MotionScore(NamedTuple):
+    """1 for the canonical path at any scale in 0.8..1.2, 0 for no likeness; and which motion a clip resembles most."""
 
     score: float
     best: str
-    margin: float
 
 
 class SpriteBank(NamedTuple):
-    """Every named sprite, its name or phrase, and its template."""
+    """Every look, then every named figure in the order of `FIGURES`.
+
+    names: phrases of looks, names of figures. color: (K, 3, 12, 12) in [-1, 1]; covered: (K, 1, 12, 12), 0 or 1.
+    """
 
     sprites: list[Look | Figure]
     names: list[str]
-    templates: tuple[torch.Tensor, torch.Tensor]
+    color: torch.Tensor
+    covered: torch.Tensor
 
 
 @cache
 def sprite_bank() -> SpriteBank:
     """Drawn once: that takes longer than scoring a video."""
-    return SpriteBank(named_sprites(), [*(look.phrase for look in all_looks()), *FIGURES], templates(named_sprites()))
-
-
-def named_sprites() -> list[Look | Figure]:
-    """Every look and every named figure; figures last, in the order of `FIGURES`."""
-    return [*all_looks(), *FIGURES.values()]
-
-
-def templates(sprites: list[Look | Figure]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Colours (K, 3, 12, 12) in [-1, 1] and coverage (K, 1, 12, 12) of the sprites that clips are compared with."""
+    sprites = [*all_looks(), *FIGURES.values()]
     drawn = [sprite.sprite() for sprite in sprites]
     color = torch.stack([color for color, _ in drawn]).permute(0, 3, 1, 2).float() / 127.5 - 1
-    return color, torch.stack([covered for _, covered in drawn])[:, None].float()
+    covered = torch.stack([covered for _, covered in drawn])[:, None].float()
+    return SpriteBank(sprites, [*(look.phrase for look in all_looks()), *FIGURES], color, covered)
 
 
-def score_identity(frames: torch.Tensor, bank: tuple[torch.Tensor, torch.Tensor], target: int) -> IdentityScore:
-    """Score of sprite `target` of `bank` in a clip.
+def score_identity(frames: torch.Tensor, target: int) -> IdentityScore:
+    """Mean likeness of sprite `target` of the bank over a clip's frames (F, 3, 32, 32) in [-1, 1]."""
+    means = sprite_likeness(frames).mean(0)
+    return IdentityScore(float(means[target]), int(means.argsort(descending=True)[0]))
 
-    Window and sprite are compared after subtracting the background (the frame's median colour), by cosine, at the
-    best place of each frame.
 
-    Args:
-        frames: (F, 3, 32, 32) in [-1, 1].
-        bank: what `templates` returns; `best` and `margin` are taken over all of it.
+def sprite_likeness(frames: torch.Tensor) -> torch.Tensor:
+    """Cosine (0..1) of each sprite of the bank at its best place in each frame: frames (F, 3, 32, 32) -> (F, K).
+
+    The background, the frame's median colour, is subtracted from both.
     """
-    per_frame = sprite_likeness(frames, bank)
-    means = per_frame.mean(0)
-    ranked = means.argsort(descending=True)
-    rival = next(int(index) for index in ranked if int(index) != target) if len(means) > 1 else target
-    return IdentityScore(
-        mean=float(means[target]),
-        frames=per_frame[:, target].tolist(),
-        best=int(ranked[0]),
-        margin=float(means[target] - means[rival]) if len(means) > 1 else float(means[target]),
-    )
-
-
-def sprite_likeness(frames: torch.Tensor, bank: tuple[torch.Tensor, torch.Tensor]) -> torch.Tensor:
-    """Cosine (0..1) of each sprite of `bank` at its best place in each frame: frames (F, 3, 32, 32) -> (F, K)."""
-    color, covered = bank
+    _, _, color, covered = sprite_bank()
     background = background_colors(frames)[:, :, None, None]  # (F, 3, 1, 1)
     foreground = frames - background
     energy = functional.conv2d(foreground.square().sum(1, keepdim=True), torch.ones(1, 1, SPRITE_CELLS, SPRITE_CELLS))
@@ -126,12 +103,11 @@ def score_motion(frames: torch.Tensor, target: str) -> MotionScore:
     """
     centers = track(frames)
     if centers is None:
-        return MotionScore(0.0, "none", 0.0)
+        return MotionScore(0.0, "none")
     centers = centers - centers.mean(0)
     scores = {name: _likeness(centers, canonical_path(name, len(centers))) for name in MOTIONS}
     best = max(scores, key=scores.__getitem__)
-    rival = max(score for name, score in scores.items() if name != target)
-    return MotionScore(max(scores[target], 0.0), best, scores[target] - rival)
+    return MotionScore(max(scores[target], 0.0), best)
 
 
 def _likeness(centers: torch.Tensor, path: torch.Tensor) -> float:

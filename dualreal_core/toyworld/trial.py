@@ -103,11 +103,11 @@ class Trial:
     def score(self, videos: Sequence[torch.Tensor]) -> dict[str, float]:
         """Mean identity and motion score of videos, each (F, 3, 32, 32) in [-1, 1], and the shares of top-1 hits."""
         target = sprite_bank().sprites.index(FIGURES[self.identity])
-        identity = [score_identity(video, sprite_bank().templates, target) for video in videos]
+        identity = [score_identity(video, target) for video in videos]
         motion = [score_motion(video, self.motion) for video in videos]
         count = len(videos)
         return {
-            "identity": sum(score.mean for score in identity) / count,
+            "identity": sum(score.score for score in identity) / count,
             "motion": sum(score.score for score in motion) / count,
             "identity_top1": sum(score.best == target for score in identity) / count,
             "motion_top1": sum(score.best == self.motion for score in motion) / count,

@@ -13,7 +13,7 @@ from dualreal_core.bench.registry import METHODS, find_method
 from dualreal_core.bench.results import Protocol, sample_candidate
 from dualreal_core.bench.runs import with_needs
 from dualreal_core.toyworld.figures import FIGURES
-from dualreal_core.toyworld.scores import named_sprites, sprite_likeness, templates
+from dualreal_core.toyworld.scores import sprite_bank, sprite_likeness
 from dualreal_core.toyworld.trial import Trial
 from dualreal_core.training.recipes import with_train
 
@@ -29,24 +29,22 @@ def base():
 
 def test_every_method_sees_the_figure_as_large_as_it_is_asked_for(base, tmp_path):
     """A photo scaled down to a frame would teach a figure that its own score does not know."""
-    sprites = named_sprites()
-    bank, target = templates(sprites), sprites.index(FIGURES[TRIAL.identity])
+    target = sprite_bank().sprites.index(FIGURES[TRIAL.identity])
     recipes = [run.recipe for method in METHODS.values() for run in with_needs(method.runs(TRIAL, RECIPE))]
     cuts = {(recipe.num_crops, recipe.crop_margin): recipe for recipe in recipes}
     for number, recipe in enumerate(cuts.values()):
         items = load_trial(base, Trial("tam", "box"), recipe, tmp_path / str(number))["identity"].items
         with base.encoders(), torch.no_grad():
             photos = torch.cat([base.decode_latents(item.latents) for item in items])
-        assert sprite_likeness(photos, bank)[:, target].min() > 0.95
+        assert sprite_likeness(photos)[:, target].min() > 0.95
 
 
 def test_a_conditioned_pair_is_shown_the_figure_as_large_as_in_a_clip(base, monkeypatch):
     shown, embed = [], type(base).embed_image
     monkeypatch.setattr(type(base), "embed_image", lambda self, frame: shown.append(frame) or embed(self, frame))
     sample_candidate(base, find_method("base").assemble([]), Trial("tam", "box"), ["a figure *"], PROTOCOL)
-    sprites = named_sprites()
     assert shown[0].shape == (3, 32, 32)
-    assert sprite_likeness(shown[0][None], templates(sprites))[0, sprites.index(FIGURES["tam"])] > 0.999
+    assert sprite_likeness(shown[0][None])[0, sprite_bank().sprites.index(FIGURES["tam"])] > 0.999
 
 
 def test_the_papers_controller_has_a_rate_of_its_own():

@@ -11,7 +11,7 @@ from dualreal_core.toyworld import world
 from dualreal_core.toyworld.consistency import consistency_along_track
 from dualreal_core.toyworld.figures import FIGURES
 from dualreal_core.toyworld.paths import MOTIONS
-from dualreal_core.toyworld.scores import named_sprites
+from dualreal_core.toyworld.scores import sprite_bank
 from dualreal_core.toyworld.trial import Trial
 
 TRIAL = Trial("vex", "figure-eight", 0)
@@ -105,7 +105,7 @@ def test_clip_looks_are_those_of_the_captions():
     assert 1 <= len(looks) <= 6
     phrases = {clip.caption.split(f" {MOTIONS[TRIAL.motion].phrase} on ")[0] for clip in TRIAL.clips()}
     assert {look.phrase for look in looks} == phrases
-    assert looks <= set(named_sprites())
+    assert looks <= set(sprite_bank().sprites)
 
 
 def test_adherence_counts_frames():
