@@ -15,7 +15,7 @@ from ..bases import Base
 from ..errors import InputError
 from ..plots import loss_curves, save
 from ..precision import check_trainable
-from ..sampling import SamplingSettings, default_sampling, sample
+from ..sampling import default_sampling, sample
 from ..training.optimizers import optimizer_class
 from ..training.recipes import RECIPES, Recipe, read_recipe, with_train
 from ..training.scores import Evaluation
@@ -103,7 +103,7 @@ def run(arguments: argparse.Namespace) -> None:
     training = Training(base, prepared, recipe, directory, {"prompts": prompts, "consent": arguments.consent})
     if training.warmup_note:
         print(training.warmup_note)
-    before = signal.signal(signal.SIGTERM, _interrupt)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         _train(training, base, arguments)
         if training.directory.metrics():
@@ -124,6 +124,9 @@ def _train(training: Training, base: Base, arguments: argparse.Namespace) -> Non
     if arguments.sample_every:
         with base.encoders():
             text, negative = base.encode_text(arguments.sample_prompt), base.encode_text("")
+        settings = default_sampling(base)  # at the size and length that are trained on, which the machine is known to bear
+        height, width = arguments.size or base.default_size
+        settings = replace(settings, height=height, width=width, num_frames=arguments.num_frames or settings.num_frames)
     with tqdm(total=steps, desc="training", unit="step") as bar:
 
         def evaluated(evaluation: Evaluation) -> None:
@@ -136,36 +139,18 @@ def _train(training: Training, base: Base, arguments: argparse.Namespace) -> Non
             bar.update(done.step - bar.n)
             bar.set_postfix_str(f"{done.role} loss {done.loss:.4f}")
             if text is not None and done.step % arguments.sample_every == 0:
-                latents = sample(base, [text], negative, _sampling(base, arguments), training.attachment)
+                latents = sample(base, [text], negative, settings, training.attachment)
                 with base.encoders():
                     frames = base.decode_latents(latents[0]).detach()
                 write_mp4(training.directory.path / f"sample-{done.step:06d}.mp4", frames, base.default_fps)
-
-
-def _sampling(base: Base, arguments: argparse.Namespace) -> SamplingSettings:
-    """The base's own settings at the size and length that are trained on, which the machine is known to bear."""
-    settings = default_sampling(base)
-    height, width = arguments.size or (settings.height, settings.width)
-    return replace(settings, height=height, width=width, num_frames=arguments.num_frames or settings.num_frames)
 
 
 def _recipe(arguments: argparse.Namespace) -> Recipe:
     recipe = RECIPES[arguments.recipe]
     if arguments.config is not None:
         recipe = read_recipe(arguments.config, recipe)
-    changes = {
-        "steps": arguments.steps,
-        "seed": arguments.seed,
-        "evaluate_every": arguments.evaluate_every,
-        "validation_split": arguments.validation_split,
-        "save_best": arguments.save_best,
-        "patience": arguments.patience,
-    }
+    names = ("steps", "seed", "evaluate_every", "validation_split", "save_best", "patience")
     try:
-        return with_train(recipe, **{name: value for name, value in changes.items() if value is not None})
+        return with_train(recipe, **{name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None})
     except ValueError as error:
         raise InputError(str(error)) from error
-
-
-def _interrupt(signum: int, frame: object) -> None:
-    raise KeyboardInterrupt

@@ -54,7 +54,8 @@ class FixedBatch:
 def fixed_timesteps(objective: Objective, role: Role, share_schedule: tuple[float, ...] = (), bias: float = 0.0) -> torch.Tensor:
     """`NUM_ROWS` timesteps at evenly spaced quantiles of the noisier half of those that a side draws in training."""
     drawn = draw_timesteps(objective, NUM_DRAWS, torch.Generator().manual_seed(SEED), role, share_schedule, bias).sort().values
-    return torch.stack([drawn[int(NUM_DRAWS * quantile(row))] for row in range(NUM_ROWS)])
+    quantiles = [LEAST_NOISE + (1 - LEAST_NOISE) * (row + 0.5) / NUM_ROWS for row in range(NUM_ROWS)]
+    return torch.stack([drawn[int(NUM_DRAWS * quantile)] for quantile in quantiles])
 
 
 def fixed_batches(
@@ -85,11 +86,6 @@ def fixed_batches(
                 )
             )
     return batches
-
-
-def quantile(row: int) -> float:
-    """Where the timestep of a row lies among those that training draws; more is noisier."""
-    return LEAST_NOISE + (1 - LEAST_NOISE) * (row + 0.5) / NUM_ROWS
 
 
 class Evaluator:

@@ -68,11 +68,10 @@ class RunDirectory:
         if is_resumed:
             self._begun()  # before a folder is made for the lock
         with exclusive_lock(self.path):
-            self._begin(asked_for, is_resumed)
+            self._begin(json.loads(json.dumps(asked_for)), is_resumed)
             yield
 
-    def _begin(self, asked_for: Mapping[str, object], is_resumed: bool) -> None:
-        wanted = json.loads(json.dumps(asked_for))
+    def _begin(self, wanted: Mapping[str, object], is_resumed: bool) -> None:
         has_steps = self.checkpoint_file.exists() or bool(self._records())
         if not is_resumed and has_steps:
             raise InputError(f"{self.path} already holds a run: add --resume to continue it, or choose another output.")
@@ -143,13 +142,9 @@ class RunDirectory:
         """Lines of the report; none before the run is over, or without evaluations."""
         return self.report_file.read_text(encoding="utf-8").splitlines() if self.report_file.exists() else []
 
-    def add_metrics(self, done: StepResult) -> None:
-        """Appends the record of one step."""
-        self._append(self.metrics_file, asdict(done))
-
-    def add_evaluation(self, evaluation: Evaluation) -> None:
-        """Appends the record of one evaluation."""
-        self._append(self.metrics_file, evaluation.record())
+    def add_metrics(self, record: Mapping[str, object]) -> None:
+        """Appends the record of one step, or of one evaluation."""
+        self._append(self.metrics_file, record)
 
     def write_report(self, outcome: Outcome) -> None:
         """Writes the report, for people and for programs."""
@@ -224,7 +219,7 @@ def run_training(
     def evaluate() -> None:
         evaluation = evaluate_if_due(evaluator, attachment, settings, state)
         if evaluation is not None:
-            directory.add_evaluation(evaluation)
+            directory.add_metrics(evaluation.record())
             if on_evaluation is not None:
                 on_evaluation(evaluation)
 
@@ -234,7 +229,7 @@ def run_training(
         evaluate()
         if state.step < last_step and not is_over(state, settings):
             for done in train(base, attachment, trained, settings, state):
-                directory.add_metrics(done)
+                directory.add_metrics(asdict(done))
                 evaluate()
                 if state.step % save_every == 0:
                     directory.save(state, attachment)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -11,8 +12,22 @@ from ..method.pair import Role
 OptimizerName = Literal["adamw", "adamw8bit", "prodigy"]
 Precision = Literal["fp32", "bf16"]
 
-
 LEAST_PRODIGY_RATE = 0.1
+_RATES = ("learning_rate", "identity_learning_rate", "motion_learning_rate", "controller_learning_rate")
+_SHARES = ("motion_ratio", "condition_drop", "frozen_adapter_dropout", "preservation_ratio", "background_weight")
+_NOT_NEGATIVE = ("warmup_steps", "weight_decay", "timestep_bias", "evaluate_every", "validation_split", "patience")
+_LIMITS: tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...] = (
+    (("steps", "identity_batch", "motion_batch", "accumulation"), lambda value: value >= 1, "it must be at least 1"),
+    (_SHARES, lambda value: 0 <= value <= 1, "it must lie between 0 and 1"),
+    ((*_RATES, "eps", "clip_norm"), lambda value: value is None or value > 0, "it must be positive"),
+    (("timestep_bias",), math.isfinite, "it must be a finite number"),
+    (("optimizer",), get_args(OptimizerName).__contains__, f"it must be one of {', '.join(get_args(OptimizerName))}"),
+    (("precision",), get_args(Precision).__contains__, f"it must be one of {', '.join(get_args(Precision))}"),
+    (_NOT_NEGATIVE, lambda value: value >= 0, "it must not be negative"),
+    (("beta1", "beta2"), lambda value: 0 <= value < 1, "it must be at least 0 and below 1"),
+    (("validation_split",), lambda value: value <= 1 or float(value).is_integer(), "it must be a share below 1 or a whole number of files"),
+)
+"""Names of settings, what their values must suit, and what else is said."""
 
 
 @dataclass(frozen=True)
@@ -63,34 +78,14 @@ class TrainSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "identity_batch", "motion_batch", "accumulation"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 1.")
-        for name in ("motion_ratio", "condition_drop", "frozen_adapter_dropout", "preservation_ratio", "background_weight"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must lie between 0 and 1.")
-        for name in ("learning_rate", "identity_learning_rate", "motion_learning_rate", "controller_learning_rate", "eps", "clip_norm"):
+        for names, suits, sentence in _LIMITS:
+            for name in names:
+                if not suits(getattr(self, name)):
+                    raise ValueError(f"{name} is {getattr(self, name)!r}; {sentence}.")
+        for name in _RATES if self.optimizer == "prodigy" else ():
             value = getattr(self, name)
-            if value is not None and not value > 0:
-                raise ValueError(f"{name} is {value}; it must be positive.")
-        if not math.isfinite(self.timestep_bias):
-            raise ValueError(f"timestep_bias is {self.timestep_bias}; it must be a finite number.")
-        if self.optimizer not in get_args(OptimizerName):
-            raise ValueError(f"optimizer is {self.optimizer!r}; it must be one of {', '.join(get_args(OptimizerName))}.")
-        for name in ("learning_rate", "identity_learning_rate", "motion_learning_rate", "controller_learning_rate"):
-            value = getattr(self, name)
-            if self.optimizer == "prodigy" and value is not None and value < LEAST_PRODIGY_RATE:
+            if value is not None and value < LEAST_PRODIGY_RATE:
                 raise ValueError(f"{name} is {value}; prodigy finds its own step, of which this is a factor: set it to 1.")
-        if self.precision not in get_args(Precision):
-            raise ValueError(f"precision is {self.precision!r}; it must be one of {', '.join(get_args(Precision))}.")
-        for name in ("warmup_steps", "weight_decay", "timestep_bias", "evaluate_every", "validation_split", "patience"):
-            if not getattr(self, name) >= 0:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must not be negative.")
-        for name in ("beta1", "beta2"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be at least 0 and below 1.")
-        if self.validation_split > 1 and not float(self.validation_split).is_integer():
-            raise ValueError(f"validation_split is {self.validation_split}; it must be a share below 1 or a whole number of files.")
         for name in ("validation_split", "save_best", "patience"):
             if getattr(self, name) and not self.evaluate_every:
                 raise ValueError(f"{name} is {getattr(self, name)}, but evaluate_every is 0; set how many steps lie between evaluations.")
@@ -109,4 +104,3 @@ class TrainSettings:
         if step < self.warmup_steps:
             return step / self.warmup_steps
         return 0.5 * (1 + math.cos(math.pi * (step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1)))
-

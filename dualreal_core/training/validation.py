@@ -62,12 +62,7 @@ def files_of(items: Sequence[PreparedItem]) -> dict[str, list[PreparedItem]]:
     """Samples by the content of the file that they were cut from."""
     files: dict[str, list[PreparedItem]] = {}
     for item in items:
-        files.setdefault(content_key(item), []).append(item)
+        # a sample of unknown origin counts as a file of its own, named by its latents
+        key = item.fingerprint or hashlib.sha256(item.latents.contiguous().numpy().tobytes()).hexdigest()
+        files.setdefault(key, []).append(item)
     return files
-
-
-def content_key(item: PreparedItem) -> str:
-    """Fingerprint of the file; a sample of unknown origin counts as a file of its own, named by its latents."""
-    if item.fingerprint:
-        return item.fingerprint
-    return hashlib.sha256(item.latents.contiguous().numpy().tobytes()).hexdigest()

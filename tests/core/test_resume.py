@@ -176,7 +176,7 @@ def test_other_settings_are_refused(tmp_path, change):
 def test_what_differs_is_named_within_tables_too(tmp_path):
     directory = RunDirectory(tmp_path)
     with directory.opened({"training": {"steps": 1, "seed": 0}}, False):
-        directory.add_metrics(StepResult(1, "motion", 0.5, None, 1.0, 1e-3))
+        directory.add_metrics(asdict(StepResult(1, "motion", 0.5, None, 1.0, 1e-3)))
     with pytest.raises(InputError, match=r"was started with another training: seed \(0, now 1\)"), directory.opened(
         {"training": {"steps": 1, "seed": 1}}, True
     ):
@@ -186,7 +186,7 @@ def test_what_differs_is_named_within_tables_too(tmp_path):
 def test_another_recipe_is_named_before_what_it_changes(tmp_path):
     directory = RunDirectory(tmp_path)
     with directory.opened({"pair": {"alpha": 32.0}, "training": {"recipe": "dualreal"}}, False):
-        directory.add_metrics(StepResult(1, "motion", 0.5, None, 1.0, 1e-3))
+        directory.add_metrics(asdict(StepResult(1, "motion", 0.5, None, 1.0, 1e-3)))
     now = {"pair": {"alpha": 16.0}, "training": {"recipe": "paper"}}
     with pytest.raises(InputError, match=r'was started with another recipe \("dualreal", now "paper"\)'), directory.opened(now, True):
         pass
