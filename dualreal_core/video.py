@@ -128,26 +128,20 @@ def decode_frames(path: Path | str, indices: Sequence[int], size: tuple[int, int
     return frames
 
 
-def read_video(path: Path | str, size: tuple[int, int] | None = None, max_frames: int | None = None, start: int = 0) -> Clip:
-    """Reads a clip, rotated as its metadata says.
-
-    size: (height, width) to cover and crop at the centre; the file's own when None. `start` and `max_frames` choose a window.
+def read_video(path: Path | str) -> Clip:
+    """Reads a whole clip, rotated as its metadata says.
 
     Raises:
         InputError: missing, unreadable, damaged, cut off, empty, or too large to hold in memory.
     """
     path = Path(path)
     probe = probe_video(path)
-    stop = probe.num_frames if max_frames is None else min(probe.num_frames, start + max_frames)
-    if not 0 <= start < stop:
-        raise InputError(f"{path} has {probe.num_frames} frames, so none from {start} on; ask for an earlier window.")
-    height, width = size or (probe.height, probe.width)
-    if (stop - start) * height * width * 3 > MAX_DECODED_BYTES:
+    if probe.num_frames * probe.height * probe.width * 3 > MAX_DECODED_BYTES:
         raise InputError(
-            f"{path} would fill more than {MAX_DECODED_BYTES >> 30} GiB ({stop - start} frames of {width}x{height}); "
-            "shorten it or read it at a smaller size."
+            f"{path} would fill more than {MAX_DECODED_BYTES >> 30} GiB ({probe.num_frames} frames of {probe.width}x{probe.height}); "
+            "shorten it or encode it at a smaller size."
         )
-    return Clip(decode_frames(path, range(start, stop), (height, width), covers=size is not None), probe.fps)
+    return Clip(decode_frames(path, range(probe.num_frames), (probe.height, probe.width), covers=False), probe.fps)
 
 
 def check_fps(fps: float) -> None:

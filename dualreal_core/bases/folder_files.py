@@ -34,19 +34,6 @@ def read_json(path: Path) -> dict[str, object]:
     return content
 
 
-def tensor_shapes(path: Path) -> TensorShapes:
-    """Names and shapes in a safetensors file, from its header alone.
-
-    Raises:
-        InputError: the file is no safetensors file, or shorter or longer than its header says.
-    """
-    try:
-        with safe_open(path, "pt") as file:
-            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is no complete safetensors file ({error}): the download is broken, repeat it.") from error
-
-
 def check_component(folder: Path) -> TensorShapes:
     """Names and shapes of all weights of a component folder, after checking that config and weight files are whole.
 
@@ -59,7 +46,14 @@ def check_component(folder: Path) -> TensorShapes:
     paths = sorted(folder.glob("*.safetensors"))
     if not paths:
         raise InputError(f"{folder} has no .safetensors file: download the weights in safetensors format into it.")
-    return {name: shape for path in paths for name, shape in tensor_shapes(path).items()}
+    shapes: TensorShapes = {}
+    for path in paths:
+        try:
+            with safe_open(path, "pt") as file:  # which compares the file's length with its header
+                shapes |= {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{path} is no complete safetensors file ({error}): the download is broken, repeat it.") from error
+    return shapes
 
 
 def weight_variant(folder: Path) -> str | None:

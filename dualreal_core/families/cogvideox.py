@@ -1,5 +1,7 @@
 """CogVideoX: joint text and video tokens, v-prediction. In ComfyUI both streams run as one sequence, text first."""
 
+from dataclasses import replace
+
 from .description import BlockList, FamilyDescription, Site
 
 _ATTENTION_LAYERS = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0")
@@ -24,10 +26,9 @@ COGVIDEOX = FamilyDescription(
     time_linear="time_embedding.linear_2",
 )
 
-COMFY_COGVIDEOX = FamilyDescription(
-    name="cogvideox",
+COMFY_COGVIDEOX = replace(
+    COGVIDEOX,
     package="comfy",
-    class_name="CogVideoXTransformer3DModel",
     block_lists=(
         BlockList(
             "blocks",
@@ -37,8 +38,6 @@ COMFY_COGVIDEOX = FamilyDescription(
             ),
         ),
     ),
-    block_streams=("hidden_states", "encoder_hidden_states"),
-    controller_streams=("encoder_hidden_states", "hidden_states"),
     time_embedding="time_embedding_linear_2",
     time_linear="time_embedding_linear_2",
     layer_paths={

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from torch import nn
@@ -95,31 +94,23 @@ PER_SAMPLE_LAYERS: dict[str, tuple[str, ...]] = {"cogvideox": ("norm1.linear", "
 def lora_names(transformer: nn.Module) -> dict[str, NamedRows]:
     """Every name, without prefix, by which LoRA files may call a linear layer of the DiT's blocks."""
     names: dict[str, NamedRows] = {}
-    for block_path, family_path, block, others in _blocks(transformer):
-        own = {path: module for path, module in block.named_modules() if is_linear(module)}
-        for path, linear in own.items():
-            rows = NamedRows(f"{block_path}.{path}", 0, linear.out_features)
-            names[rows.path] = rows
-        family = family_of(transformer)
-        for layer, path in family.layer_paths.items():
-            if path in own:
-                names[f"{family_path}.{layer}"] = NamedRows(f"{block_path}.{path}", 0, own[path].out_features)
-        for other_path, layers in others:
-            for layer, target in layers.items():
-                path, (first, end) = (target, (0, None)) if isinstance(target, str) else target
-                if path in own:
-                    width, last = own[path].in_features, own[path].out_features
-                    first_row, end_row = first * width, last if end is None else end * width
-                    rows = NamedRows(f"{block_path}.{path}", first_row, end_row - first_row, end_row - first_row == last)
-                    names[f"{other_path}.{layer}"] = rows
-    return names
-
-
-def _blocks(transformer: nn.Module) -> Iterator[tuple[str, str, nn.Module, list[tuple[str, dict[str, str | tuple[str, Rows]]]]]]:
-    """Of each block: its path, that in the family's own naming, the block, and its path and layers in other namings."""
     family = family_of(transformer)
     for block_list, canonical in zip(family.block_lists, CANONICAL[family.name].block_lists, strict=True):
         namings = OTHER_NAMES.get(family.name, {}).get(canonical.path, ())
         for index, block in enumerate(transformer.get_submodule(block_list.path)):
-            others = [(f"{naming.path}.{index}", naming.layers) for naming in namings]
-            yield f"{block_list.path}.{index}", f"{canonical.path}.{index}", block, others
+            block_path = f"{block_list.path}.{index}"
+            own = {path: module for path, module in block.named_modules() if is_linear(module)}
+            for path, linear in own.items():
+                names[f"{block_path}.{path}"] = NamedRows(f"{block_path}.{path}", 0, linear.out_features)
+            for layer, path in family.layer_paths.items():
+                if path in own:
+                    names[f"{canonical.path}.{index}.{layer}"] = NamedRows(f"{block_path}.{path}", 0, own[path].out_features)
+            for naming in namings:
+                for layer, target in naming.layers.items():
+                    path, (first, end) = (target, (0, None)) if isinstance(target, str) else target
+                    if path in own:
+                        width, last = own[path].in_features, own[path].out_features
+                        first_row, end_row = first * width, last if end is None else end * width
+                        rows = NamedRows(f"{block_path}.{path}", first_row, end_row - first_row, end_row - first_row == last)
+                        names[f"{naming.path}.{index}.{layer}"] = rows
+    return names

@@ -220,8 +220,9 @@ def _add_updates(attachment: Attachment, group: int, adapters: dict[Role, nn.Mod
             streams = [_stream(args, kwargs, name, position) for position, name in enumerate(site.streams)]
         outputs = output if isinstance(output, tuple) else (output,)
         updated = list(outputs)
+        dtype = next(iter(adapters.values())).down.weight.dtype
         for position, hidden in enumerate(streams):
-            if fused is not None and not torch.is_grad_enabled() and hidden.dtype == updated[position].dtype == _dtype(adapters):
+            if fused is not None and not torch.is_grad_enabled() and hidden.dtype == updated[position].dtype == dtype:
                 updated[position] = fused.add_to(updated[position], hidden, weights, attachment.condition)
                 continue
             for role, adapter in adapters.items():
@@ -233,10 +234,6 @@ def _add_updates(attachment: Attachment, group: int, adapters: dict[Role, nn.Mod
         return tuple(updated) if isinstance(output, tuple) else updated[0]
 
     return hook
-
-
-def _dtype(adapters: dict[Role, nn.Module]) -> torch.dtype:
-    return next(iter(adapters.values())).down.weight.dtype
 
 
 def _stream(args: tuple, kwargs: dict, name: str, position: int) -> torch.Tensor:

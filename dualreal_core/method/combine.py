@@ -48,10 +48,11 @@ def combine(identity: AdapterPair, motion: AdapterPair) -> AdapterPair:
     with torch.device("meta"):
         pair = AdapterPair(config, _shared_sites(bottlenecks), {role: _lora_shapes(sources[role], role) for role in loras})
     for role, source in sources.items():
-        state = {name: tensor.detach().to("cpu", torch.float32, copy=True) for name, tensor in source.sides[role].state_dict().items()}
-        pair.sides[role].load_state_dict(state, assign=True)
         scaling = source.config.alpha / source.config.rank if role in loras else 1.0
-        _multiply(pair, role, scaling * source.config.scale / scale)
+        factor = scaling * source.config.scale / scale
+        state = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in source.sides[role].state_dict().items()}
+        scaled = {name: tensor * (factor if ".up." in name else 1.0) for name, tensor in state.items()}
+        pair.sides[role].load_state_dict(scaled, assign=True)
     return pair
 
 
@@ -110,14 +111,6 @@ def _lora_shapes(pair: AdapterPair, role: Role) -> dict[str, tuple[int, int, int
     return {
         key: (adapter.down.in_features, adapter.up.out_features, adapter.down.out_features) for key, adapter in pair.sides[role].items()
     }
-
-
-@torch.no_grad()
-def _multiply(pair: AdapterPair, role: Role, factor: float) -> None:
-    if factor != 1.0:
-        for adapter in pair.sides[role].values():
-            for parameter in adapter.up.parameters():
-                parameter.mul_(factor)
 
 
 def _entries(headers: Mapping[Role, Mapping[str, object]], field: str) -> dict[str, object]:

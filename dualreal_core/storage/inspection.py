@@ -110,12 +110,10 @@ def _lora_layers(path: Path) -> tuple[list[dict[str, object]], list[str]]:
                 "up_norm": float(update.up.double().norm()),
             }
         )
-    return layers, _forms(other_tensors(tensors), bool(adapter_config.get("use_dora")))
-
-
-def _forms(names: list[str], uses_dora: bool) -> list[str]:
-    form_of = {name: next((form for form, marks in OTHER_FORMS.items() if any(mark in name for mark in marks)), "others") for name in names}
-    return [form for form in (*OTHER_FORMS, "others") if form in form_of.values() or (form == "DoRA" and uses_dora)]
+    found = {"DoRA"} if adapter_config.get("use_dora") else set()
+    for name in other_tensors(tensors):
+        found.add(next((form for form, marks in OTHER_FORMS.items() if any(mark in name for mark in marks)), "others"))
+    return layers, [form for form in (*OTHER_FORMS, "others") if form in found]
 
 
 def _pair_rows(description: Description) -> list[tuple[str, str]]:

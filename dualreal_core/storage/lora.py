@@ -26,17 +26,18 @@ def write_lora(path: Path, pair: AdapterPair, role: Role) -> None:
     Alpha is folded into `lora_B`, so that readers that ignore the metadata, as ComfyUI does, compute the same.
 
     Raises:
-        InputError: the side is no LoRA, or the file cannot be written.
+        InputError: the side is no LoRA, the family has blocks of several kinds, or the file cannot be written.
     """
     if pair.config.kind(role) != "lora":
         kind = pair.config.kind(role)
         raise InputError(f"The {role} side is of kind {kind!r}, which has no LoRA form: train it with kind 'lora' to export it.")
+    if len(pair.family.block_lists) > 1:
+        raise InputError(f"A LoRA of {pair.family.name}, which has blocks of several kinds, has no peft form: save it as a pair.")
     tensors, layers, ranks = {}, set(), {}
-    paths = block_paths(pair)
     for key, adapter in pair.sides[role].items():
         block, layer = split_key(key)
         layers.add(layer)
-        name = f"{paths[block]}.{layer}"
+        name = f"{pair.family.block_lists[0].path}.{block}.{layer}"
         ranks[name] = adapter.down.out_features  # a combined pair's configuration knows one rank for two sides
         tensors[f"transformer.{name}.lora_A.weight"] = adapter.down.weight.detach().cpu().contiguous()
         tensors[f"transformer.{name}.lora_B.weight"] = (adapter.up.weight.detach() * adapter.scaling).cpu().contiguous()
@@ -80,17 +81,6 @@ def layer_updates(tensors: dict[str, torch.Tensor]) -> dict[str, _Update]:
 def other_tensors(tensors: dict[str, torch.Tensor]) -> list[str]:
     """Names of what is no part of a plain LoRA."""
     return [name for name in tensors if not _KEY.fullmatch(name) and not name.endswith(".alpha")]
-
-
-def block_paths(pair: AdapterPair) -> list[str]:
-    """Where each block lies in the DiT whose names files use, as in 'blocks.3'.
-
-    Raises:
-        InputError: the family has blocks of several kinds, whose numbers a pair does not know.
-    """
-    if len(pair.family.block_lists) > 1:
-        raise InputError(f"A LoRA of {pair.family.name}, which has blocks of several kinds, has no peft form: save it as a pair.")
-    return [f"{pair.family.block_lists[0].path}.{block}" for block in range(pair.config.num_blocks)]
 
 
 def adapter_config_of(path: Path, metadata: dict[str, str]) -> dict[str, object]:

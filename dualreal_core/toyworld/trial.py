@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 
 from ..errors import InputError
+from ..video import write_gif, write_png
 from . import world
 from .figures import FIGURES, SPRITE_CELLS
 from .paths import MOTIONS
@@ -86,16 +87,12 @@ class Trial:
 
     def write_photos(self, folder: Path) -> None:
         """The photos as PNG, each with its caption."""
-        from ..video import write_png  # its ffmpeg is not there in ComfyUI, which only asks for `photos`
-
         for photo in self.photos():
             write_png(folder / f"{photo.name}.png", _signed(photo.frames)[0])
             (folder / f"{photo.name}.txt").write_text(photo.caption, encoding="utf-8")
 
     def write_clips(self, folder: Path) -> None:
         """The clips as GIF, each with its caption."""
-        from ..video import write_gif
-
         for clip in self.clips():
             write_gif(folder / f"{clip.name}.gif", _signed(clip.frames), FPS, enlarges=False)
             (folder / f"{clip.name}.txt").write_text(clip.caption, encoding="utf-8")
