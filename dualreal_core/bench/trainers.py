@@ -45,16 +45,6 @@ class Trainer:
     needs: tuple[Role, ...] = ()
 
 
-def _alone(role: Role, base: Base, data: Data, recipe: Recipe, folder: Path, before: Sequence[Trained]) -> AdapterPair:
-    """One side for half of the steps."""
-    return train_side(base, data, recipe, role, folder)
-
-
-def _joint(base: Base, data: Data, recipe: Recipe, folder: Path, before: Sequence[Trained]) -> AdapterPair:
-    """Both sides by the dual-aware loop."""
-    return train_joint(base, data, recipe, folder)
-
-
 def _second(role: Role, base: Base, data: Data, recipe: Recipe, folder: Path, before: Sequence[Trained]) -> AdapterPair:
     """Side `role` for half of the steps, with the other side, trained before, frozen and always in the pass."""
     other: Role = "motion" if role == "identity" else "identity"
@@ -146,9 +136,9 @@ def _fit_pair(
 
 
 TRAINERS = {
-    "identity": Trainer(partial(_alone, "identity"), sees=("identity",)),
-    "motion": Trainer(partial(_alone, "motion"), sees=("motion",)),
-    "joint": Trainer(_joint),
+    "identity": Trainer(lambda base, data, recipe, folder, before: train_side(base, data, recipe, "identity", folder), sees=("identity",)),
+    "motion": Trainer(lambda base, data, recipe, folder, before: train_side(base, data, recipe, "motion", folder), sees=("motion",)),
+    "joint": Trainer(lambda base, data, recipe, folder, before: train_joint(base, data, recipe, folder)),
     "second-motion": Trainer(partial(_second, "motion"), needs=("identity",)),
     "second-identity": Trainer(partial(_second, "identity"), needs=("motion",)),
     "full-finetune": Trainer(_full_finetune),
