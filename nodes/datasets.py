@@ -8,7 +8,6 @@ import comfy.model_management
 import comfy.sd
 import comfy.utils
 import torch
-from comfy.clip_vision import ClipVisionModel
 from comfy_api.latest import Input, io, ui
 
 from ..dualreal_core.dataset.captions import match_captions
@@ -85,18 +84,7 @@ class IdentityDataset(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls,
-        images: list[torch.Tensor],
-        vae: list[comfy.sd.VAE],
-        clip: list[comfy.sd.CLIP],
-        texts: list[str],
-        width: list[int],
-        height: list[int],
-        num_crops: list[int],
-        crop_margin: list[float],
-        masks: list[torch.Tensor | None] | None = None,
-    ) -> io.NodeOutput:
+    def execute(cls, images, vae, clip, texts, width, height, num_crops, crop_margin, masks=None) -> io.NodeOutput:
         vae, clip = _check_models(vae[0], clip[0])
         pictures = [picture.cpu() for batch in images for picture in batch.reshape(-1, *batch.shape[-3:])]
         masks = [mask.cpu() for batch in masks or [] if batch is not None for mask in batch.reshape(-1, *batch.shape[-2:])]
@@ -110,7 +98,7 @@ class IdentityDataset(io.ComfyNode):
             latents.append(_encode(vae, item, frames))
             subjects.append(torch.ones(frames.shape[:3]) if subject is None else subject)
             bar.update(1)
-        return _output(latents, _encode_captions(clip, [item.caption for item in items]), subjects, report)
+        return _result(latents, _encode_captions(clip, [item.caption for item in items]), subjects, report)
 
 
 class MotionDataset(io.ComfyNode):
@@ -175,19 +163,7 @@ class MotionDataset(io.ComfyNode):
         )
 
     @classmethod
-    def execute(
-        cls,
-        videos: list[Input.Video],
-        vae: list[comfy.sd.VAE],
-        clip: list[comfy.sd.CLIP],
-        texts: list[str],
-        width: list[int],
-        height: list[int],
-        frames: list[int],
-        fps: list[float],
-        max_segments: list[int],
-        clip_vision: list[ClipVisionModel] | None = None,
-    ) -> io.NodeOutput:
+    def execute(cls, videos, vae, clip, texts, width, height, frames, fps, max_segments, clip_vision=None) -> io.NodeOutput:
         vae, clip = _check_models(vae[0], clip[0])
         if vae.not_video:
             raise InputError("The VAE encodes still images only, so it has no latents of clips; wire the VAE of a video model.")
@@ -205,7 +181,7 @@ class MotionDataset(io.ComfyNode):
         report = clips_report(chosen)
         encoder = clip_vision[0] if clip_vision else None
         references = [encoder.encode_image(still) if encoder else None for still in stills]
-        return _output(latents, _encode_captions(clip, spoken), references, report)
+        return _result(latents, _encode_captions(clip, spoken), references, report)
 
 
 def _encoding_inputs(noun: str, advice: str) -> list[io.Input]:
@@ -237,7 +213,7 @@ def _outputs(noun: str, own: io.Output) -> list[io.Output]:
     ]
 
 
-def _output(latents: list[dict], conditioning: list[list], own: list, report: Report) -> io.NodeOutput:
+def _result(latents: list[dict], conditioning: list[list], own: list, report: Report) -> io.NodeOutput:
     text = "\n".join(report.lines())
     return io.NodeOutput(latents, conditioning, own, text, ui=ui.PreviewText(text))
 
