@@ -39,10 +39,7 @@ class IdentityDataset(io.ComfyNode):
             search_aliases=["identity images", "subject dataset", "encode training images", "training masks"],
             is_input_list=True,
             inputs=[
-                io.Image.Input(
-                    "images",
-                    tooltip="3 to 20 images of the subject, as a batch, a list, or a list of batches. An alpha channel marks the subject.",
-                ),
+                io.Image.Input("images", tooltip="3 to 20 images of the subject, a batch or a list. An alpha channel marks the subject."),
                 *_encoding_inputs("image", "Name the subject with its trigger word, as in 'a photo of sks dog'."),
                 io.Mask.Input(
                     "masks",
@@ -74,11 +71,7 @@ class IdentityDataset(io.ComfyNode):
             ],
             outputs=_outputs(
                 "image",
-                io.Mask.Output(
-                    "masks",
-                    is_output_list=True,
-                    tooltip="One mask per sample, at its size and length: 1 on the subject, all 1 where the whole image counts.",
-                ),
+                io.Mask.Output("masks", is_output_list=True, tooltip="One mask per sample, all 1 where the whole image counts."),
             ),
             hidden=[io.Hidden.unique_id],
         )
@@ -114,10 +107,7 @@ class MotionDataset(io.ComfyNode):
             search_aliases=["motion clips", "video dataset", "encode training videos"],
             is_input_list=True,
             inputs=[
-                io.Video.Input(
-                    "videos",
-                    tooltip="3 to 20 clips of the motion, preferably by different subjects: one VIDEO, or a list as Load Video-Text gives.",
-                ),
+                io.Video.Input("videos", tooltip="3 to 20 clips of the motion, preferably by different subjects."),
                 *_encoding_inputs("clip", "Describe who performs the motion and the motion itself, as in 'a man is playing guitar'."),
                 *_side_inputs("clip"),
                 io.Int.Input(
@@ -153,11 +143,7 @@ class MotionDataset(io.ComfyNode):
             ],
             outputs=_outputs(
                 "clip",
-                io.ClipVisionOutput.Output(
-                    "references",
-                    is_output_list=True,
-                    tooltip="The embedding of each sample's middle frame; nothing (None) for every sample where no clip_vision is wired.",
-                ),
+                io.ClipVisionOutput.Output("references", is_output_list=True, tooltip="Embedding of each sample's middle frame, or None."),
             ),
             hidden=[io.Hidden.unique_id],
         )
