@@ -8,12 +8,11 @@ from ..errors import InputError
 from ..method.pair import ROLES
 from ..toyworld.model import TRANSFORMER_CONFIG
 from .methods import Method
-from .recipes import ours, paper
+from .recipes import FIXED_WEIGHTS, ours, paper
 
 _EVEN = {"identity_share": 0.5}
 _SHARES = {"identity_share": (0.42, 0.46, 0.54, 0.58)}
 _LORA_RATES = {"settings": {"learning_rate": 4e-3}, "alternatives": {"learning_rate": (7e-4, 2e-3, 8e-3)}}
-_FIXED = {"learned_range": 0.0, "share_schedule": ()}
 _FREE = {"settings": {"controller_learning_rate": 2e-3}, "alternatives": {"controller_learning_rate": (1e-4,)}}
 """A free controller competes at the sides' rate, and at that which the paper's needs here."""
 _PAPER_RATES = {"learning_rate": 1e-2, "controller_learning_rate": 1e-4}
@@ -117,7 +116,7 @@ METHODS = {
             "fixed",
             "joint, fixed weights",
             "ours without controller and share schedule, so without a timestep bias",
-            pair=_FIXED,
+            pair=FIXED_WEIGHTS,
             settings=_EVEN,
             alternatives=_SHARES,
         ),
@@ -182,7 +181,7 @@ METHODS = {
             "the paper's adapters and joint training without the controller, at even weights; sampled as ours",
             ("joint",),
             paper,
-            pair=_FIXED,
+            pair=FIXED_WEIGHTS,
             settings={**_PAPER_RATES, **_EVEN},
         ),
         Method(

@@ -17,6 +17,7 @@ from ..method.pair import ROLES, AdapterPair, Role, new_pair
 from ..training.recipes import Recipe
 from .experiment import finish, one_role, train_joint, train_side
 from .fitting import fit
+from .recipes import FIXED_WEIGHTS
 
 Trained = AdapterPair | dict[str, torch.Tensor]
 """A pair, or all weights of the DiT."""
@@ -47,8 +48,7 @@ class Trainer:
 def _second(role: Role, base: Base, data: Data, recipe: Recipe, folder: Path, before: Sequence[Trained]) -> AdapterPair:
     """Side `role` for half of the steps, with the other side, trained before, frozen and always in the pass."""
     other: Role = "motion" if role == "identity" else "identity"
-    own = replace(one_role(recipe, role), pair={**recipe.pair, "learned_range": 0.0, "share_schedule": ()})
-    training = Training(base, data, own, folder)
+    training = Training(base, data, one_role(recipe, role), folder)
     training.pair.sides[other].load_state_dict(before[0].sides[other].state_dict())
     return finish(training)
 
@@ -114,8 +114,7 @@ def _items(data: Data) -> dict[Role, Sequence[PreparedItem]]:
 
 
 def _lora_pair(base: Base, recipe: Recipe, **changes: object) -> AdapterPair:
-    settings = {**recipe.pair, "scale": LORA_SCALE, "share_schedule": (), "learned_range": 0.0, **changes}
-    return new_pair(base.transformer, recipe.train.seed, **settings)
+    return new_pair(base.transformer, recipe.train.seed, **{**recipe.pair, "scale": LORA_SCALE, **FIXED_WEIGHTS, **changes})
 
 
 TRAINERS = {
