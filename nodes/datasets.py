@@ -8,7 +8,6 @@ import comfy.model_management
 import comfy.sd
 import comfy.utils
 import torch
-from comfy.clip_vision import ClipVisionModel
 from comfy_api.latest import Input, io, ui
 
 from ..dualreal_core.dataset.captions import match_captions
@@ -40,10 +39,7 @@ class IdentityDataset(io.ComfyNode):
             search_aliases=["identity images", "subject dataset", "encode training images", "training masks"],
             is_input_list=True,
             inputs=[
-                io.Image.Input(
-                    "images",
-                    tooltip="3 to 20 images of the subject, as a batch, a list, or a list of batches. An alpha channel marks the subject.",
-                ),
+                io.Image.Input("images", tooltip="3 to 20 images of the subject, a batch or a list. An alpha channel marks the subject."),
                 *_encoding_inputs("image", "Name the subject with its trigger word, as in 'a photo of sks dog'."),
                 io.Mask.Input(
                     "masks",
@@ -75,28 +71,13 @@ class IdentityDataset(io.ComfyNode):
             ],
             outputs=_outputs(
                 "image",
-                io.Mask.Output(
-                    "masks",
-                    is_output_list=True,
-                    tooltip="One mask per sample, at its size and length: 1 on the subject, all 1 where the whole image counts.",
-                ),
+                io.Mask.Output("masks", is_output_list=True, tooltip="One mask per sample, all 1 where the whole image counts."),
             ),
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def execute(
-        cls,
-        images: list[torch.Tensor],
-        vae: list[comfy.sd.VAE],
-        clip: list[comfy.sd.CLIP],
-        texts: list[str],
-        width: list[int],
-        height: list[int],
-        num_crops: list[int],
-        crop_margin: list[float],
-        masks: list[torch.Tensor | None] | None = None,
-    ) -> io.NodeOutput:
+    def execute(cls, images, vae, clip, texts, width, height, num_crops, crop_margin, masks=None) -> io.NodeOutput:
         vae, clip = _check_models(vae[0], clip[0])
         pictures = [picture.cpu() for batch in images for picture in batch.reshape(-1, *batch.shape[-3:])]
         masks = [mask.cpu() for batch in masks or [] if batch is not None for mask in batch.reshape(-1, *batch.shape[-2:])]
@@ -110,7 +91,7 @@ class IdentityDataset(io.ComfyNode):
             latents.append(_encode(vae, item, frames))
             subjects.append(torch.ones(frames.shape[:3]) if subject is None else subject)
             bar.update(1)
-        return _output(latents, _encode_captions(clip, [item.caption for item in items]), subjects, report)
+        return _result(latents, _encode_captions(clip, [item.caption for item in items]), subjects, report)
 
 
 class MotionDataset(io.ComfyNode):
@@ -126,10 +107,7 @@ class MotionDataset(io.ComfyNode):
             search_aliases=["motion clips", "video dataset", "encode training videos"],
             is_input_list=True,
             inputs=[
-                io.Video.Input(
-                    "videos",
-                    tooltip="3 to 20 clips of the motion, preferably by different subjects: one VIDEO, or a list as Load Video-Text gives.",
-                ),
+                io.Video.Input("videos", tooltip="3 to 20 clips of the motion, preferably by different subjects."),
                 *_encoding_inputs("clip", "Describe who performs the motion and the motion itself, as in 'a man is playing guitar'."),
                 *_side_inputs("clip"),
                 io.Int.Input(
@@ -165,29 +143,13 @@ class MotionDataset(io.ComfyNode):
             ],
             outputs=_outputs(
                 "clip",
-                io.ClipVisionOutput.Output(
-                    "references",
-                    is_output_list=True,
-                    tooltip="The embedding of each sample's middle frame; nothing (None) for every sample where no clip_vision is wired.",
-                ),
+                io.ClipVisionOutput.Output("references", is_output_list=True, tooltip="Embedding of each sample's middle frame, or None."),
             ),
             hidden=[io.Hidden.unique_id],
         )
 
     @classmethod
-    def execute(
-        cls,
-        videos: list[Input.Video],
-        vae: list[comfy.sd.VAE],
-        clip: list[comfy.sd.CLIP],
-        texts: list[str],
-        width: list[int],
-        height: list[int],
-        frames: list[int],
-        fps: list[float],
-        max_segments: list[int],
-        clip_vision: list[ClipVisionModel] | None = None,
-    ) -> io.NodeOutput:
+    def execute(cls, videos, vae, clip, texts, width, height, frames, fps, max_segments, clip_vision=None) -> io.NodeOutput:
         vae, clip = _check_models(vae[0], clip[0])
         if vae.not_video:
             raise InputError("The VAE encodes still images only, so it has no latents of clips; wire the VAE of a video model.")
@@ -205,7 +167,7 @@ class MotionDataset(io.ComfyNode):
         report = clips_report(chosen)
         encoder = clip_vision[0] if clip_vision else None
         references = [encoder.encode_image(still) if encoder else None for still in stills]
-        return _output(latents, _encode_captions(clip, spoken), references, report)
+        return _result(latents, _encode_captions(clip, spoken), references, report)
 
 
 def _encoding_inputs(noun: str, advice: str) -> list[io.Input]:
@@ -237,7 +199,7 @@ def _outputs(noun: str, own: io.Output) -> list[io.Output]:
     ]
 
 
-def _output(latents: list[dict], conditioning: list[list], own: list, report: Report) -> io.NodeOutput:
+def _result(latents: list[dict], conditioning: list[list], own: list, report: Report) -> io.NodeOutput:
     text = "\n".join(report.lines())
     return io.NodeOutput(latents, conditioning, own, text, ui=ui.PreviewText(text))
 

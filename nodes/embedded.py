@@ -6,7 +6,7 @@ from fractions import Fraction
 
 from comfy_api.latest import InputImpl, Types, io
 
-from ..dualreal_core.toyworld.trial import FPS, HELD_OUT_IDENTITIES, HELD_OUT_MOTIONS, Example, Trial
+from ..dualreal_core.toyworld.trial import FPS, HELD_OUT_IDENTITIES, HELD_OUT_MOTIONS, Trial
 from .embedded_model import empty_latent, load_clip, load_model, load_vae
 
 MAX_SEED = 2**32 - 1
@@ -81,14 +81,10 @@ class ExampleData(io.ComfyNode):
         return io.NodeOutput(
             [photo.frames / 255 for photo in photos],
             [photo.caption for photo in photos],
-            [_to_video(clip) for clip in clips],
+            [InputImpl.VideoFromComponents(Types.VideoComponents(images=clip.frames / 255, frame_rate=Fraction(FPS))) for clip in clips],
             [clip.caption for clip in clips],
             trial.prompts[0],
         )
-
-
-def _to_video(clip: Example) -> InputImpl.VideoFromComponents:
-    return InputImpl.VideoFromComponents(Types.VideoComponents(images=clip.frames / 255, frame_rate=Fraction(FPS)))
 
 
 NODES: list[type[io.ComfyNode]] = [LoadEmbeddedModel, ExampleData]

@@ -34,7 +34,6 @@ COLUMNS = {
     TOY_WORLD: {"identity": "sprite_likeness", "motion": "path_likeness", "consistency": "sprite_consistency"},
 }
 """Heading in the table, and output, by metric."""
-LAST = "of the last video in the list"
 
 
 class Evaluate(io.ComfyNode):
@@ -50,26 +49,14 @@ class Evaluate(io.ComfyNode):
             search_aliases=["score", "metrics", "CLIP-I", "compare videos", "benchmark"],
             is_input_list=True,
             inputs=[
-                io.Image.Input(
-                    "images",
-                    tooltip="Decoded frames, as VAE Decode gives them: each item of the list is one video. Several videos are compared.",
-                ),
-                io.Image.Input(
-                    "identity_references",
-                    tooltip="Images of the identity, one or more, of any size, as a list or a batch. Alpha is ignored.",
-                ),
-                io.Video.Input(
-                    "motion_references",
-                    tooltip="Clips of the motion, one or more; each is held against each video, and the scores are averaged.",
-                ),
+                io.Image.Input("images", tooltip="Decoded frames, as VAE Decode gives them: each item of the list is one video."),
+                io.Image.Input("identity_references", tooltip="Images of the identity, of any size, as a list or a batch."),
+                io.Video.Input("motion_references", tooltip="Clips of the motion; the scores against each of them are averaged."),
                 io.Combo.Input(
                     "metric",
                     options=[EMBEDDING, TOY_WORLD],
                     default=EMBEDDING,
-                    tooltip=(
-                        "embedding: any video, through the wired clip_vision. toy world: exact scores of the embedded model's videos "
-                        "against Example Data; no model needed."
-                    ),
+                    tooltip="embedding: any video, by the clip_vision. toy world: the embedded model's videos, exactly, without a model.",
                 ),
                 io.ClipVision.Input(
                     "clip_vision",
@@ -85,22 +72,10 @@ class Evaluate(io.ComfyNode):
             ],
             outputs=[
                 io.Image.Output(display_name="table", tooltip="Picture of the scores, a row per video; the best of each column is bold."),
-                io.Float.Output(
-                    display_name="identity",
-                    tooltip=f"{LAST.capitalize()}: mean cosine of its frames with the identity references, -1 to 1, higher is more alike.",
-                ),
-                io.Float.Output(
-                    display_name="motion",
-                    tooltip=f"{LAST.capitalize()}: 1 the same movement, about 0 an unrelated one; 0 also for a single frame.",
-                ),
-                io.Float.Output(
-                    display_name="consistency",
-                    tooltip=f"{LAST.capitalize()}: mean cosine of consecutive frames, -1 to 1, higher is steadier; 0 for a single frame.",
-                ),
-                io.String.Output(
-                    display_name="data",
-                    tooltip="All scores as JSON, with the values of every frame, frame pair and reference; null where undefined.",
-                ),
+                io.Float.Output(display_name="identity", tooltip="Of the last video: mean cosine with the identity references, -1 to 1."),
+                io.Float.Output(display_name="motion", tooltip="Of the last video: 1 the same movement, about 0 an unrelated one."),
+                io.Float.Output(display_name="consistency", tooltip="Of the last video: mean cosine of consecutive frames, -1 to 1."),
+                io.String.Output(display_name="data", tooltip="All scores as JSON, with the values of every frame; null where undefined."),
             ],
             hidden=[io.Hidden.unique_id],
         )

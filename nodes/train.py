@@ -86,7 +86,8 @@ class JointTrainer(io.ComfyNode):
                 "identity": base.prepare("identity", identity_latents, identity_conditioning, _wired(identity_masks)),
                 "motion": base.prepare("motion", motion_latents, motion_conditioning, (), references),
             }
-            recipe, warmup_note = fit_warmup(_fitted(wanted.recipe, base))
+            num_groups = min(wanted.recipe.pair["num_groups"], base_sizes(base.transformer)["num_blocks"])
+            recipe, warmup_note = fit_warmup(replace(wanted.recipe, pair={**wanted.recipe.pair, "num_groups": num_groups}))
             directory, note = _run_directory(name[0], base, data, recipe)
             note = " ".join(filter(None, (note, warmup_note)))
             view = TrainingView(cls.hidden.unique_id, base, recipe.train.steps, wanted.preview_every, note)
@@ -109,12 +110,6 @@ class JointTrainer(io.ComfyNode):
 def _wired(values: list | None) -> list:
     """What an optional list input holds, without the empty entries of an unwired one."""
     return [value for value in values or [] if value is not None]
-
-
-def _fitted(recipe: Recipe, base: ComfyBase) -> Recipe:
-    """The recipe with no more groups than the model has blocks."""
-    groups = min(recipe.pair["num_groups"], base_sizes(base.transformer)["num_blocks"])
-    return replace(recipe, pair={**recipe.pair, "num_groups": groups})
 
 
 def _run_directory(name: str, base: ComfyBase, data: dict[Role, PreparedSet], recipe: Recipe) -> tuple[Path, str]:

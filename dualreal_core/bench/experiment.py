@@ -21,6 +21,7 @@ from ..sampling import SamplingSettings, default_sampling, sample
 from ..toyworld.trial import CROP_MARGIN, SUBJECT, TRIGGER, Trial, retention
 from ..training.loop import StepResult
 from ..training.recipes import DUALREAL, Recipe, with_train
+from .recipes import FIXED_WEIGHTS
 
 STEPS = 800
 """Of joint training; each side alone gets its half."""
@@ -58,10 +59,10 @@ def load_trial(base: Base, trial: Trial, recipe: Recipe, folder: Path) -> dict[R
     return prepare_data(base, data.scan(base, recipe), folder / "cache")
 
 
-def one_role(recipe: Recipe, role: Role) -> Recipe:
-    """The recipe of half of the steps, all of them of one role, on its own data, with nothing left out of the pass."""
+def one_role(recipe: Recipe, role: Role, **pair: object) -> Recipe:
+    """The recipe of half of the steps, all of them of one role, on its own data, with nothing left out of the pass, at even weights."""
     return with_train(
-        recipe,
+        replace(recipe, pair={**recipe.pair, **FIXED_WEIGHTS, **pair}),
         steps=recipe.train.steps // 2,
         motion_ratio=float(role == "motion"),
         frozen_adapter_dropout=0.0,
@@ -74,8 +75,7 @@ def train_side(
 ) -> AdapterPair:
     """One side alone, for half of the recipe's steps: a pair whose other side is absent, at even weights."""
     other = "motion" if role == "identity" else "identity"
-    alone = replace(one_role(recipe, role), pair={**recipe.pair, f"{other}_kind": "none", "learned_range": 0.0, "share_schedule": ()})
-    return finish(Training(base, data, alone, folder), on_step)
+    return finish(Training(base, data, one_role(recipe, role, **{f"{other}_kind": "none"}), folder), on_step)
 
 
 def train_joint(

@@ -61,7 +61,7 @@ class Method:
     plan: str | None = None
     adapts_negative: bool = False
     settings: Settings = field(default_factory=dict)
-    alternatives: tuple[Settings, ...] = ()
+    alternatives: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     is_baseline: bool = False
 
     def runs(self, trial: Trial, recipe: Recipe) -> tuple[Run, ...]:
@@ -96,7 +96,7 @@ class Method:
 
     def variants(self) -> list[Method]:
         """The method with each other value of its settings."""
-        return [self.at(settings) for settings in self.alternatives]
+        return [self.at({name: value}) for name, values in self.alternatives.items() for value in values]
 
     def at(self, settings: Settings) -> Method:
         """The method with these settings, and a name and title that tell them."""

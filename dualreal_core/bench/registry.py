@@ -7,26 +7,20 @@ import math
 from ..errors import InputError
 from ..method.pair import ROLES
 from ..toyworld.model import TRANSFORMER_CONFIG
-from .methods import Method, Settings
-from .recipes import ours, paper
-
-
-def _values(name: str, *values: float) -> tuple[Settings, ...]:
-    return tuple({name: value} for value in values)
-
+from .methods import Method
+from .recipes import FIXED_WEIGHTS, ours, paper
 
 _EVEN = {"identity_share": 0.5}
-_SHARES = _values("identity_share", 0.42, 0.46, 0.54, 0.58)
-_LORA_RATES = {"settings": {"learning_rate": 4e-3}, "alternatives": _values("learning_rate", 7e-4, 2e-3, 8e-3)}
-_FIXED = {"learned_range": 0.0, "share_schedule": ()}
-_FREE = {"settings": {"controller_learning_rate": 2e-3}, "alternatives": _values("controller_learning_rate", 1e-4)}
+_SHARES = {"identity_share": (0.42, 0.46, 0.54, 0.58)}
+_LORA_RATES = {"settings": {"learning_rate": 4e-3}, "alternatives": {"learning_rate": (7e-4, 2e-3, 8e-3)}}
+_FREE = {"settings": {"controller_learning_rate": 2e-3}, "alternatives": {"controller_learning_rate": (1e-4,)}}
 """A free controller competes at the sides' rate, and at that which the paper's needs here."""
 _PAPER_RATES = {"learning_rate": 1e-2, "controller_learning_rate": 1e-4}
 _PAPER = {
     "trainers": ("joint",),
     "recipe": paper,
     "settings": _PAPER_RATES,
-    "alternatives": (*_values("learning_rate", 2e-3, 4e-3, 2e-2), *_values("controller_learning_rate", 1e-3, 1e-2)),
+    "alternatives": {"learning_rate": (2e-3, 4e-3, 2e-2), "controller_learning_rate": (1e-3, 1e-2)},
 }
 """The sides need a higher rate than the paper's here; a controller that follows them runs to one side, where nothing brings it back."""
 
@@ -63,7 +57,7 @@ METHODS = {
             "all weights of the DiT on photos and clips, no adapter",
             ("full-finetune",),
             settings={"learning_rate": 1e-3},
-            alternatives=_values("learning_rate", 1e-4, 3e-4, 3e-3),
+            alternatives={"learning_rate": (1e-4, 3e-4, 3e-3)},
             is_baseline=True,
         ),
         Method(
@@ -116,13 +110,13 @@ METHODS = {
             "both sides and the controller learn from every batch, so without timestep bias and preservation",
             trainers=("unmasked",),
             settings={"learning_rate": 2e-3},
-            alternatives=_values("learning_rate", 7e-4, 4e-3),
+            alternatives={"learning_rate": (7e-4, 4e-3)},
         ),
         _joint(
             "fixed",
             "joint, fixed weights",
             "ours without controller and share schedule, so without a timestep bias",
-            pair=_FIXED,
+            pair=FIXED_WEIGHTS,
             settings=_EVEN,
             alternatives=_SHARES,
         ),
@@ -187,7 +181,7 @@ METHODS = {
             "the paper's adapters and joint training without the controller, at even weights; sampled as ours",
             ("joint",),
             paper,
-            pair=_FIXED,
+            pair=FIXED_WEIGHTS,
             settings={**_PAPER_RATES, **_EVEN},
         ),
         Method(

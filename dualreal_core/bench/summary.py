@@ -13,6 +13,7 @@ from .registry import METHODS, REFERENCES, find_method
 
 NUM_SEEDS_AGAIN = 2
 """Seeds of a benchmark that repeats a method."""
+Scores = dict[Place, dict[str, float | None]]
 
 
 @dataclass(frozen=True)
@@ -68,10 +69,8 @@ def comparable(results: Sequence[Mapping]) -> list[Mapping]:
 
 def summarise(results: Sequence[Mapping]) -> list[Summary]:
     """One summary per method that has results, in the order of `METHODS`; variants follow their method."""
-    completed = with_references(results)
     summaries = []
-    for name in _ordered(completed):
-        scores = {place_of(result): result["scores"] for result in completed if result["method"] == name}
+    for name, scores in _by_method(results).items():
         values = {measure: {place: of_place[measure] for place, of_place in scores.items()} for measure in next(iter(scores.values()))}
         estimates = {measure: estimate(by_place) for measure, by_place in values.items()}
         again = {measure: prediction(by_place, NUM_SEEDS_AGAIN) for measure, by_place in values.items()}
@@ -80,23 +79,20 @@ def summarise(results: Sequence[Mapping]) -> list[Summary]:
     return summaries
 
 
-def advantages(results: Sequence[Mapping], measures: Sequence[str], winner: str = "ours") -> dict[str, dict[str, Estimate]]:
-    """By how much the winner is above each other method, trial by trial: what figures, motions and seeds have in common drops out.
+def advantages(results: Sequence[Mapping], measures: Sequence[str]) -> dict[str, dict[str, Estimate]]:
+    """By how much ours is above each other method, trial by trial: what figures, motions and seeds have in common drops out.
 
     Trials that one of the two lacks, or where a measure is undefined, are left out. References are not compared.
     """
-    completed = with_references(results)
-    scores = {(result["method"], *place_of(result)): result["scores"] for result in completed}
-    methods = [name for name in _ordered(completed) if name not in (*REFERENCES, winner)]
-    places = [place_of(result) for result in completed if result["method"] == winner]
+    others = _by_method(results)
+    ours = others.pop("ours", {})
 
-    def gains(method: str, measure: str) -> dict[Place, float | None]:
-        both = {
-            place: (scores[(winner, *place)][measure], scores[(method, *place)][measure]) for place in places if (method, *place) in scores
-        }
+    def gains(theirs: Scores, measure: str) -> dict[Place, float | None]:
+        both = {place: (ours[place][measure], theirs[place][measure]) for place in ours if place in theirs}
         return {place: None if None in values else values[0] - values[1] for place, values in both.items()}
 
-    return {method: {measure: estimate(gains(method, measure)) for measure in measures} for method in methods} if places else {}
+    compared = {name: scores for name, scores in others.items() if ours and name not in REFERENCES}
+    return {name: {measure: estimate(gains(scores, measure)) for measure in measures} for name, scores in compared.items()}
 
 
 def best(summaries: Sequence[Summary], measure: str) -> Summary | None:
@@ -120,6 +116,9 @@ def place_of(result: Mapping) -> Place:
     return result["identity"], result["motion"], result["seed"]
 
 
-def _ordered(results: Sequence[Mapping]) -> list[str]:
-    names = list(METHODS)
-    return sorted({result["method"] for result in results}, key=lambda name: (names.index(name.partition("[")[0]), name))
+def _by_method(results: Sequence[Mapping]) -> dict[str, Scores]:
+    """Scores, with those against the references, in the order of `METHODS`; variants follow their method."""
+    names, found = list(METHODS), {}
+    for result in with_references(results):
+        found.setdefault(result["method"], {})[place_of(result)] = result["scores"]
+    return dict(sorted(found.items(), key=lambda one: (names.index(one[0].partition("[")[0]), one[0])))

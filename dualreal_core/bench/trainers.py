@@ -15,9 +15,9 @@ from ..dataset import PreparedItem, PreparedSet
 from ..method.attach import Attachment
 from ..method.pair import ROLES, AdapterPair, Role, new_pair
 from ..training.recipes import Recipe
-from ..training.settings import TrainSettings
 from .experiment import finish, one_role, train_joint, train_side
 from .fitting import fit
+from .recipes import FIXED_WEIGHTS
 
 Trained = AdapterPair | dict[str, torch.Tensor]
 """A pair, or all weights of the DiT."""
@@ -45,21 +45,10 @@ class Trainer:
     needs: tuple[Role, ...] = ()
 
 
-def _alone(role: Role, base: Base, data: Data, recipe: Recipe, folder: Path, before: Sequence[Trained]) -> AdapterPair:
-    """One side for half of the steps."""
-    return train_side(base, data, recipe, role, folder)
-
-
-def _joint(base: Base, data: Data, recipe: Recipe, folder: Path, before: Sequence[Trained]) -> AdapterPair:
-    """Both sides by the dual-aware loop."""
-    return train_joint(base, data, recipe, folder)
-
-
 def _second(role: Role, base: Base, data: Data, recipe: Recipe, folder: Path, before: Sequence[Trained]) -> AdapterPair:
     """Side `role` for half of the steps, with the other side, trained before, frozen and always in the pass."""
     other: Role = "motion" if role == "identity" else "identity"
-    own = replace(one_role(recipe, role), pair={**recipe.pair, "learned_range": 0.0, "share_schedule": ()})
-    training = Training(base, data, own, folder)
+    training = Training(base, data, one_role(recipe, role), folder)
     training.pair.sides[other].load_state_dict(before[0].sides[other].state_dict())
     return finish(training)
 
@@ -82,14 +71,16 @@ def _mixed_lora(base: Base, data: Data, recipe: Recipe, folder: Path, before: Se
     """One LoRA on photos and clips, with the parameters of two: twice the rank."""
     rank = 2 * int(recipe.pair.get("rank", 16))
     pair = _lora_pair(base, recipe, identity_kind="lora", motion_kind="none", rank=rank, alpha=float(rank))
-    _fit_pair(base, pair, pair.role_parameters("identity"), _items(data), recipe.train)
+    with Attachment(base.transformer, pair) as attachment:
+        fit(base, pair.role_parameters("identity"), _items(data), recipe.train, attachment)
     return pair
 
 
 def _unmasked(base: Base, data: Data, recipe: Recipe, folder: Path, before: Sequence[Trained]) -> AdapterPair:
     """Both sides and the controller learn from every batch, whichever side it belongs to."""
     pair = new_pair(base.transformer, recipe.train.seed, **recipe.pair)
-    _fit_pair(base, pair, list(pair.parameters()), _items(data), recipe.train)
+    with Attachment(base.transformer, pair) as attachment:
+        fit(base, list(pair.parameters()), _items(data), recipe.train, attachment)
     return pair
 
 
@@ -111,7 +102,8 @@ def _motiondirector(base: Base, data: Data, recipe: Recipe, folder: Path, before
     phases: dict[Role, tuple[int, list[PreparedItem]]] = {"identity": (num_spatial, stills), "motion": (half - num_spatial, clips)}
     for role, (steps, items) in phases.items():
         settings = replace(recipe.train, steps=steps, motion_ratio=float(role == "motion"))
-        _fit_pair(base, paths, paths.role_parameters(role), {role: items}, settings, debiases_appearance=role == "motion")
+        with Attachment(base.transformer, paths) as attachment:
+            fit(base, paths.role_parameters(role), {role: items}, settings, attachment, role == "motion")
     kept = _lora_pair(base, recipe, identity_kind="none", motion_kind="lora")
     kept.sides["motion"].load_state_dict(paths.sides["motion"].state_dict())
     return kept
@@ -122,33 +114,13 @@ def _items(data: Data) -> dict[Role, Sequence[PreparedItem]]:
 
 
 def _lora_pair(base: Base, recipe: Recipe, **changes: object) -> AdapterPair:
-    settings = {**recipe.pair, "scale": LORA_SCALE, "share_schedule": (), "learned_range": 0.0, **changes}
-    return new_pair(base.transformer, recipe.train.seed, **settings)
-
-
-def _fit_pair(
-    base: Base,
-    pair: AdapterPair,
-    parameters: list[torch.nn.Parameter],
-    items: Mapping[Role, Sequence[PreparedItem]],
-    settings: TrainSettings,
-    debiases_appearance: bool = False,
-) -> None:
-    """Fits these parameters of an attached pair; the others stay frozen in the pass."""
-    pair.requires_grad_(False)
-    for parameter in parameters:
-        parameter.requires_grad_(True)
-    try:
-        with Attachment(base.transformer, pair) as attachment:
-            fit(base, parameters, items, settings, attachment, debiases_appearance)
-    finally:
-        pair.requires_grad_(True)
+    return new_pair(base.transformer, recipe.train.seed, **{**recipe.pair, "scale": LORA_SCALE, **FIXED_WEIGHTS, **changes})
 
 
 TRAINERS = {
-    "identity": Trainer(partial(_alone, "identity"), sees=("identity",)),
-    "motion": Trainer(partial(_alone, "motion"), sees=("motion",)),
-    "joint": Trainer(_joint),
+    "identity": Trainer(lambda base, data, recipe, folder, before: train_side(base, data, recipe, "identity", folder), sees=("identity",)),
+    "motion": Trainer(lambda base, data, recipe, folder, before: train_side(base, data, recipe, "motion", folder), sees=("motion",)),
+    "joint": Trainer(lambda base, data, recipe, folder, before: train_joint(base, data, recipe, folder)),
     "second-motion": Trainer(partial(_second, "motion"), needs=("identity",)),
     "second-identity": Trainer(partial(_second, "identity"), needs=("motion",)),
     "full-finetune": Trainer(_full_finetune),

@@ -16,7 +16,7 @@ from ..errors import InputError
 from ..files.atomic import atomic_path
 from ..method.blend import BlendRecord
 from ..method.combine import combine
-from ..method.pair import AdapterPair
+from ..method.pair import ROLES, AdapterPair
 from ..plots import blend_map, contact_sheet, loss_curves, save
 from ..toyworld.figures import FIGURES
 from ..toyworld.paths import MOTIONS
@@ -91,7 +91,9 @@ def run(arguments: argparse.Namespace) -> None:
     }
     with atomic_path(out / "scores.json") as temporary:
         temporary.write_text(json.dumps(board, indent=1) + "\n", encoding="utf-8")
-    print("\n".join(_scoreboard(sides)))
+    print(f"{'':20}{'identity':>10}{'motion':>10}")
+    for name, side in sides.items():
+        print(f"{ROWS[name]:20}{side.scores['identity']:>10.3f}{side.scores['motion']:>10.3f}")
     shown = {role: "nothing to keep" if value is None else f"{value:.2f}" for role, value in kept.items()}
     print(f"kept of the identity {shown['retention_identity']}, of the motion {shown['retention_motion']} (0 lost, 1 as good as alone)")
     print(f"look at {out / 'contact_sheet.png'} and {out / 'fused.mp4'}")
@@ -99,7 +101,8 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _write_pictures(out: Path, runs: Path, trial: Trial, sides: dict[str, Side], record: BlendRecord, fused: AdapterPair) -> None:
     """The fused video, the contact sheet, the loss curves and the blend map."""
-    best = max(range(len(trial.prompts)), key=lambda index: _video_score(trial, sides["fused"], index))
+    scores = [trial.score([video]) for video in sides["fused"].videos]
+    best = max(range(len(scores)), key=lambda index: min(scores[index][role] for role in ROLES))
     video = sides["fused"].videos[best]
     write_mp4(out / "fused.mp4", video, FPS)
     write_gif(out / "fused.gif", video, FPS)
@@ -108,22 +111,10 @@ def _write_pictures(out: Path, runs: Path, trial: Trial, sides: dict[str, Side],
     rows = [
         (f"identity: {trial.identity}", "photos", torch.stack(photos)),
         (f"motion: {trial.motion}", "one of the clips", clip),
-        *((ROWS[name], _scores(side), side.videos[best]) for name, side in sides.items()),
     ]
+    for name, side in sides.items():
+        scored = f"identity {side.scores['identity']:.2f}  motion {side.scores['motion']:.2f}"
+        rows.append((ROWS[name], scored, side.videos[best]))
     save(out / "contact_sheet.png", contact_sheet(rows))
     save(out / "loss.png", loss_curves(RunDirectory(runs / "joint").metrics(), "Joint training"))
     save(out / "blend.png", blend_map(record.table(), fused.config.scale, "Share of the identity side"))
-
-
-def _video_score(trial: Trial, side: Side, index: int) -> float:
-    scores = trial.score([side.videos[index]])
-    return min(scores["identity"], scores["motion"])
-
-
-def _scores(side: Side) -> str:
-    return f"identity {side.scores['identity']:.2f}  motion {side.scores['motion']:.2f}"
-
-
-def _scoreboard(sides: dict[str, Side]) -> list[str]:
-    lines = [f"{'':20}{'identity':>10}{'motion':>10}"]
-    return lines + [f"{ROWS[name]:20}{side.scores['identity']:>10.3f}{side.scores['motion']:>10.3f}" for name, side in sides.items()]

@@ -150,7 +150,7 @@ def _measure(path: Path, prompt: str | None, references: References) -> Measured
     text, source = prompt_of(path, prompt)
     is_cut = text is not None and models.clip is not None and models.clip.has_text and models.clip.is_cut(text)
     result = measure(VideoFeatures(models, video.frames, video.fps, text), references)
-    return MeasuredVideo(path, video.fps, len(video.frames), tuple(video.frames.shape[2:]), text, source, is_cut, result)
+    return MeasuredVideo(path, len(video.frames), video.fps, *video.frames.shape[2:], text, source, is_cut, result)
 
 
 def _is_out_of_memory(problem: Exception) -> bool:

@@ -18,6 +18,7 @@ from ..errors import InputError
 from ..files.atomic import atomic_path
 from .items import Item
 from .manifest import Manifest
+from .segments import evenly_spread
 
 if TYPE_CHECKING:
     from ..bases.base import Base
@@ -119,8 +120,7 @@ def shrink_mask(mask: torch.Tensor, latent_shape: tuple[int, ...]) -> torch.Tens
     mask: (F, 1, H, W) -> (1, f, h, w).
     """
     num_frames, height, width = latent_shape[-3:]
-    gaps = max(1, num_frames - 1)
-    nearest = [round(frame * (mask.shape[0] - 1) / gaps) for frame in range(num_frames)]
+    nearest = evenly_spread(mask.shape[0], num_frames)
     return torch.nn.functional.adaptive_avg_pool2d(mask[nearest], (height, width)).transpose(0, 1).contiguous()
 
 
@@ -130,9 +130,8 @@ def _encode(base: Base, item: Item, condition_frames: int) -> dict[str, torch.Te
     if not tensors["latents"].isfinite().all():
         raise RuntimeError(f"{base.name} encodes {item.name} to values that are not finite; run its encoders in a wider precision.")
     if _needs_conditions(base, item):
-        gaps = max(1, condition_frames - 1)
-        chosen = [round(place * (len(frames) - 1) / gaps) for place in range(condition_frames)]
-        embeddings = [base.embed_image(frames[index]).detach().float().cpu() for index in chosen]
+        chosen = frames[evenly_spread(len(frames), condition_frames)]
+        embeddings = [base.embed_image(frame).detach().float().cpu() for frame in chosen]
         tensors["conditions"] = torch.stack(embeddings)  # (K, E)
     if mask is not None:
         tensors["mask"] = shrink_mask(mask, tensors["latents"].shape)

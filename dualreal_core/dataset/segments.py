@@ -59,6 +59,9 @@ def segment_length(available: int, num_frames: int, frame_multiple: int) -> int 
 def segment_starts(available: int, length: int, max_segments: int) -> list[int]:
     """Evenly spaced starts, the first at the head and the last at the tail; a single segment sits in the middle."""
     count = max(1, min(max_segments, int(available / length + 0.5)))
-    if count == 1:
-        return [(available - length) // 2]
-    return [round(place * (available - length) / (count - 1)) for place in range(count)]
+    return [(available - length) // 2] if count == 1 else evenly_spread(available - length + 1, count)
+
+
+def evenly_spread(count: int, num_wanted: int) -> list[int]:
+    """So many places of `count`, the first and the last among them; places repeat where there are fewer."""
+    return [round(place * (count - 1) / max(1, num_wanted - 1)) for place in range(num_wanted)]

@@ -23,19 +23,25 @@ class MeasuredVideo:
     """One video as measured.
 
     Attributes:
-        size: (height, width)
         prompt_source: where the prompt came from; both None where it is not known.
         is_prompt_cut: CLIP did not see its end.
     """
 
     path: Path
-    fps: float
     num_frames: int
-    size: tuple[int, int]
+    fps: float
+    height: int
+    width: int
     prompt: str | None
     prompt_source: str | None
     is_prompt_cut: bool
     result: VideoScores
+
+    def as_dict(self) -> dict[str, object]:
+        """Plain values, the result's among the others."""
+        values = asdict(self)
+        result = values.pop("result")
+        return {**values, "path": str(self.path), **result}
 
 
 def table_lines(videos: Sequence[MeasuredVideo]) -> list[str]:
@@ -87,20 +93,7 @@ def document(
             "motion": [{"path": str(path), "dynamic_degree": degree} for path, degree in zip(motion_files, reference_degrees, strict=True)],
         },
         "means": mean_scores([video.result for video in videos]),
-        "videos": [
-            {
-                "path": str(video.path),
-                "num_frames": video.num_frames,
-                "fps": video.fps,
-                "height": video.size[0],
-                "width": video.size[1],
-                "prompt": video.prompt,
-                "prompt_source": video.prompt_source,
-                "is_prompt_cut": video.is_prompt_cut,
-                **asdict(video.result),
-            }
-            for video in videos
-        ],
+        "videos": [video.as_dict() for video in videos],
         "skipped": [{"path": str(path), "reason": reason} for path, reason in skipped.items()],
     }
 

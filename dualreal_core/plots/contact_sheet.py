@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from PIL import Image, ImageDraw
 
+from ..dataset.segments import evenly_spread
 from .typography import BACKGROUND, MARGIN, RULE, draw_label, label_height, wrap_labels
 
 FRAME_HEIGHT = 96
@@ -29,7 +30,10 @@ def contact_sheet(rows: list[tuple[str, str, torch.Tensor]], columns: int = 9) -
     """
     if not rows or columns < 1:
         raise ValueError(f"A contact sheet of {len(rows)} rows and {columns} columns shows nothing; give at least one of each.")
-    strips = [[_picture(video[index]) for index in _spread(_num_frames(video), columns)] for _, _, video in rows]
+    for _, _, video in rows:
+        if video.ndim != 4 or video.shape[1] != 3 or not video.numel():
+            raise ValueError(f"A video has shape {tuple(video.shape)}; it must be (F, 3, H, W) with at least one frame.")
+    strips = [[_picture(frame) for frame in video[evenly_spread(len(video), min(len(video), columns))]] for _, _, video in rows]
     label_width, texts = wrap_labels([row[:2] for row in rows], LABEL_WIDTHS)
     heights = [
         max(label_height(*text, LABEL_PARTING), *(frame.height for frame in strip)) for text, strip in zip(texts, strips, strict=True)
@@ -47,18 +51,6 @@ def contact_sheet(rows: list[tuple[str, str, torch.Tensor]], columns: int = 9) -
         if top < sheet.height - MARGIN:
             ImageDraw.Draw(sheet).line([(MARGIN, top - ROW_GAP // 2), (width - MARGIN, top - ROW_GAP // 2)], fill=RULE)
     return sheet
-
-
-def _num_frames(video: torch.Tensor) -> int:
-    if video.ndim != 4 or video.shape[1] != 3 or not video.numel():
-        raise ValueError(f"A video has shape {tuple(video.shape)}; it must be (F, 3, H, W) with at least one frame.")
-    return video.shape[0]
-
-
-def _spread(num_frames: int, columns: int) -> list[int]:
-    """Indices of evenly spaced frames, first and last among them."""
-    num_shown = min(num_frames, columns)
-    return [round(index * (num_frames - 1) / max(num_shown - 1, 1)) for index in range(num_shown)]
 
 
 def _picture(frame: torch.Tensor) -> Image.Image:

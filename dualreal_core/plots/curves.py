@@ -44,10 +44,8 @@ def loss_curves(
         records: `step`, `role` and `loss` of each optimizer step; losses that are not finite are left out.
         evaluated: (step, loss) of each role's evaluations at fixed noise, drawn as rings on a thin line.
     """
-    points = {role: _points([(record["step"], record["loss"]) for record in records if record["role"] == role]) for role in ROLE_COLOURS}
-    points = {role: (steps, losses) for role, (steps, losses) in points.items() if len(steps)}
-    rings = {role: _points((evaluated or {}).get(role, ())) for role in points}
-    rings = {role: (steps, losses) for role, (steps, losses) in rings.items() if len(steps)}
+    points = _curves({role: [(record["step"], record["loss"]) for record in records if record["role"] == role] for role in ROLE_COLOURS})
+    rings = _curves({role: (evaluated or {}).get(role, ()) for role in points})
     drawn = [*points.values(), *rings.values()]
     losses = np.concatenate([losses for _, losses in points.values()]) if points else np.array([0.0, 1.0])
     steps = np.concatenate([steps for steps, _ in drawn]) if points else np.array([0.0, 1.0])
@@ -108,10 +106,10 @@ def running_mean(values: np.ndarray) -> np.ndarray:
     return values
 
 
-def _points(measured: Sequence[tuple[float, float]]) -> tuple[np.ndarray, np.ndarray]:
-    """Steps in order, and their losses, of those that are finite."""
-    kept = sorted((float(step), float(loss)) for step, loss in measured if math.isfinite(loss))
-    return np.array([step for step, _ in kept]), np.array([loss for _, loss in kept])
+def _curves(measured: Mapping[str, Sequence[tuple[float, float]]]) -> Curves:
+    """Steps in order, and their losses, of those that are finite; roles without any are left out."""
+    finite = {role: sorted((step, loss) for step, loss in values if math.isfinite(loss)) for role, values in measured.items()}
+    return {role: tuple(np.array(values, dtype=float).T) for role, values in finite.items() if values}
 
 
 def robust_range(losses: np.ndarray) -> tuple[float, float]:
