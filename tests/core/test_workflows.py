@@ -12,6 +12,7 @@ from types import ModuleType
 
 import pytest
 from PIL import Image
+from test_pack_files import schemas
 
 from dualreal_core.training.recipes import DUALREAL
 
@@ -25,7 +26,6 @@ STOCK_NODES = {
     "PrimitiveString", "SaveImage", "SaveVideo", "UNETLoader", "VAEDecode", "VAELoader",
 }  # fmt: skip
 CONTROLS = ("fixed", "randomize", "increment", "decrement")
-NODE_ID = re.compile(r'node_id="(\w+)"')
 MACHINE_PATH = re.compile(r'"(?:/|~|[A-Za-z]:\\\\)|/(?:home|root|work|tmp|Users)/')
 TITLE_HEIGHT = 30
 
@@ -38,7 +38,7 @@ def read(path: Path) -> dict:
 
 
 def own_nodes() -> set[str]:
-    return {found for file in (ROOT / "nodes").glob("*.py") for found in NODE_ID.findall(file.read_text(encoding="utf-8"))}
+    return set(schemas())
 
 
 def widget_values(node: dict) -> dict[str, object]:
