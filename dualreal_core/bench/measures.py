@@ -10,6 +10,7 @@ import torch
 from ..toyworld import world
 from ..toyworld.consistency import consistency_along_track
 from ..toyworld.figures import FIGURES
+from ..toyworld.paths import MOTIONS
 from ..toyworld.scores import background_colors, score_motion, sprite_bank, sprite_likeness, track
 from ..toyworld.trial import Trial
 from ..toyworld.world import Look
@@ -67,12 +68,8 @@ def measure(trial: Trial, requests: Mapping[str, Sequence[Request]], videos: Map
 
 def clip_looks(trial: Trial) -> set[Look]:
     """The subjects of a trial's clips, read from their captions."""
-    captions = {clip.caption for clip in trial.clips()}
-    return {
-        look
-        for look in world.all_looks()
-        if any(world.caption(look.phrase, trial.motion, background) in captions for background in world.BACKGROUNDS)
-    }
+    phrases = {clip.caption.partition(f" {MOTIONS[trial.motion].phrase} on ")[0] for clip in trial.clips()}
+    return {look for look in world.all_looks() if look.phrase in phrases}
 
 
 def adherence(video: torch.Tensor, background: str) -> float:

@@ -42,7 +42,12 @@ class FusedSite:
         used = weights.to(hidden.dtype)[:, columns]  # (B, K)
         code = functional.linear(hidden, down, down_bias)  # (B, T, R)
         if condition is not None:
-            code = self._with_condition(code, roles, condition)
+            shifts = []
+            for adapter in (self.adapters[role] for role in roles):
+                asks = isinstance(adapter, Bottleneck) and adapter.condition_proj is not None
+                shift = functional.linear(adapter.condition_proj(condition), adapter.down.weight) if asks else None
+                shifts.append(condition.new_zeros(len(condition), adapter.down.out_features) if shift is None else shift)
+            code = code + torch.cat(shifts, dim=1)[:, None]
         if up_biases is not None:
             code = functional.gelu(code)
             output = output + (used @ up_biases)[:, None]
@@ -50,15 +55,6 @@ class FusedSite:
         code = code * factors[:, None]
         shape = output.shape
         return torch.addmm(output.reshape(-1, shape[-1]), code.reshape(-1, code.shape[-1]), up.t()).reshape(shape)
-
-    def _with_condition(self, code: torch.Tensor, roles: list[Role], condition: torch.Tensor) -> torch.Tensor:
-        parts = []
-        for role in roles:
-            adapter = self.adapters[role]
-            asks = isinstance(adapter, Bottleneck) and adapter.condition_proj is not None
-            shift = functional.linear(adapter.condition_proj(condition), adapter.down.weight) if asks else None
-            parts.append(condition.new_zeros(len(condition), adapter.down.out_features) if shift is None else shift)
-        return code + torch.cat(parts, dim=1)[:, None]
 
     def _join(self) -> tuple[torch.Tensor, ...]:
         adapters = [self.adapters[role] for role in ROLES if role in self.adapters]

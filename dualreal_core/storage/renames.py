@@ -32,7 +32,6 @@ ADVICE: dict[str, dict[str, str]] = {
     "crops": {"shows_photos_as_clips": "it is gone, as panning clips of photos helped nowhere: leave it out"},
 }
 """What became of former keys that were not simply renamed."""
-CONDITION, CONDITION_PROJ = ".condition.", ".condition_proj."
 
 Fields = Mapping[str, object]
 
@@ -62,7 +61,7 @@ def training_fields(training: object) -> object:
 
 def tensor_name(name: str) -> str:
     """Name of a tensor in a pair."""
-    return name.replace(CONDITION, CONDITION_PROJ)
+    return name.replace(".condition.", ".condition_proj.")
 
 
 def run_fields(asked_for: Fields) -> dict[str, object]:
