@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 
 from dualreal_core.bench.plot import ranking_plot, write_png
 from dualreal_core.bench.registry import REFERENCES
 from dualreal_core.bench.report import FUSION, table
 from dualreal_core.bench.summary import summarise
+from dualreal_core.errors import InputError
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 RANKED = (
@@ -36,4 +38,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except InputError as error:
+        sys.exit(str(error))

@@ -41,7 +41,7 @@ def check_component(folder: Path) -> TensorShapes:
         InputError: something is missing or broken.
     """
     if not folder.is_dir():
-        raise InputError(f"{folder.parent} has no folder {folder.name}/: download the whole model in diffusers layout.")
+        raise InputError(f"There is no folder {folder}: give that of a downloaded model, with its config.json and .safetensors files.")
     read_json(folder / "config.json")
     paths = sorted(folder.glob("*.safetensors"))
     if not paths:

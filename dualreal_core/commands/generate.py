@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """All options of the command."""
     add_base_options(parser)
     add_size_options(parser)
-    parser.add_argument("--pair", type=Path, help="trained pair (.safetensors, or .pth of the reference); none: the base alone")
+    parser.add_argument("--pair", type=Path, help="trained pair (.safetensors, or .pth of the paper's code); none: the base alone")
     parser.add_argument("--prompt", required=True, help="what the video shows, with the trigger of the identity")
     parser.add_argument("--negative-prompt", default="", help="what it does not show")
     parser.add_argument("--reference-image", type=Path, help="photo of the identity, for a conditioned motion side")

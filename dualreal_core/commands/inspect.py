@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..storage.inspection import describe, lines
 
-HELP = "show what a pair file, a LoRA or a checkpoint of the reference holds"
+HELP = "show what a pair file, a LoRA or a checkpoint of the paper's code holds"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

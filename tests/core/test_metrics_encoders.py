@@ -126,7 +126,7 @@ def without_weight(folder: Path, weight: str) -> Path:
 @pytest.mark.parametrize(
     ("name", "opener", "change", "words"),
     [
-        ("clip", ClipEncoder, shutil.rmtree, "has no folder"),
+        ("clip", ClipEncoder, shutil.rmtree, "There is no folder .*: give that of a downloaded model"),
         ("clip", ClipEncoder, lambda folder: without(folder, "config.json"), "config.json is missing"),
         ("clip", ClipEncoder, lambda folder: without(folder, "model.safetensors"), "no .safetensors file"),
         ("clip", ClipEncoder, lambda folder: without(folder, "preprocessor_config.json"), "preprocessor_config.json is missing"),
