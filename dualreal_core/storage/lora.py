@@ -23,7 +23,7 @@ METADATA_KEY = "lora_adapter_metadata"
 def write_lora(path: Path, pair: AdapterPair, role: Role) -> None:
     """Writes one LoRA side so that `load_lora_weights` of diffusers takes it.
 
-    Alpha is folded into `lora_B`, so that readers that ignore the metadata, as ComfyUI does, compute the same.
+    Alpha is folded into `lora_B`, so that readers that ignore the metadata compute the same.
 
     Raises:
         InputError: the side is no LoRA, the family has blocks of several kinds, or the file cannot be written.
