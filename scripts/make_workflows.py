@@ -34,7 +34,7 @@ TOY_MOTION = {"width": 32, "height": 32, "frames": 9, "fps": TOY_FPS, "max_segme
 
 QUICK_START_NOTE = """# Who, and how it moves
 
-**Press Run.** Nothing is downloaded. In about two minutes on a CPU this graph
+**Press Run.** Nothing is downloaded. In two to three minutes on a CPU this graph
 
 1. takes photos of a figure and clips of a motion that the small embedded model has never seen (**Data**),
 2. trains both together (**Train**; the trainer shows loss curves and samples while it works),
