@@ -12,8 +12,8 @@ RENAMED: dict[str, dict[str, str]] = {
         "identity_cross_ratio": "preservation_ratio",
         "held_out": "validation_split",
         "keeps_best": "save_best",
-        "method": "algorithm_version",
     },
+    "training": {"method": "algorithm_version"},
     "crops": {"num_views": "num_crops", "view_margin": "crop_margin"},
     "step": {"cross_loss": "preservation_loss"},
     "side": {"alone": "single_loss", "base": "base_loss", "trained": "train_loss_ratio", "leak": "leakage"},
@@ -55,7 +55,7 @@ def training_fields(training: object) -> object:
     """The entry `training` of a header or a run; that of a combined pair has one such for each side."""
     if not isinstance(training, Mapping):
         return training
-    new = _renamed({name: training_fields(value) for name, value in training.items()}, "train")
+    new = _renamed(_renamed({name: training_fields(value) for name, value in training.items()}, "train"), "training")
     return {**new, "recipe": RECIPES.get(new["recipe"], new["recipe"])} if isinstance(new.get("recipe"), str) else new
 
 

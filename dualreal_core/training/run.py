@@ -156,7 +156,7 @@ class RunDirectory:
     def _begun(self) -> dict[str, object]:
         try:
             return run_fields(json.loads(self.settings_file.read_text(encoding="utf-8")))
-        except (OSError, json.JSONDecodeError) as error:
+        except (OSError, json.JSONDecodeError, AttributeError) as error:
             raise InputError(f"{self.path} holds no run to resume: start it without --resume.") from error
 
     def _records(self) -> list[dict]:

@@ -9,7 +9,7 @@ from tiny import TinyBase
 
 from dualreal_core.errors import InputError
 from dualreal_core.method.pair import PairConfig, iterate_sides, new_pair
-from dualreal_core.training.recipes import BASE_FIELDS, DUALREAL, PAPER, RECIPES, read_recipe, with_train
+from dualreal_core.training.recipes import BASE_FIELDS, DUALREAL, PAPER, RECIPES, fit_warmup, read_recipe, with_train
 from dualreal_core.training.settings import TrainSettings
 
 
@@ -230,3 +230,17 @@ def test_with_train():
     assert (changed.train.steps, changed.train.seed) == (3, 9) and PAPER.train.steps == 1000
     with pytest.raises(ValueError, match=r"steps is 0; it must be at least 1"):
         with_train(PAPER, steps=0)
+
+
+@pytest.mark.parametrize(("text", "warmup_steps", "is_said"), [
+    ("steps = 12", 2, True),
+    ("steps = 1000", 200, False),
+    ("steps = 3000\nwarmup_steps = 700", 600, True),
+    ("steps = 4\nwarmup_steps = 0", 0, False),
+])  # fmt: skip
+def test_warm_up_takes_a_fifth_of_the_steps_at_most_and_says_so(read, text, warmup_steps, is_said):
+    """Whoever sets steps: with a longer warm-up than steps the rate would never arrive."""
+    fitted, note = fit_warmup(read(f"[train]\n{text}\n", PAPER))
+    assert fitted.train.warmup_steps == warmup_steps and (note is not None) == is_said
+    assert note is None or f"{warmup_steps} instead of" in note
+    assert max(fitted.train.schedule(step) for step in range(fitted.train.steps)) == 1

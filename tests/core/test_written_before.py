@@ -129,7 +129,7 @@ def test_a_run_that_used_what_is_gone_is_told_apart(tmp_path, capsys):
 
 
 OLD_LINES = [
-    *((table, old, new) for table in ("train", "pair", "crops") for old, new in RENAMED[table].items() if old != "method"),
+    *((table, old, new) for table in ("train", "pair", "crops") for old, new in RENAMED[table].items()),
     *((table, old, None) for table, keys in ADVICE.items() for old in keys),
 ]
 
