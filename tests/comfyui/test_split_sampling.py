@@ -146,11 +146,13 @@ def test_a_latent_changed_between_the_halves_is_of_one_run(server: ComfyServer) 
 
 @pytest.mark.parametrize("scheduler", ["simple", "beta", "karras"])
 def test_a_sigma_has_one_place_whatever_the_schedule(server: ComfyServer, scheduler: str) -> None:
-    """Where the pair's share lies follows from the stage alone: with any number and spacing of steps."""
-    graph = blended() | {"sample": stretch(0, 7, steps=7, scheduler=scheduler)} | shown("whole", "sample")
-    (blend,) = maps(server, graphs.afresh(graph, "latent"), "whole")
-    assert len(blend["stages"]) == 7 and blend["stages"][0] == pytest.approx(0, abs=1e-3)
-    assert [row[0] for row in blend["identity"]] == pytest.approx([0.5 + stage for stage in blend["stages"]], abs=1e-3)
+    """With any number and spacing of steps."""
+    settings = {"steps": 7, "scheduler": scheduler}
+    graph = blended() | {"whole": stretch(0, 7, **settings), "first": stretch(0, 3, **settings)}
+    graph |= {"second": stretch(3, 7, "first", **settings)} | shown("whole", "whole") | shown("parts", "second")
+    whole, parts = maps(server, graphs.afresh(graph, "latent"), "whole", "parts")
+    assert whole == parts and len(whole["stages"]) == 7
+    assert [row[0] for row in whole["identity"]] == pytest.approx([0.5 + stage for stage in whole["stages"]], abs=1e-3)
 
 
 @pytest.mark.parametrize("shift", [None, 12.0])
