@@ -90,7 +90,7 @@ def base_sizes(transformer: nn.Module) -> dict[str, str | int]:
 
 
 class AdapterPair(nn.Module):
-    """Both sides' adapters and the controller.
+    """Both sides' adapters and the controller, which stays in float32 when a pair is cast to a lower precision.
 
     `sides[role]` maps a key to an adapter: `<block>-<site>` for bottlenecks, `<block>-<linear layer>` with dots as
     slashes for LoRA.
