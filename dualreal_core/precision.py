@@ -6,22 +6,22 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING
 
 import torch
-from torch import nn
 
 from .errors import InputError
 
 if TYPE_CHECKING:
     from .bases import Base
+    from .method.pair import AdapterPair
 
 
-def mixed(base: Base, pair: nn.Module | None, lowers: bool = False) -> AbstractContextManager[None]:
-    """Autocast wherever base and pair differ in dtype, or the caller wants bfloat16 activations; else nothing.
+def mixed(base: Base, pair: AdapterPair | None, lowers: bool = False) -> AbstractContextManager[None]:
+    """Autocast wherever base and adapters differ in dtype, or the caller wants bfloat16 activations; else nothing.
 
     Raises:
         InputError: a float16 base is to train float32 adapters, whose gradients would underflow.
     """
     dtype = base.compute_dtype
-    differs = pair is not None and any(weight.dtype != dtype for weight in pair.parameters())
+    differs = pair is not None and any(weight.dtype != dtype for weight in pair.sides.parameters())
     if not differs and not lowers:
         return nullcontext()
     dtype = torch.bfloat16 if dtype == torch.float32 else dtype

@@ -209,9 +209,7 @@ class PairState:
             attachment = self.attachments[transformer]
         pair, weight = attachment.pair, next(attachment.pair.sides.parameters())
         if (weight.device, weight.dtype) != (latents.device, latents.dtype):
-            pair.sides.to(latents)
-            if pair.controller is not None:  # it stays in float32
-                pair.controller.to(device=latents.device)
+            pair.to(latents)
         if applied.condition is not None:
             attachment.condition = applied.condition.to(latents)
         return attachment

@@ -108,6 +108,9 @@ class TrainingOptions(io.ComfyNode):
                     tooltip="Gives the pair of the evaluation with the lowest loss instead of the last one."),
                 io.Int.Input("patience", optional=True, default=0, min=0, max=1000,
                     tooltip="Stops after so many evaluations in which neither side improved. 0 does all steps."),
+                io.Int.Input("motion_rank", optional=True, default=0, min=0, max=1024,
+                    tooltip="Rank (or hidden width) of the motion, where it should differ from the identity's. 0: rank of Training "
+                    "Settings."),
             ],
             outputs=[OptionsType.Output(display_name="options", tooltip="For Training Settings.")],
         )  # fmt: skip
@@ -119,11 +122,13 @@ class TrainingOptions(io.ComfyNode):
             raise InputError(
                 "validation_split, save_best and patience rest on evaluations, but evaluate_every is 0: raise it, or reset them."
             )
-        save_every = values.pop("save_every")
+        save_every, motion_rank = values.pop("save_every"), values.pop("motion_rank")
         pair = {
             "share_schedule": SHARE_SCHEDULES[values.pop("share_schedule")],
             **{name: values.pop(name) for name in ("learned_range", "num_groups")},
         }
+        if motion_rank:
+            pair |= {"motion_rank": motion_rank, "motion_alpha": float(motion_rank), "motion_bottleneck_dim": motion_rank}
         values["precision"] = PRECISIONS[values["precision"]]
         values["identity_learning_rate"] = values["identity_learning_rate"] or None
         return io.NodeOutput(TrainerOptions(values, pair, save_every))

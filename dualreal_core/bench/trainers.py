@@ -13,7 +13,7 @@ from ..api import Training
 from ..bases import Base
 from ..dataset import PreparedItem, PreparedSet
 from ..method.attach import Attachment
-from ..method.pair import ROLES, AdapterPair, Role, new_pair
+from ..method.pair import ROLES, AdapterPair, PairConfig, Role, new_pair, per_side
 from ..training.recipes import Recipe
 from .experiment import finish, one_role, train_joint, train_side
 from .fitting import fit
@@ -68,9 +68,10 @@ def _full_finetune(base: Base, data: Data, recipe: Recipe, folder: Path, before:
 
 
 def _mixed_lora(base: Base, data: Data, recipe: Recipe, folder: Path, before: Sequence[Trained]) -> AdapterPair:
-    """One LoRA on photos and clips, with the parameters of two: twice the rank."""
-    rank = 2 * int(recipe.pair.get("rank", 16))
-    pair = _lora_pair(base, recipe, identity_kind="lora", motion_kind="none", rank=rank, alpha=float(rank))
+    """One LoRA on photos and clips, with the parameters of two: the sum of their ranks."""
+    sizes = per_side({"rank": PairConfig.identity_rank, **recipe.pair})
+    rank = sizes["identity_rank"] + sizes["motion_rank"]
+    pair = _lora_pair(base, recipe, identity_kind="lora", motion_kind="none", identity_rank=rank, identity_alpha=float(rank))
     with Attachment(base.transformer, pair) as attachment:
         fit(base, pair.role_parameters("identity"), _items(data), recipe.train, attachment)
     return pair

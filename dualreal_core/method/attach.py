@@ -181,7 +181,7 @@ def _choose_weights(attachment: Attachment, family: FamilyDescription):
         weights = attachment.blend.weights(embedding, tokens, attachment.stage)
         strengths = [attachment.strengths[role] for role in ROLES]
         if strengths != [1.0, 1.0]:
-            weights = weights * torch.tensor(strengths, dtype=weights.dtype, device=weights.device)
+            weights = torch.stack([one * strength for one, strength in zip(weights.unbind(-1), strengths, strict=True)], dim=-1)
         if attachment.row_strengths is not None:
             weights = weights * attachment.row_strengths.to(weights)[:, None, None]
         attachment._weights = weights.expand(rows, attachment.pair.config.num_groups, 2)

@@ -33,7 +33,8 @@ class FixedBlend:
 
     def weights(self, embedding: torch.Tensor, tokens: list[torch.Tensor], stage: Stage | None = None) -> torch.Tensor:
         """-> (1, 1, 2)"""
-        return torch.tensor([[[self.identity, self.motion]]], dtype=torch.float32, device=embedding.device)
+        both = [torch.full((1, 1), weight, dtype=torch.float32, device=embedding.device) for weight in (self.identity, self.motion)]
+        return torch.stack(both, dim=-1)
 
 
 @dataclass(frozen=True)
@@ -44,8 +45,7 @@ class LearnedBlend:
 
     def weights(self, embedding: torch.Tensor, tokens: list[torch.Tensor], stage: Stage | None = None) -> torch.Tensor:
         """-> (B, G, 2)"""
-        dtype = self.controller.out.weight.dtype  # bases keep their time embedding in another precision than their tokens
-        return self.controller(embedding.to(dtype), [stream.to(dtype) for stream in tokens], stage)
+        return self.controller(embedding, tokens, stage)
 
 
 @dataclass(frozen=True)

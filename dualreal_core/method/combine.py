@@ -8,14 +8,14 @@ from dataclasses import replace
 import torch
 
 from ..errors import InputError
-from .pair import ROLES, AdapterPair, Role
+from .pair import PER_SIDE, ROLES, AdapterPair, Role
 
 
 def combine(identity: AdapterPair, motion: AdapterPair) -> AdapterPair:
     """A pair without controller: both sides keep to the share schedule they were trained on, or have half of their pair's scale.
 
     The latter is the weight that sides trained without one know, and is also taken where two schedules differ.
-    Differing scales and LoRA factors are folded into the weights, which become float32 on the CPU.
+    Differing scales are folded into the weights, which become float32 on the CPU.
 
     Raises:
         InputError: the sides are missing, or were made for different bases or in forms that one file cannot hold.
@@ -32,14 +32,10 @@ def combine(identity: AdapterPair, motion: AdapterPair) -> AdapterPair:
     loras = [role for role in ROLES if kinds[role] == "lora"]
     bottlenecks = {role: source for role, source in sources.items() if role not in loras}
     scale = _common_scale(sources)
-    rank = max((sources[role].config.rank for role in loras), default=identity.config.rank)
+    of_motion = [f"motion_{name}" for name in ("kind", "condition_dim", *PER_SIDE)]
     config = replace(
         identity.config,
-        motion_kind=kinds["motion"],
-        motion_condition_dim=motion.config.motion_condition_dim,
-        bottleneck_dim=next(iter(bottlenecks.values()), identity).config.bottleneck_dim,
-        rank=rank,
-        alpha=float(rank),
+        **{name: getattr(motion.config, name) for name in of_motion},
         target_layers=_target_layers([sources[role] for role in loras]),
         scale=scale,
         learned_range=0.0,
@@ -48,8 +44,7 @@ def combine(identity: AdapterPair, motion: AdapterPair) -> AdapterPair:
     with torch.device("meta"):
         pair = AdapterPair(config, _shared_sites(bottlenecks), {role: _lora_shapes(sources[role], role) for role in loras})
     for role, source in sources.items():
-        scaling = source.config.alpha / source.config.rank if role in loras else 1.0
-        factor = scaling * source.config.scale / scale
+        factor = source.config.scale / scale
         state = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in source.sides[role].state_dict().items()}
         scaled = {name: tensor * (factor if ".up." in name else 1.0) for name, tensor in state.items()}
         pair.sides[role].load_state_dict(scaled, assign=True)
@@ -77,11 +72,8 @@ def _shared_sites(bottlenecks: Mapping[Role, AdapterPair]) -> list[str]:
     """Keys of the sides that are bottlenecks.
 
     Raises:
-        InputError: both are, and differ in width or in where they act.
+        InputError: both are, and differ in where they act.
     """
-    widths = sorted({source.config.bottleneck_dim for source in bottlenecks.values()})
-    if len(widths) > 1:
-        raise InputError(f"The two sides are bottlenecks of widths {widths[0]} and {widths[1]}: combine sides of one width.")
     sites = [list(source.sides[role]) for role, source in bottlenecks.items()]
     if any(set(keys) != set(sites[0]) for keys in sites):
         raise InputError("The identity and the motion act at different places of the base: use sides that were made for one base.")

@@ -11,7 +11,7 @@ from torch import nn
 from ..errors import InputError
 from ..families import family_of, is_linear
 from ..families.lora_names import PER_SAMPLE_LAYERS
-from .pair import AdapterPair, PairConfig, Role, base_sizes, lora_key
+from .pair import ROLES, AdapterPair, PairConfig, Role, base_sizes, lora_key
 
 SCALE = 2.0
 """Sum of both weights: an even blend then gives each side weight 1, its LoRA at full strength."""
@@ -64,10 +64,8 @@ def one_sided_pair(transformer: nn.Module, role: Role, updates: Iterable[LinearU
     sizes = base_sizes(transformer)
     config = PairConfig(
         **sizes,
-        identity_kind="lora" if role == "identity" else "none",
-        motion_kind="lora" if role == "motion" else "none",
-        rank=rank,
-        alpha=float(rank),
+        **{f"{other}_kind": "lora" if other == role else "none" for other in ROLES},
+        **{f"{role}_rank": rank, f"{role}_alpha": float(rank)},
         target_layers=tuple(sorted({key.partition("-")[2].replace("/", ".") for key in weights})),
         learned_range=0.0,
         num_groups=min(PairConfig.num_groups, sizes["num_blocks"]),

@@ -37,9 +37,6 @@ class FusedSite:
         """
         down, down_bias, up, up_biases = self._join()
         roles = [role for role in ROLES if role in self.adapters]
-        widths = [self.adapters[role].down.out_features for role in roles]
-        columns = torch.tensor([ROLES.index(role) for role in roles], device=weights.device)
-        used = weights.to(hidden.dtype)[:, columns]  # (B, K)
         code = functional.linear(hidden, down, down_bias)  # (B, T, R)
         if condition is not None:
             shifts = []
@@ -50,9 +47,13 @@ class FusedSite:
             code = code + torch.cat(shifts, dim=1)[:, None]
         if up_biases is not None:
             code = functional.gelu(code)
+            first = ROLES.index(roles[0])
+            used = weights[:, first : first + len(roles)].to(up_biases.dtype)  # (B, K)
             output = output + (used @ up_biases)[:, None]
-        factors = torch.cat([used[:, [index]].expand(-1, width) for index, width in enumerate(widths)], dim=1)
-        code = code * factors[:, None]
+        # neither here nor above are columns picked by an index tensor or a list: each would be a copy to the device
+        parts = code.split([self.adapters[role].down.out_features for role in roles], dim=-1)
+        for role, part in zip(roles, parts, strict=True):
+            part.mul_(weights[:, ROLES.index(role), None, None])
         shape = output.shape
         return torch.addmm(output.reshape(-1, shape[-1]), code.reshape(-1, code.shape[-1]), up.t()).reshape(shape)
 

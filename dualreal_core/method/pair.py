@@ -19,6 +19,8 @@ ROLES: tuple[Role, ...] = get_args(Role)
 AdapterKind = Literal["bottleneck", "bottleneck-skip", "lora", "none"]
 LoraShapes = Mapping[Role, Mapping[str, tuple[int, int, int]]]
 """(in width, out width, rank) of each LoRA adapter of a side, by its key."""
+PER_SIDE = ("bottleneck_dim", "rank", "alpha")
+"""Sizes that each side has of its own, as `identity_rank` and `motion_rank`; settings that name none, as `rank`, mean both."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +34,12 @@ class PairConfig:
 
     identity_kind: AdapterKind = "bottleneck"
     motion_kind: AdapterKind = "bottleneck"
-    bottleneck_dim: int = 64
-    rank: int = 16
-    alpha: float = 16.0
+    identity_bottleneck_dim: int = 64
+    motion_bottleneck_dim: int = 64
+    identity_rank: int = 16
+    motion_rank: int = 16
+    identity_alpha: float = 16.0
+    motion_alpha: float = 16.0
     target_layers: tuple[str, ...] = ()
     """Linear layers LoRA updates, relative to a block; empty: all that the family's sites name."""
     identity_condition_dim: int | None = None
@@ -60,13 +65,26 @@ class PairConfig:
             raise ValueError(f"learned_range is {self.learned_range}; it must lie between 0 (fixed) and 0.5 (free).")
         if not all(0 <= share <= 1 for share in self.share_schedule):
             raise ValueError(f"share_schedule is {list(self.share_schedule)}; it holds shares from 0 to 1.")
-        controller_dim = 1 if self.controller_dim is None else self.controller_dim
-        if not all(0 < size < math.inf for size in (self.scale, self.bottleneck_dim, self.rank, self.alpha, controller_dim)):
-            raise ValueError("scale, bottleneck_dim, rank, alpha and controller_dim must be positive and finite.")
+        for name in ("scale", "controller_dim", *(f"{role}_{size}" for size in PER_SIDE for role in ROLES)):
+            size = getattr(self, name)
+            if not (name == "controller_dim" and size is None) and not 0 < size < math.inf:
+                raise ValueError(f"{name} is {size}; it must be positive and finite.")
 
     def kind(self, role: Role) -> AdapterKind:
         """Kind of adapter of a role."""
         return self.identity_kind if role == "identity" else self.motion_kind
+
+    def bottleneck_dim(self, role: Role) -> int:
+        """Hidden width of the bottlenecks of a role."""
+        return self.identity_bottleneck_dim if role == "identity" else self.motion_bottleneck_dim
+
+    def rank(self, role: Role) -> int:
+        """Rank of the LoRA of a role; of one out of a file, the highest of its layers."""
+        return self.identity_rank if role == "identity" else self.motion_rank
+
+    def scaling(self, role: Role) -> float:
+        """Factor on the LoRA of a role: alpha / rank."""
+        return (self.identity_alpha if role == "identity" else self.motion_alpha) / self.rank(role)
 
     def condition_dim(self, role: Role) -> int | None:
         """Width of the reference embedding a role is conditioned on; None where it takes none, as a LoRA."""
@@ -90,7 +108,7 @@ def base_sizes(transformer: nn.Module) -> dict[str, str | int]:
 
 
 class AdapterPair(nn.Module):
-    """Both sides' adapters and the controller.
+    """Both sides' adapters and the controller, which stays in float32 when a pair is cast to a lower precision.
 
     `sides[role]` maps a key to an adapter: `<block>-<site>` for bottlenecks, `<block>-<linear layer>` with dots as
     slashes for LoRA.
@@ -110,11 +128,11 @@ class AdapterPair(nn.Module):
             if kinds[role] == "lora":
                 shapes = (lora_shapes or {})[role]
                 self.sides[role] = nn.ModuleDict(
-                    {key: LoRA(*shape, scaling=config.alpha / config.rank) for key, shape in shapes.items()}
+                    {key: LoRA(*shape, scaling=config.scaling(role)) for key, shape in shapes.items()}
                 )
             elif kinds[role] != "none":
                 keeps_skip = kinds[role] == "bottleneck-skip"
-                sizes = config.dim, config.bottleneck_dim, config.condition_dim(role)
+                sizes = config.dim, config.bottleneck_dim(role), config.condition_dim(role)
                 self.sides[role] = nn.ModuleDict({key: Bottleneck(*sizes, keeps_skip=keeps_skip) for key in adapter_keys})
         has_both = all(role in self.sides for role in ROLES)
         self.controller = (
@@ -151,7 +169,7 @@ def lora_key(block: int, layer: str) -> str:
 
 
 def new_pair(transformer: nn.Module, seed: int = 0, **settings: object) -> AdapterPair:
-    """An untrained pair for a DiT; `settings` are `PairConfig` fields.
+    """An untrained pair for a DiT; `settings` are `PairConfig` fields, or such for both sides (see `per_side`).
 
     Weights are drawn from `seed` alone; the global generator is left as it was. `num_groups` is reduced to the
     number of blocks where the base has fewer.
@@ -161,11 +179,17 @@ def new_pair(transformer: nn.Module, seed: int = 0, **settings: object) -> Adapt
     """
     sizes = base_sizes(transformer)
     settings.setdefault("num_groups", min(7, sizes["num_blocks"]))
-    config = PairConfig(**sizes, **settings)
-    shapes = {role: lora_shapes(transformer, config) for role in ROLES if config.kind(role) == "lora"}
+    config = PairConfig(**sizes, **per_side(settings))
+    shapes = {role: lora_shapes(transformer, config, role) for role in ROLES if config.kind(role) == "lora"}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return AdapterPair(config, site_keys(transformer), shapes)
+
+
+def per_side(settings: Mapping[str, object]) -> dict[str, object]:
+    """`PairConfig` fields out of settings that may name a size for both sides; what they say of one side counts there."""
+    both = {f"{role}_{name}": settings[name] for name in PER_SIDE if name in settings for role in ROLES}
+    return {**both, **{name: value for name, value in settings.items() if name not in PER_SIDE}}
 
 
 def site_keys(transformer: nn.Module) -> list[str]:
@@ -174,8 +198,8 @@ def site_keys(transformer: nn.Module) -> list[str]:
     return [f"{index}-{site.name}" for index, (_, block_list) in enumerate(blocks) for site in block_list.sites]
 
 
-def lora_shapes(transformer: nn.Module, config: PairConfig) -> dict[str, tuple[int, int, int]]:
-    """(in, out, rank) of the linear layers that a LoRA side of `config` updates, by key.
+def lora_shapes(transformer: nn.Module, config: PairConfig, role: Role) -> dict[str, tuple[int, int, int]]:
+    """(in, out, rank) of the linear layers that the LoRA of a role updates, by key.
 
     Raises:
         ValueError: a target matches none of the family's layers.
@@ -190,7 +214,7 @@ def lora_shapes(transformer: nn.Module, config: PairConfig) -> dict[str, tuple[i
         for layer in (layer for site in block_list.sites for layer in site.linear_layers):
             if not config.target_layers or any(_matches(layer, target) for target in config.target_layers):
                 linear = block.get_submodule(family.layer_path(layer))
-                shapes[lora_key(index, layer)] = linear.in_features, linear.out_features, config.rank
+                shapes[lora_key(index, layer)] = linear.in_features, linear.out_features, config.rank(role)
     return shapes
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
+
 import torch
 from torch import nn
 from torch.nn import functional
@@ -17,6 +20,9 @@ class StageBlender(nn.Module):
 
     The time embedding modulates (shift, scale, gate) the max-pooled tokens. The last layer starts at zero, so both
     weights start at `scale / 2`, or on the share schedule, where there is one.
+
+    It computes in float32 whatever the precision around it, and stays so when the pair is cast: where shares may be learned
+    to differ by a hundredth, bfloat16 leaves three values.
 
     Args:
         time_dim: width E of the time embedding.
@@ -59,19 +65,29 @@ class StageBlender(nn.Module):
 
         Without a stage, the middle of the share schedule counts.
         """
-        pooled = torch.stack([stream.amax(dim=1) for stream in tokens]).amax(dim=0)  # (B, C)
-        shift, scale, gate = self.modulation(functional.silu(embedding)).chunk(3, dim=1)
-        content = self.tokens_in(pooled)
-        fused = self.norm(content) * (1 + scale) + shift
-        fused = gate * content + self.contract(functional.gelu(self.expand(fused), approximate="tanh"))
-        logits = self.out(functional.relu(self.hidden(functional.relu(fused))))
-        least = 0.5 - self.learned_range
-        share = least + (1 - 2 * least) * torch.sigmoid(logits)  # (B, G)
-        if self.share_schedule:
-            start = share_at(self.share_schedule, 0.5 if stage is None else stage).to(share)  # (B or 1,)
-            share = (share + start[:, None] - 0.5).clamp(0, 1)
-        identity = self.scale * share
-        return torch.stack([identity, self.scale - identity], dim=-1)
+        dtype, kind = self.out.weight.dtype, embedding.device.type
+        # pooled before the cast: all tokens in float32 would take gigabytes
+        pooled = torch.stack([stream.amax(dim=1).to(dtype) for stream in tokens]).amax(dim=0)  # (B, C)
+        with torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext():
+            shift, scale, gate = self.modulation(functional.silu(embedding.to(dtype))).chunk(3, dim=1)
+            content = self.tokens_in(pooled)
+            fused = self.norm(content) * (1 + scale) + shift
+            fused = gate * content + self.contract(functional.gelu(self.expand(fused), approximate="tanh"))
+            logits = self.out(functional.relu(self.hidden(functional.relu(fused))))
+            least = 0.5 - self.learned_range
+            share = least + (1 - 2 * least) * torch.sigmoid(logits)  # (B, G)
+            if self.share_schedule:
+                start = share_at(self.share_schedule, 0.5 if stage is None else stage).to(share)  # (B or 1,)
+                share = (share + start[:, None] - 0.5).clamp(0, 1)
+            identity = self.scale * share
+            return torch.stack([identity, self.scale - identity], dim=-1)
+
+    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> StageBlender:
+        def move(tensor: torch.Tensor) -> torch.Tensor:
+            moved = fn(tensor)
+            return tensor.to(moved.device) if moved.dtype.itemsize < torch.float32.itemsize else moved
+
+        return super()._apply(move, recurse)
 
 
 def share_at(share_schedule: tuple[float, ...], stage: Stage) -> torch.Tensor:

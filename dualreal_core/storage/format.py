@@ -26,7 +26,7 @@ from ..method.pair import ROLES, AdapterPair, LoraShapes, PairConfig
 from .reference import is_reference, pair_from_reference, read_reference
 from .renames import pair_fields, tensor_name, training_fields
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 SCHEDULE_ALONE_VERSION = 2
 """From this version on a share schedule counts without a controller too."""
 HEADER_KEY = "dualreal"

@@ -140,9 +140,9 @@ def _pair_rows(description: Description) -> list[tuple[str, str]]:
 def _adapter(config: dict[str, object], role: str) -> str:
     if config[f"{role}_kind"] == "lora":
         layers = ", ".join(config["target_layers"]) or "all layers of the family"
-        return f"lora, rank {config['rank']}, alpha {config['alpha']:g}, {layers}"
+        return f"lora, rank {config[f'{role}_rank']}, alpha {config[f'{role}_alpha']:g}, {layers}"
     condition = config[f"{role}_condition_dim"]
-    kind = f"{config[f'{role}_kind']}, width {config['bottleneck_dim']}"
+    kind = f"{config[f'{role}_kind']}, width {config[f'{role}_bottleneck_dim']}"
     return kind if condition is None else f"{kind}, conditioned on {condition} numbers"
 
 

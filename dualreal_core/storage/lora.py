@@ -38,7 +38,7 @@ def write_lora(path: Path, pair: AdapterPair, role: Role) -> None:
         block, layer = split_key(key)
         layers.add(layer)
         name = f"{pair.family.block_lists[0].path}.{block}.{layer}"
-        ranks[name] = adapter.down.out_features  # a combined pair's configuration knows one rank for two sides
+        ranks[name] = adapter.down.out_features  # those of a LoRA out of a file differ by layer
         tensors[f"transformer.{name}.lora_A.weight"] = adapter.down.weight.detach().cpu().contiguous()
         tensors[f"transformer.{name}.lora_B.weight"] = (adapter.up.weight.detach() * adapter.scaling).cpu().contiguous()
     common = Counter(ranks.values()).most_common(1)[0][0]

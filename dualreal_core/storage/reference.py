@@ -81,9 +81,6 @@ def _build(tensors: dict[str, torch.Tensor]) -> AdapterPair:
             condition_dims[_ROLES[role]] = tensor.shape[1]
         renamed[f"sides.{_ROLES[role]}.{block}-{site}.{_LAYERS.get(layer, layer)}.{kind}"] = tensor.float()
     down = {role: renamed[f"sides.{role}.0-attn.down.weight"] for role in roles}
-    widths = {weight.shape[0] for weight in down.values()}
-    if len(widths) > 1:
-        raise ValueError(f"bottleneck widths {sorted(widths)} differ between the roles")
     has_controller = "controller.out.bias" in renamed
     config = PairConfig(
         family=COGVIDEOX.name,
@@ -92,7 +89,7 @@ def _build(tensors: dict[str, torch.Tensor]) -> AdapterPair:
         time_dim=renamed["controller.modulation.weight"].shape[1] if has_controller else 1,
         identity_kind="bottleneck-skip" if "identity" in roles else "none",
         motion_kind="bottleneck-skip" if "motion" in roles else "none",
-        bottleneck_dim=widths.pop(),
+        **{f"{role}_bottleneck_dim": weight.shape[0] for role, weight in down.items()},
         identity_condition_dim=condition_dims.get("identity"),
         motion_condition_dim=condition_dims.get("motion"),
         learned_range=0.5 if has_controller else 0.0,

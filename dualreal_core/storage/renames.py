@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..method.pair import PER_SIDE, ROLES, per_side
+
 RENAMED: dict[str, dict[str, str]] = {
     "pair": {"course": "share_schedule"},
     "train": {
@@ -43,12 +45,12 @@ def advice(table: str, key: str) -> str | None:
 
 
 def pair_fields(config: Fields) -> dict[str, object]:
-    """Fields of a `PairConfig`."""
+    """Fields of a `PairConfig`, whose sides once shared their sizes."""
     new = _renamed(config, "pair")
     if "floor" in new or "has_controller" in new:
         floor, has_controller = new.pop("floor", 0.0), new.pop("has_controller", True)
         new["learned_range"] = round(0.5 - floor, 12) if has_controller else 0.0
-    return new
+    return new if any(f"{role}_{name}" in new for name in PER_SIDE for role in ROLES) else per_side(new)
 
 
 def training_fields(training: object) -> object:

@@ -11,7 +11,7 @@ from typing import Literal, get_args, get_origin, get_type_hints
 
 from ..dataset import CropSettings
 from ..errors import InputError
-from ..method.pair import PairConfig
+from ..method.pair import PER_SIDE, ROLES, PairConfig, per_side
 from ..storage.renames import advice
 from .settings import TrainSettings
 
@@ -27,7 +27,7 @@ class Recipe:
     """Everything that decides how a pair is trained, besides base and data.
 
     Attributes:
-        pair: `PairConfig` fields other than those that describe the base.
+        pair: `PairConfig` fields other than those that describe the base, or such for both sides (see `per_side`).
         conditions_motion: the motion side reads reference embeddings, where the base has an image encoder.
         num_crops, crop_margin: how many crops of each photo, and how far they may lie apart; see `CropSettings`.
         train: training settings.
@@ -101,7 +101,8 @@ def fit_warmup(recipe: Recipe) -> tuple[Recipe, str | None]:
 def read_recipe(path: Path, recipe: Recipe) -> Recipe:
     """The recipe with the changes of a TOML file: tables `[train]`, `[pair]` and `[crops]`.
 
-    A rank brings its alpha along, and prodigy its learning rate, a factor of 1.
+    A rank brings its alpha along, and prodigy its learning rate, a factor of 1. What is set for both sides, as `rank`, takes the
+    place of what the recipe sets for one, as `motion_rank`; in the file, what is set for one side counts there.
 
     Raises:
         InputError: no such file, no TOML, an unknown table or key, or a value of the wrong type or out of range.
@@ -116,10 +117,11 @@ def read_recipe(path: Path, recipe: Recipe) -> Recipe:
         raise InputError(f"{path} is no valid TOML ({error}): correct that line.") from error
     allowed = {
         "train": [item.name for item in fields(TrainSettings)],
-        "pair": [*(item.name for item in fields(PairConfig) if item.name not in BASE_FIELDS), "conditions_motion"],
+        "pair": [*PER_SIDE, *(item.name for item in fields(PairConfig) if item.name not in BASE_FIELDS), "conditions_motion"],
         "crops": ["num_crops", "crop_margin"],
     }
     types = {**get_type_hints(Recipe), **get_type_hints(PairConfig), **get_type_hints(TrainSettings)}
+    types |= {name: types[f"identity_{name}"] for name in PER_SIDE}
     for table, values in tables.items():
         if table not in allowed or not isinstance(values, dict):
             known = ", ".join(f"[{name}]" for name in allowed)
@@ -134,17 +136,20 @@ def read_recipe(path: Path, recipe: Recipe) -> Recipe:
                 raise InputError(f"{path} sets {key!r} in [{table}] to {values[key]!r}: it takes {takes}.")
     pair = dict(tables.get("pair", {}))
     conditions_motion = pair.pop("conditions_motion", recipe.conditions_motion)
-    if "rank" in pair:
-        pair.setdefault("alpha", float(pair["rank"]))
+    if "alpha" not in pair:
+        ranks = {prefix: pair[f"{prefix}rank"] for prefix in ("", *(f"{role}_" for role in ROLES)) if f"{prefix}rank" in pair}
+        pair = {**{f"{prefix}alpha": float(rank) for prefix, rank in ranks.items()}, **pair}
+    replaced = {f"{role}_{name}" for name in PER_SIDE if name in pair for role in ROLES}
+    kept = {name: value for name, value in recipe.pair.items() if name not in replaced}
     pair |= {name: tuple(pair[name]) for name in ("target_layers", "share_schedule") if name in pair}
     trained = dict(tables.get("train", {}))
     if trained.get("optimizer") == "prodigy":
         trained.setdefault("learning_rate", 1.0)
     try:
         train = replace(recipe.train, **trained)
-        changed = replace(recipe, train=train, pair={**recipe.pair, **pair}, conditions_motion=conditions_motion, **tables.get("crops", {}))
+        changed = replace(recipe, train=train, pair={**kept, **pair}, conditions_motion=conditions_motion, **tables.get("crops", {}))
         _ = changed.crops
-        PairConfig(family="any", dim=1, num_blocks=MOST_BLOCKS, time_dim=1, **changed.pair)
+        PairConfig(family="any", dim=1, num_blocks=MOST_BLOCKS, time_dim=1, **per_side(changed.pair))
     except (TypeError, ValueError) as error:
         raise InputError(f"{path}: {error}") from error
     return changed

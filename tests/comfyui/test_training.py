@@ -227,6 +227,15 @@ def test_without_a_stage_blender_the_pair_keeps_to_the_course(server: ComfyServe
     )
 
 
+@pytest.mark.parametrize(("adapter", "motion_rank", "expected"), [("lora", 2, (4, 2)), ("bottleneck", 7, (4, 7)), ("lora", 0, (4, 4))])
+def test_the_motion_may_have_a_rank_of_its_own(server: ComfyServer, adapter, motion_rank, expected) -> None:
+    name = f"{adapter} of {motion_rank}"
+    server.run(training("wan", name, steps=1, adapter=adapter, motion_rank=motion_rank))
+    for role, rank in zip(("identity", "motion"), expected, strict=True):
+        down = [tensor for key, tensor in weights(trained_file(server, name)).items() if key.startswith(role) and ".down.weight" in key]
+        assert down and {tensor.shape[0] for tensor in down} == {rank}
+
+
 def test_the_report_says_what_limits_the_result(server: ComfyServer) -> None:
     """Five of each are there, so one is held out; and the best pair is the result."""
     graph = training("wan", "reported", evaluate_every=2, validation_split=0.2, save_best=True, patience=5)

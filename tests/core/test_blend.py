@@ -5,9 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from tiny import TinyBase, fill, make_pair, model_inputs
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from dualreal_core.method.attach import Attachment
-from dualreal_core.method.blend import PLANS, BlendRecord, SharePlan
+from dualreal_core.method.blend import PLANS, BlendRecord, LearnedBlend, SharePlan
+from dualreal_core.precision import mixed
 
 
 def share_of(plan: SharePlan, stage: float, depth: float) -> float:
@@ -88,3 +91,76 @@ def test_of_rows_at_stages_of_their_own_the_watched_one_counts():
         record.add(torch.tensor(stages)[:, None, None].expand(2, 1, 2), torch.tensor(stages))
     assert record.positions() == pytest.approx([0.2, 0.7])
     torch.testing.assert_close(record.table()[:, 0, 0], torch.tensor([0.2, 0.7]))
+
+
+class Sizes(TorchDispatchMode):
+    """Number of elements of every tensor that is made, by type."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made: dict[torch.dtype, list[int]] = {}
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        result = operation(*args, **(kwargs or {}))
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, torch.Tensor):
+                self.made.setdefault(leaf.dtype, []).append(leaf.numel())
+        return result
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_tokens_are_pooled_before_they_are_cast(dtype):
+    """A float32 copy of all tokens of a large video takes gigabytes."""
+    pair = fill(make_pair(TinyBase("cogvideox", 3)))
+    generator = torch.Generator().manual_seed(0)
+    streams = [torch.randn(2, count, 32, generator=generator).to(dtype) for count in (300, 2000)]
+    embedding = torch.randn(2, 24, generator=generator).to(dtype)
+    with torch.no_grad():
+        expected = pair.controller(embedding.float(), [stream.float() for stream in streams])
+        with Sizes() as sizes:
+            weights = LearnedBlend(pair.controller).weights(embedding, streams)
+    assert torch.equal(weights, expected)
+    assert max(sizes.made[torch.float32]) < streams[0].numel()
+
+
+@pytest.mark.parametrize("share_schedule", [(), (0.4, 0.9)])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_controller_computes_in_float32_whatever_is_around_it(dtype, share_schedule):
+    """In the lower precision a range of a hundredth holds three values, and a cast pair has other weights than one that is not."""
+    settings = {"learned_range": 0.01, "scale": 2.0, "num_groups": 3, "share_schedule": share_schedule}
+    pair, cast = (fill(make_pair(TinyBase("wan", 3), **settings)) for _ in range(2))
+    cast.to(dtype)
+    assert {weight.dtype for weight in cast.sides.parameters()} == {dtype}
+    generator = torch.Generator().manual_seed(0)
+    embedding, tokens = torch.randn(64, 32, generator=generator).to(dtype), torch.randn(64, 8, 32, generator=generator).to(dtype)
+    with torch.no_grad():
+        exact = LearnedBlend(pair.controller).weights(embedding.float(), [tokens.float()], 0.3)
+        with torch.autocast("cpu", torch.bfloat16):
+            for one in (pair, cast):
+                weights = LearnedBlend(one.controller).weights(embedding, [tokens], 0.3)
+                assert torch.equal(weights, exact)
+    assert len(exact.unique()) > 300
+
+
+def test_a_pair_keeps_its_controller_in_float32_however_it_is_cast():
+    def pair():
+        return fill(make_pair(TinyBase("wan", 3)))
+
+    exact = dict(pair().controller.state_dict())
+    for cast in (pair().to(torch.bfloat16), pair().half(), pair().bfloat16(), pair().to("cpu", torch.float16), pair().half().float()):
+        assert all(torch.equal(tensor, exact[name]) for name, tensor in cast.controller.state_dict().items())
+    doubled = pair().double()
+    assert {weight.dtype for weight in doubled.parameters()} == {torch.float64}
+    assert {weight.dtype for weight in doubled.float().parameters()} == {torch.float32}
+    assert {weight.device.type for weight in pair().to("meta", torch.bfloat16).parameters()} == {"meta"}
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_controllers_precision_alone_does_not_lower_that_of_the_base(dtype):
+    base = TinyBase("wan", 3)
+    base.transformer.to(dtype)
+    pair = make_pair(base)
+    with torch.no_grad():
+        for one, expected in ((pair.to(dtype), False), (make_pair(base), True), (None, False)):
+            with mixed(base, one):
+                assert torch.is_autocast_enabled("cpu") is expected

@@ -70,7 +70,7 @@ def test_updates_of_parts_of_a_layer_become_one_adapter() -> None:
     updates = [random_update(base, path, rank, rows, rank) for rank, rows in ((1, (0, 8)), (3, (8, 20)), (2, None))]
     pair = one_sided_pair(base.transformer, "identity", updates)
     (adapter,) = pair.sides["identity"].values()
-    assert adapter.down.out_features == pair.config.rank == 6
+    assert adapter.down.out_features == pair.config.rank("identity") == pair.config.identity_alpha == 6
     assert difference(predict(base, pair), predict_merged(base, updates)) < 1e-5
 
 

@@ -10,6 +10,12 @@ from dualreal_core.method.attach import Attachment
 from dualreal_core.method.fused import can_fuse
 from dualreal_core.method.pair import iterate_sides
 
+UNEQUAL = {
+    "identity_bottleneck_dim": 3, "motion_bottleneck_dim": 11,
+    "identity_rank": 5, "motion_rank": 2,
+    "identity_alpha": 2.0, "motion_alpha": 9.0,
+}  # fmt: skip
+
 
 def outputs(base: TinyBase, pair, with_condition: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
     """(fused, plain) outputs: the same call without and with gradients."""
@@ -28,7 +34,8 @@ def outputs(base: TinyBase, pair, with_condition: bool = True) -> tuple[torch.Te
 @pytest.mark.parametrize("family", ["wan", "cogvideox"])
 def test_fused_equals_plain(family, kind, with_condition):
     base = TinyBase(family, 3)
-    for settings in ({}, {"identity_kind": "none", "learned_range": 0.0}, {"identity_condition_dim": CONDITION_DIM}, {"alpha": 7.0}):
+    one_sided, conditioned = {"identity_kind": "none", "learned_range": 0.0}, {"identity_condition_dim": CONDITION_DIM}
+    for settings in ({}, one_sided, conditioned, {"alpha": 7.0}, UNEQUAL):
         pair = fill(make_pair(base, kind, **settings))
         fused, plain = outputs(base, pair, with_condition)
         torch.testing.assert_close(fused, plain, rtol=1e-4, atol=1e-5)

@@ -98,6 +98,13 @@ def test_kinds_of_pairs(transformer, tmp_path, settings):
     assert value(rows, "motion").startswith(settings.get("motion_kind", "bottleneck"))
 
 
+def test_each_side_has_its_own_sizes(transformer, tmp_path):
+    kinds = {"identity_kind": "lora", "identity_rank": 2, "identity_alpha": 3.0, "motion_bottleneck_dim": 5}
+    save_pair(tmp_path / "pair.safetensors", new_pair(transformer, **kinds))
+    rows = lines(describe(tmp_path / "pair.safetensors"))
+    assert value(rows, "identity").startswith("lora, rank 2, alpha 3, ") and value(rows, "motion").startswith("bottleneck, width 5;")
+
+
 def reference_tensors() -> dict[str, torch.Tensor]:
     """A checkpoint as the reference's first stage saves it: one side, no controller."""
     sizes = {"down_linear.weight": (4, 8), "down_linear.bias": (4,), "up_linear.weight": (8, 4), "up_linear.bias": (8,)}

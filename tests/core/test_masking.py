@@ -163,7 +163,7 @@ def unmasked_gradients(run: Run, weights: dict, calls: list[dict], losses: list[
 
 
 def lora_shapes_of(base: TinyBase, config: PairConfig) -> dict:
-    return {role: lora_shapes(base.transformer, config) for role in ROLES}
+    return {role: lora_shapes(base.transformer, config, role) for role in ROLES}
 
 
 class RecordingObjective:

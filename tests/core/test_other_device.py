@@ -98,6 +98,56 @@ for wrong in (
     ]
 
 
+COPIES = """
+import json, sys
+sys.path.insert(0, "tests/core")
+import other_device
+copies, copy = [], other_device._copy_from
+def counted(source, target, non_blocking=False):
+    copies.append((source.device.type, target.device.type))
+    return copy(source, target, non_blocking)
+other_device._copy_from = counted
+other_device.register()
+import torch
+from tiny import CONDITION_DIM, TinyBase, condition, fill, make_pair, model_inputs
+from dualreal_core.method.attach import Attachment
+from dualreal_core.method.blend import PLANS, BlendRecord, FixedBlend
+inputs = [tensor.to(other_device.NAME) for tensor in model_inputs()]
+def across(base):
+    copies.clear()
+    base.predict(*inputs)
+    return sum(one != other for one, other in copies)
+counts = {}
+for num_blocks in (2, 4):
+    base = TinyBase("wan", num_blocks)
+    base.transformer.to(other_device.NAME)
+    plain = across(base)
+    for kind in ("lora", "bottleneck", "bottleneck-skip"):
+        pair = fill(make_pair(base, kind, num_groups=2, identity_condition_dim=CONDITION_DIM, share_schedule=(0.2, 0.8)))
+        pair.to(other_device.NAME)
+        blends = {"own": None, "fixed": FixedBlend(0.4, 0.6), "plan": PLANS["paper trend"].blend(pair.config)}
+        for name, blend in blends.items():
+            with Attachment(base.transformer, pair, blend) as attachment:
+                attachment.strengths, attachment.stage, attachment.record = {"identity": 0.7, "motion": 1.3}, 0.3, BlendRecord()
+                attachment.condition, attachment.row_strengths = (t.to(other_device.NAME) for t in (condition(), torch.tensor([1.0, 0.5])))
+                for is_training in (False, True):
+                    with torch.set_grad_enabled(is_training):
+                        across(base)
+                        counts.setdefault(f"{kind}, {name}, {is_training}", []).append(across(base) - plain)
+print(json.dumps(counts))
+"""
+
+
+def test_no_site_copies_between_host_and_device():
+    """Each such copy waits for all that the device has still to do; a deep model has hundreds of sites."""
+    done = subprocess.run([sys.executable, "-c", COPIES], capture_output=True, text=True, cwd=HERE.parents[1])
+    assert done.returncode == 0, done.stderr
+    counts = json.loads(done.stdout)
+    assert len(counts) == 18
+    for case, (few_blocks, many_blocks) in counts.items():
+        assert few_blocks == many_blocks <= 4, case  # the schedule's and the plan's numbers, and the record of the weights
+
+
 @pytest.mark.parametrize("base", ["toyworld", "cogvideox-tiny", "wan-tiny"])
 def test_training_is_the_same_there(there, trial, tmp_path, base):
     # with so large an eps steps are as long as gradients: AdamW's are all of one size, even where a gradient is rounding alone

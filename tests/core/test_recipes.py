@@ -8,7 +8,7 @@ import pytest
 from tiny import TinyBase
 
 from dualreal_core.errors import InputError
-from dualreal_core.method.pair import PairConfig, iterate_sides, new_pair
+from dualreal_core.method.pair import ROLES, PairConfig, iterate_sides, new_pair
 from dualreal_core.training.recipes import BASE_FIELDS, DUALREAL, PAPER, RECIPES, fit_warmup, read_recipe, with_train
 from dualreal_core.training.settings import TrainSettings
 
@@ -32,7 +32,8 @@ def test_recipes_make_pairs():
     skip, ours = (new_pair(base.transformer, **recipe.pair) for recipe in (PAPER, DUALREAL))
     assert skip.config.identity_kind == skip.config.motion_kind == "bottleneck-skip" and skip.config.scale == 0.2
     assert ours.config.identity_kind == ours.config.motion_kind == "lora" and 0 < ours.config.learned_range < 0.5
-    assert ours.config.rank == ours.config.alpha == 32
+    for role in ROLES:
+        assert ours.config.rank(role) == 32 and ours.config.scaling(role) == 1
     assert PAPER.train == TrainSettings() and PAPER.crops.num_crops == 1 and DUALREAL.crops.num_crops == 4
 
 
@@ -86,6 +87,34 @@ def test_values_take_effect(read, recipe):
     layers = {layer for role, _, layer, _ in iterate_sides(pair) if role == "identity"}
     assert pair.controller is None and layers == {"attn1.to_q", "attn1.to_v"}
     assert changed.name == recipe.name
+
+
+def sizes(recipe) -> tuple[float, ...]:
+    """Rank, alpha and hidden width of the identity, then of the motion."""
+    config = new_pair(TinyBase("wan", 2).transformer, **recipe.pair).config
+    return tuple(getattr(config, f"{role}_{name}") for role in ROLES for name in ("rank", "alpha", "bottleneck_dim"))
+
+
+@pytest.mark.parametrize(("lines", "expected"), [
+    ("", (32, 32, 64, 32, 32, 64)),
+    ("rank = 8", (8, 8, 64, 8, 8, 64)),
+    ("motion_rank = 8", (32, 32, 64, 8, 8, 64)),
+    ("motion_rank = 4\nrank = 16", (16, 16, 64, 4, 4, 64)),
+    ("rank = 16\nalpha = 8\nmotion_rank = 4", (16, 8, 64, 4, 8, 64)),
+    ("identity_rank = 8\nidentity_alpha = 2\nmotion_rank = 4", (8, 2, 64, 4, 4, 64)),
+    ("alpha = 8\nmotion_alpha = 2", (32, 8, 64, 32, 2, 64)),
+    ("bottleneck_dim = 24\nmotion_bottleneck_dim = 12", (32, 32, 24, 32, 32, 12)),
+])  # fmt: skip
+def test_a_size_is_for_both_sides_unless_one_has_its_own(read, lines, expected):
+    """A rank brings its alpha along, for its side."""
+    assert sizes(read(f"[pair]\n{lines}\n")) == expected
+
+
+def test_a_size_for_both_sides_takes_the_place_of_what_a_recipe_sets_for_one(read):
+    own = replace(DUALREAL, pair={**DUALREAL.pair, "motion_rank": 4, "motion_alpha": 2.0})
+    assert sizes(own) == (32, 32, 64, 4, 2, 64)
+    assert sizes(read("[pair]\nrank = 16\n", own)) == (16, 16, 64, 16, 16, 64)
+    assert sizes(read("[pair]\nidentity_rank = 16\n", own)) == (16, 16, 64, 4, 2, 64)
 
 
 def test_every_setting_can_be_set(read):
@@ -166,6 +195,12 @@ VALUES = {
         "identity_kind = 1",
         "rank = 0",
         "rank = 2.5",
+        "motion_rank = 0",
+        "identity_rank = 2.5",
+        "identity_rank = 'x'",
+        "motion_alpha = -1",
+        "motion_alpha = inf",
+        "identity_bottleneck_dim = 0",
         "controller_dim = 0",
         "rank = 'x'",
         "bottleneck_dim = -1",

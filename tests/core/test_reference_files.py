@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import pickle
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
 from golden import GOLDEN, needs_golden
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny import is_same
+from torch.nn.functional import gelu, linear
 
 from dualreal_core.errors import InputError
 from dualreal_core.storage import load_pair, read_reference, save_pair
@@ -48,6 +50,49 @@ def test_pth_with_other_things(tmp_path):
         torch.save(content, tmp_path / "other.pth")
         with pytest.raises(InputError, match="no complete checkpoint of the reference"):
             load_pair(tmp_path / "other.pth")
+
+
+def reference_tensors(widths: dict[str, int], condition_dim: int = 7, dim: int = 8) -> dict[str, torch.Tensor]:
+    """A checkpoint of both sides, two blocks, no controller; widths by the reference's name of the side."""
+    generator = torch.Generator().manual_seed(0)
+    tensors = {}
+    for block, site, (side, width) in product(range(2), ("attn", "ff"), widths.items()):
+        layers = {"down": (width, dim), "up": (dim, width)} | ({"condition": (dim, condition_dim)} if side == "motion" else {})
+        for layer, shape in layers.items():
+            name = f"transformer_blocks.{block}.{side}_{site}_adapter.{layer}_linear"
+            tensors[f"{name}.weight"] = torch.randn(shape, generator=generator)
+            tensors[f"{name}.bias"] = torch.randn(shape[0], generator=generator)
+    return tensors
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors"])
+@pytest.mark.parametrize("widths", [{"id": 3, "motion": 5}, {"id": 6, "motion": 2}, {"id": 4, "motion": 4}])
+def test_sides_of_different_widths(tmp_path, widths, suffix):
+    """The reference has an option for each."""
+    tensors = reference_tensors(widths)
+    (torch.save if suffix == ".pth" else save_file)(tensors, tmp_path / f"adapter{suffix}")
+    pair, _ = load_pair(tmp_path / f"adapter{suffix}")
+    assert (pair.config.identity_bottleneck_dim, pair.config.motion_bottleneck_dim) == (widths["id"], widths["motion"])
+    hidden, given = torch.randn(2, 3, 8), torch.randn(2, 7)
+    for side, role in (("id", "identity"), ("motion", "motion")):
+        down, up, *cond = (
+            [tensors[f"transformer_blocks.1.{side}_ff_adapter.{layer}_linear.{part}"] for part in ("weight", "bias")]
+            for layer in ("down", "up", *(["condition"] if side == "motion" else []))
+        )
+        shown = hidden + linear(given, *cond[0])[:, None] if cond else hidden
+        expected = hidden + linear(gelu(linear(shown, *down)), *up)
+        torch.testing.assert_close(pair.sides[role]["1-ff"](hidden, given), expected, rtol=1e-4, atol=1e-4)
+    save_pair(tmp_path / "own.safetensors", pair)
+    own, _ = load_pair(tmp_path / "own.safetensors")
+    assert own.config == pair.config and is_same(dict(own.state_dict()), dict(pair.state_dict()))
+
+
+def test_a_side_of_two_widths_is_refused(tmp_path):
+    tensors = reference_tensors({"id": 3, "motion": 5})
+    tensors["transformer_blocks.1.id_ff_adapter.down_linear.weight"] = torch.zeros(4, 8)
+    torch.save(tensors, tmp_path / "adapter.pth")
+    with pytest.raises(InputError, match=r"adapter\.pth is no complete checkpoint of the reference"):
+        load_pair(tmp_path / "adapter.pth")
 
 
 @needs_golden

@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from tiny import CONDITION_DIM, FAMILY_NAMES, KINDS, TinyBase, fill, is_same, predict, tiny_pair
 
 from dualreal_core.errors import InputError
+from dualreal_core.method.pair import PER_SIDE, ROLES
 from dualreal_core.storage import load_pair, read_header, save_pair, write_lora
 from dualreal_core.storage.format import FORMAT_VERSION, HEADER_KEY
 
@@ -105,7 +106,7 @@ def test_header_and_names(wan, tmp_path):
     path = tmp_path / "pair.safetensors"
     save_pair(path, tiny_pair(wan), HEADER)
     header = read_header(path)
-    assert header["format_version"] == FORMAT_VERSION == 4
+    assert header["format_version"] == FORMAT_VERSION == 5
     assert header["config"].items() >= {"family": "wan", "dim": 32, "num_blocks": 2, "motion_condition_dim": CONDITION_DIM}.items()
     assert {"date", "dualreal", "torch", "diffusers", "peft", "safetensors"} <= set(header["provenance"])
     with safe_open(path, "pt") as file:
@@ -126,7 +127,8 @@ def test_a_share_schedule_counts_without_controller_from_version_2_on(wan, tmp_p
 def test_low_precision_weights_are_kept(wan, tmp_path):
     pair = tiny_pair(wan).to(torch.bfloat16)
     save_pair(tmp_path / "pair.safetensors", pair)
-    assert {tensor.dtype for tensor in load_file(tmp_path / "pair.safetensors").values()} == {torch.bfloat16}
+    for name, tensor in load_file(tmp_path / "pair.safetensors").items():
+        assert tensor.dtype == (torch.float32 if name.startswith("controller.") else torch.bfloat16), name
     loaded, _ = load_pair(tmp_path / "pair.safetensors")
     assert is_same(dict(loaded.to(torch.bfloat16).state_dict()), dict(pair.state_dict()))
 
@@ -138,18 +140,39 @@ def test_headers_without_later_fields_load(wan, tmp_path):
     optional = (
         "target_layers",
         "share_schedule",
-        "rank",
-        "alpha",
+        *(f"{role}_{size}" for role in ROLES for size in PER_SIDE),
         "learned_range",
         "scale",
         "identity_kind",
         "motion_kind",
         "controller_dim",
-        "bottleneck_dim",
     )
     rewrite(path, config=dict.fromkeys((*optional, "identity_condition_dim"), REMOVED), provenance=REMOVED)
     loaded, _ = load_pair(path)
     assert loaded.config == pair.config and is_same(dict(loaded.state_dict()), dict(pair.state_dict()))
+
+
+UNEQUAL = {
+    "identity_bottleneck_dim": 6, "motion_bottleneck_dim": 9,
+    "identity_rank": 2, "motion_rank": 5,
+    "identity_alpha": 3.0, "motion_alpha": 4.0,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("identity", "motion"), COMBINATIONS)
+def test_sides_of_different_sizes_are_kept(base, tmp_path, identity, motion):
+    pair = tiny_pair(base, identity_kind=identity, motion_kind=motion, **UNEQUAL)
+    save_pair(tmp_path / "pair.safetensors", pair)
+    loaded, header = load_pair(tmp_path / "pair.safetensors")
+    assert loaded.config == pair.config and header["config"].items() >= UNEQUAL.items()
+    assert torch.equal(predict(base, loaded), predict(base, pair)) and not torch.equal(predict(base, pair), predict(base))
+    for role in loaded.sides:
+        kind = pair.config.kind(role)
+        size = "rank" if kind == "lora" else "bottleneck_dim"
+        assert {adapter.down.out_features for adapter in loaded.sides[role].values()} == {UNEQUAL[f"{role}_{size}"]}
+        if kind == "lora":
+            scalings = {adapter.scaling for adapter in loaded.sides[role].values()}
+            assert scalings == {UNEQUAL[f"{role}_alpha"] / UNEQUAL[f"{role}_rank"]}
 
 
 def test_a_loaded_pair_does_not_follow_its_file(wan, tmp_path):
@@ -200,6 +223,7 @@ def test_other_safetensors(tmp_path):
     "change",
     [
         {"bottleneck_dim": 9},
+        {"motion_bottleneck_dim": 9},
         {"dim": 33},
         {"dim": "32"},
         {"dim": REMOVED},
@@ -222,6 +246,8 @@ def test_other_safetensors(tmp_path):
         {"scale": "large"},
         {"scale": float("nan")},
         {"alpha": float("inf")},
+        {"motion_alpha": float("inf")},
+        {"identity_rank": 0},
         {"target_layers": None},
         {"invented": 1},
         {"time_dim": 10**6},  # a StageBlender of 48 TB
@@ -282,7 +308,7 @@ def test_newer_format(wan, tmp_path):
     path = tmp_path / "pair.safetensors"
     save_pair(path, tiny_pair(wan))
     rewrite(path, format_version=FORMAT_VERSION + 1)
-    with pytest.raises(InputError, match=r"format version 5, newer than 4: update DualReal"):
+    with pytest.raises(InputError, match=r"format version 6, newer than 5: update DualReal"):
         load_pair(path)
 
 
