@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..errors import InputError
+from ..errors import InputError, first_line
 from .folder_files import weight_variant
 
 LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError)
@@ -30,8 +30,7 @@ def explained(load: Callable[[], Loaded], folder: Path) -> Loaded:
     try:
         return load()
     except LOADING_ERRORS as problem:
-        reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
-        raise InputError(f"{folder} does not load ({reason}): download it again.") from problem
+        raise InputError(f"{folder} does not load ({first_line(problem)}): download it again.") from problem
 
 
 def load_weights(
