@@ -53,7 +53,11 @@ def load_weights(
     keyword = "dtype" if issubclass(model_class, PreTrainedModel) else "torch_dtype"
     local = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True, "variant": weight_variant(folder)}
     model, report = explained(lambda: model_class.from_pretrained(folder, **{keyword: dtype}, **local, **options), folder)
-    missing = sorted(name for name in report["missing_keys"] if not name.endswith(tuple(may_lack)))
-    if missing:
-        raise InputError(f"{folder} lacks {len(missing)} weights of a {model_class.__name__}, such as {missing[0]}: download it again.")
+    check_complete(model_class, folder, [name for name in report["missing_keys"] if not name.endswith(tuple(may_lack))])
     return model.eval().requires_grad_(False).to(device)
+
+
+def check_complete(model_class: type[nn.Module], folder: Path, missing: Sequence[str]) -> None:
+    """Raises InputError where weights of these names are missing."""
+    if missing:
+        raise InputError(f"{folder} lacks {len(missing)} weights of a {model_class.__name__}, such as {min(missing)}: download it again.")
