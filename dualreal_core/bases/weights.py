@@ -9,6 +9,7 @@ from diffusers import ModelMixin
 from torch import nn
 
 from ..errors import InputError
+from ..families import family_of
 from .base import Offload
 from .devices import free_memory
 from .folder_files import TensorShapes
@@ -25,8 +26,12 @@ class ComingWeights:
     ) -> None:
         self._class, self._folder, self._config, self._dtype, self._device = model_class, folder, config, dtype, device
         self._offload: Offload = "none" if torch.device(device).type == "cpu" else offload
-        self._are_at_work = self._are_in_main_memory = False
+        self._are_at_work = self._are_in_memory = False
         self.modules = self._without_weights()
+        is_split = self._offload == "blocks"
+        self._travelling = [block for block, _ in family_of(self.modules).blocks(self.modules)] if is_split else []
+        for block in self._travelling:
+            self._let_travel(block)
 
     def check(self, shapes: TensorShapes) -> None:
         """Raises InputError where the weight files, of which these are the shapes, do not have what the config asks for."""
@@ -39,42 +44,65 @@ class ComingWeights:
                 )
 
     def at_work(self) -> nn.Module:
-        """The modules with their weights on the device, or, block by block, on their way there."""
-        if self._are_at_work:
-            return self.modules
-        if self._offload == "blocks":
-            self._move(load_weights(self._class, self._folder, self._dtype, "cpu"))
-            self.modules.enable_group_offload(
-                torch.device(self._device), torch.device("cpu"), offload_type="block_level", num_blocks_per_group=1,
-                use_stream=torch.device(self._device).type == "cuda",
-            )  # fmt: skip
-        elif self._are_in_main_memory:
-            self.modules.to(self._device)
-        else:
-            self._move(load_weights(self._class, self._folder, self._dtype, self._device))
-        self._are_at_work, self._are_in_main_memory = True, self._offload != "none"
+        """The modules with their weights on the device, those of blocks that are offloaded on their way there."""
+        if not self._are_at_work:
+            if not self._are_in_memory:
+                at = "cpu" if self._offload == "blocks" else self._device
+                self._take(load_weights(self._class, self._folder, self._dtype, at))
+            travelling = {id(module) for block in self._travelling for module in block.modules()}
+            for module in self.modules.modules():
+                if id(module) not in travelling:
+                    _put(module, _tensors(module), self._device)
+            self._are_at_work = self._are_in_memory = True
         return self.modules
 
     def rest(self) -> None:
         """Takes the weights off the device."""
-        if not self._are_at_work or self._offload == "blocks":  # which are in main memory between two calls anyway
-            return
-        if self._offload == "model":
-            self.modules.to("cpu")
-        else:
-            self._move(self._without_weights())
-        self._are_at_work = False
-        free_memory(self._device)
+        if self._are_at_work:
+            self._are_at_work, self._are_in_memory = False, self._offload != "none"
+            if self._are_in_memory:
+                self.modules.to("cpu")
+            else:
+                self._take(self._without_weights())
+            free_memory(self._device)
 
     def _without_weights(self) -> nn.Module:
         with torch.device("meta"):
             empty = explained(lambda: self._class.from_config(self._config), self._folder)
         return empty.requires_grad_(False).eval()
 
-    def _move(self, source: nn.Module) -> None:
+    def _take(self, source: nn.Module) -> None:
         """Takes over all tensors of another instance."""
         for own, other in zip(self.modules.modules(), source.modules(), strict=True):
-            tensors = {**dict(other.named_parameters(recurse=False)), **dict(other.named_buffers(recurse=False))}
-            tensors |= {name: value for name, value in vars(other).items() if isinstance(value, torch.Tensor)}
-            for name, tensor in tensors.items():
+            for name, tensor in _tensors(other).items():
                 setattr(own, name, tensor)
+
+    def _let_travel(self, block: nn.Module) -> None:
+        """Has a block's weights on the device only while it computes; the originals stay where they are."""
+        kept: list[tuple[nn.Module, dict[str, torch.Tensor]]] = []
+
+        def fetch(block: nn.Module, args: tuple) -> None:
+            kept.extend((module, _tensors(module)) for module in block.modules())
+            for module, tensors in kept:
+                _put(module, tensors, self._device)
+
+        def leave(block: nn.Module, args: tuple, output: object) -> None:
+            for module, tensors in kept:
+                for name, tensor in tensors.items():
+                    setattr(module, name, tensor)
+            kept.clear()
+
+        block.register_forward_pre_hook(fetch)
+        block.register_forward_hook(leave, always_call=True)
+
+
+def _tensors(module: nn.Module) -> dict[str, torch.Tensor]:
+    """Parameters, buffers and other tensors of a module, without those of its children, by name."""
+    others = {name: value for name, value in vars(module).items() if isinstance(value, torch.Tensor)}
+    return {**dict(module.named_parameters(recurse=False)), **dict(module.named_buffers(recurse=False)), **others}
+
+
+def _put(module: nn.Module, tensors: dict[str, torch.Tensor], device: str) -> None:
+    for name, tensor in tensors.items():
+        moved = tensor.to(device)
+        setattr(module, name, nn.Parameter(moved, requires_grad=False) if isinstance(tensor, nn.Parameter) else moved)
