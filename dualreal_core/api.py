@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from .bases import Base
 from .bases.base import check_size
 from .dataset import Manifest, PreparedSet, prepare, scan_identity, scan_motion
 from .dataset.photos import open_photo
 from .errors import InputError
+from .files.cache_folder import user_cache_folder
 from .method.attach import Attachment
 from .method.blend import Blend, BlendRecord
 from .method.pair import ROLES, AdapterPair, Role, new_pair
@@ -59,7 +62,8 @@ class TrainingData:
                 self.motion, self.prompt_motion, size, num_frames, self.fps or base.default_fps, frame_multiple=base.frame_multiple
             ),
         }
-        for item in manifests["identity"].items:
+        learns_identity = recipe.pair.get("identity_kind") != "none" and recipe.train.trains("identity")
+        for item in manifests["identity"].items if learns_identity else ():
             require_trigger(item.caption, self.trigger, f"The caption of {item.source.path.name}")
         return manifests
 
@@ -71,9 +75,26 @@ def require_trigger(prompt: str, trigger: str, what: str) -> None:
         raise InputError(f"{what}, {prompt!r}, lacks the trigger {trigger!r}: write it as a word of its own, as in 'dog {trigger}'.")
 
 
-def prepare_data(base: Base, manifests: dict[Role, Manifest], cache: Path, progress: Progress | None = None) -> dict[Role, PreparedSet]:
-    """Latents, text and reference embeddings of both sides, computed once and cached."""
-    return {role: prepare(base, manifests[role], cache, progress=progress) for role in ROLES}
+def latent_cache() -> Path:
+    """The folder that latents, text and reference embeddings are kept in unless another is named: shared by all runs of a user."""
+    return user_cache_folder() / "latents"
+
+
+def prepare_data(
+    base: Base, manifests: dict[Role, Manifest], cache: Path | None = None, progress: Progress | None = None
+) -> dict[Role, PreparedSet]:
+    """Latents, text and reference embeddings of both sides, computed once and kept in `cache` (default: `latent_cache`)."""
+    return {role: prepare(base, manifests[role], cache or latent_cache(), progress=progress) for role in ROLES}
+
+
+def check_recipe(base: Base, recipe: Recipe) -> None:
+    """Finds out whether a recipe's pair can be made for a base, of which no weights are needed.
+
+    Raises:
+        InputError: it cannot, or no data would train one of its sides.
+    """
+    with torch.device("meta"):
+        _new_pair(base, base.architecture, recipe)
 
 
 class Training:
@@ -89,18 +110,10 @@ class Training:
     def __init__(
         self, base: Base, data: dict[Role, PreparedSet], recipe: Recipe, directory: Path, header: dict[str, object] | None = None
     ) -> None:
-        conditions = {"motion_condition_dim": base.condition_dim if recipe.conditions_motion else None}
         recipe, self.warmup_note = fit_warmup(recipe)
         self.base, self.data, self.recipe = base, data, recipe
-        try:
-            self.pair = new_pair(base.transformer, recipe.train.seed, **{**conditions, **recipe.pair})
-        except ValueError as error:
-            raise InputError(f"The pair cannot be made: {error}") from error
+        self.pair = _new_pair(base, base.transformer, recipe)
         self.pair.to(next(base.transformer.parameters()).device)
-        drawn = {"identity": recipe.train.motion_ratio < 1, "motion": recipe.train.motion_ratio > 0}
-        for role in ROLES:
-            if drawn[role] and self.pair.config.kind(role) == "none":
-                raise InputError(f"The {role} side is of kind 'none', but motion_ratio {recipe.train.motion_ratio} trains it: set 0 or 1.")
         self.directory = RunDirectory(directory)
         self.header = {
             "base": {"name": Path(base.name).resolve().name, "encoders": base.fingerprint},  # pairs are passed on: no places above it
@@ -121,8 +134,9 @@ class Training:
         stop_after: int | None = None,
         save_every: int = 100,
         on_evaluation: Callable[[Evaluation], None] | None = None,
+        on_note: Callable[[str], None] | None = None,
     ) -> Iterator[StepResult]:
-        """Trains, yielding after each step; see `run_training`."""
+        """Trains, yielding after each step; see `run_training`. Take the steps inside `contextlib.closing`."""
         crops = {name: getattr(self.recipe, name) for name in ("num_crops", "crop_margin")}
         cuts = {role: self.data[role].cut for role in ROLES if self._sees(role)}
         asked_for = {
@@ -135,8 +149,9 @@ class Training:
         items = {role: self.data[role].items for role in ROLES}
         with self.directory.opened(asked_for, is_resumed):
             yield from run_training(
-                self.base, self.attachment, items, self.recipe.train, self.directory, is_resumed, stop_after, save_every, on_evaluation
-            )
+                self.base, self.attachment, items, self.recipe.train, self.directory,
+                is_resumed, stop_after, save_every, on_evaluation, on_note,
+            )  # fmt: skip
 
     @property
     def is_over(self) -> bool:
@@ -145,10 +160,11 @@ class Training:
 
     @property
     def result_header(self) -> dict[str, object]:
-        """The header; of a best pair that was kept, it names the step."""
-        if not (self.recipe.train.save_best and self.is_over):
-            return self.header
-        return {**self.header, "training": {**self.header["training"], "kept_step": best_of(self.directory.evaluations()).step}}
+        """The header; it names the step of a best pair that was kept, and the steps at which the run was made longer."""
+        training, longer = dict(self.header["training"]), self.directory.lengthenings()
+        if self.recipe.train.save_best and self.is_over:
+            training["kept_step"] = best_of(self.directory.evaluations()).step
+        return {**self.header, "training": {**training, "lengthened": longer} if longer else training}
 
     def save(self, path: Path) -> None:
         """Writes the pair with its header."""
@@ -159,19 +175,46 @@ class Training:
         self.attachment.detach()
 
 
-def train_pair(base: Base, data: TrainingData, out: Path, recipe: Recipe = DUALREAL, directory: Path | None = None) -> AdapterPair:
+def _new_pair(base: Base, transformer: nn.Module, recipe: Recipe) -> AdapterPair:
+    """The untrained pair of a recipe; `transformer` with or without weights."""
+    conditions = {"motion_condition_dim": base.condition_dim if recipe.conditions_motion else None}
+    try:
+        pair = new_pair(transformer, recipe.train.seed, **{**conditions, **recipe.pair})
+    except ValueError as error:
+        raise InputError(f"The pair cannot be made: {error}") from error
+    for role in ROLES:
+        if recipe.train.trains(role) and pair.config.kind(role) == "none":
+            raise InputError(f"The {role} side is of kind 'none', but motion_ratio {recipe.train.motion_ratio} trains it: set 0 or 1.")
+    return pair
+
+
+def train_pair(
+    base: Base,
+    data: TrainingData,
+    out: Path,
+    recipe: Recipe = DUALREAL,
+    directory: Path | None = None,
+    is_resumed: bool = False,
+    cache: Path | None = None,
+) -> AdapterPair:
     """Trains a pair from folders and writes it to `out`; everything of the run lies in `directory` (`OUT.run`).
 
+    Args:
+        is_resumed: continues the run in `directory`, which was interrupted or is now to have more steps.
+        cache: of latents, text and reference embeddings; default: `latent_cache`.
+
     Raises:
-        InputError: see `TrainingData.scan`; or the run cannot be written.
+        InputError: see `TrainingData.scan`; or the run cannot be written, or continued.
     """
     directory = Path(directory or f"{out}.run")
-    prepared = prepare_data(base, data.scan(base, recipe), directory / "cache")
+    check_recipe(base, recipe)
+    prepared = prepare_data(base, data.scan(base, recipe), cache)
     prompts = {"identity": data.prompt_identity, "motion": data.prompt_motion, "trigger": data.trigger}
     training = Training(base, prepared, recipe, directory, {"prompts": prompts})
     try:
-        for _ in training.steps():
-            pass
+        with closing(training.steps(is_resumed)) as steps:
+            for _ in steps:
+                pass
         training.save(Path(out))
     finally:
         training.close()
@@ -209,17 +252,17 @@ def generate(
     check_size(base, settings.num_frames, settings.height, settings.width)
     if reference_image is not None and pair is not None:
         _check_condition(base, pair)
-    with base.encoders(), torch.no_grad():
-        text, negative = base.encode_text(prompt), base.encode_text(negative_prompt)
-        condition = None
-        if reference_image is not None and base.condition_dim is not None:
-            condition = base.embed_image(read_reference_image(reference_image, (settings.height, settings.width)))
     attachment = None
     try:
-        if pair is not None:
-            attachment = Attachment(base.transformer, pair, blend)
+        if pair is not None:  # first, as all that can be wrong with it shows without the weights of the base
+            attachment = Attachment(base.architecture, pair, blend)
             attachment.strengths = dict(zip(ROLES, strengths, strict=True))
             attachment.record = record
+        with base.encoders(), torch.no_grad():
+            text, negative = base.encode_text(prompt), base.encode_text(negative_prompt)
+            condition = None
+            if reference_image is not None and base.condition_dim is not None:
+                condition = base.embed_image(read_reference_image(reference_image, (settings.height, settings.width)))
         latents = sample(base, [text], negative, settings, attachment, condition, progress)
     finally:
         if attachment is not None:

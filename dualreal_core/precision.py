@@ -27,7 +27,7 @@ def mixed(base: Base, pair: AdapterPair | None, lowers: bool = False) -> Abstrac
     dtype = torch.bfloat16 if dtype == torch.float32 else dtype
     if torch.is_grad_enabled():
         check_trainable(dtype)
-    return torch.autocast(next(base.transformer.parameters()).device.type, dtype)
+    return torch.autocast(torch.device(base.device).type, dtype)
 
 
 def check_trainable(dtype: torch.dtype) -> None:

@@ -62,7 +62,7 @@ def sample(
     Returns:
         latents (B, C, f, h, w).
     """
-    device = next(base.transformer.parameters()).device
+    device = base.device
     shape = base.latent_shape(settings.num_frames, settings.height, settings.width)
     generators = [torch.Generator().manual_seed(settings.seed + row) for row in range(len(texts))]
     latents = torch.stack([torch.randn(shape, generator=generator) for generator in generators]).to(device)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -95,9 +96,11 @@ class JointTrainer(io.ComfyNode):
             training = Training(base, data, recipe, directory)
             try:
                 is_resumed = training.directory.settings_file.exists()
-                for done in training.steps(is_resumed, save_every=wanted.save_every, on_evaluation=view.evaluated):
-                    view.show(done, training)
-                    comfy.model_management.throw_exception_if_processing_interrupted()
+                taken = training.steps(is_resumed, save_every=wanted.save_every, on_evaluation=view.evaluated, on_note=view.noted)
+                with closing(taken) as steps:
+                    for done in steps:
+                        view.show(done, training)
+                        comfy.model_management.throw_exception_if_processing_interrupted()
                 training.save(directory / "pair.safetensors")
             finally:
                 training.close()

@@ -58,6 +58,11 @@ class TrainingView:
             position = f"Step {done.step} of {self.total}, {_duration(left)} left; {done.role} loss {done.loss:.4f}."
             self._say(f"{self.note}\n{position}{self.latest}")
 
+    def noted(self, note: str) -> None:
+        """Shows a sentence, and keeps it to be shown with every step."""
+        self.note = f"{self.note} {note}".strip()
+        self._say(self.note)
+
     def evaluated(self, evaluation: Evaluation) -> None:
         """Keeps the latest evaluation to be shown with every step."""
         left = ", ".join(f"{role} {side.loss_ratio:.0%}" for role, side in evaluation.sides.items())

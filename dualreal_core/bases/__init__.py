@@ -6,17 +6,26 @@ from pathlib import Path
 
 import torch
 
-from .base import Base
+from .base import Base, Offload
 
 __all__ = ["Base", "load_base"]
 
 
-def load_base(name: str | Path, dtype: torch.dtype = torch.float32, device: str = "cpu", image_encoder: Path | None = None) -> Base:
+def load_base(
+    name: str | Path,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    image_encoder: Path | None = None,
+    offload: Offload = "none",
+) -> Base:
     """A base by name: `toyworld`, or the folder of a diffusers CogVideoX or Wan model.
 
     Args:
         dtype: of the DiT's weights; the embedded base is always float32.
         image_encoder: folder of a CLIP vision model for reference embeddings; default: the model folder's own, if any.
+        offload: where the DiT of a model folder waits while the encoders are at work: 'none' (nowhere: it is read again from its
+            files), 'model' (in main memory) or 'blocks' (in main memory, from where each block comes while it computes; to sample
+            only). Without an accelerator it is always 'none'. The embedded base is too small to be moved.
 
     Raises:
         InputError: the folder is missing or holds no model of a known kind.
@@ -27,4 +36,4 @@ def load_base(name: str | Path, dtype: torch.dtype = torch.float32, device: str 
         return ToyWorldBase(device)
     from .diffusers_folder import DiffusersFolderBase
 
-    return DiffusersFolderBase(Path(name), dtype=dtype, device=device, image_encoder=image_encoder)
+    return DiffusersFolderBase(Path(name), dtype=dtype, device=device, image_encoder=image_encoder, offload=offload)

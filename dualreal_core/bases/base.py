@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import nn
@@ -19,6 +19,9 @@ from ..objective import Objective
 
 Denoiser = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """What a sampler calls: (latents (B, C, f, h, w), timestep ()) -> output (B, C, f, h, w)."""
+Offload = Literal["none", "model", "blocks"]
+"""Where a DiT's weights wait that are not at work: nowhere, and they are read again from their files; in main memory; or in main
+memory block by block, each on the device only while it computes, which cannot be trained through."""
 Progress = Callable[[int, int], None]
 """Called as (done, total) after every step."""
 
@@ -28,7 +31,9 @@ class Base(Protocol):
 
     Attributes:
         name: 'toyworld' or the model folder.
-        transformer: the DiT; its weights are frozen and never changed.
+        architecture: the DiT's modules, for what needs no weights; these may be absent (on the meta device).
+        transformer: the same modules with their weights in memory; frozen and never changed.
+        device: where the DiT computes.
         family: description of the DiT's class.
         objective: how it is trained: noise schedule, target, loss.
         latent_channels: C.
@@ -42,7 +47,9 @@ class Base(Protocol):
     """
 
     name: str
+    architecture: nn.Module
     transformer: nn.Module
+    device: str
     family: FamilyDescription
     objective: Objective
     latent_channels: int
@@ -58,7 +65,7 @@ class Base(Protocol):
     compute_dtype: torch.dtype
 
     def encoders(self) -> AbstractContextManager[None]:
-        """Loads text encoder, VAE and image encoder on entry and drops them from memory on exit.
+        """Loads text encoder, VAE and image encoder on entry and drops them from memory on exit; the DiT's weights may leave.
 
         `encode_text`, `encode_frames`, `decode_latents` and `embed_image` work only inside.
         """

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,12 +16,17 @@ from transformers import AutoTokenizer, CLIPVisionModelWithProjection, PreTraine
 
 from ..errors import InputError
 from ..families import family_of
-from .base import check_size, pad_texts
+from .base import Offload, check_size, pad_texts
 from .denoising import denoise
+from .devices import free_memory
 from .folder_files import check_component, check_tokenizer, fingerprint, read_json
 from .folder_layouts import PIPELINES, FolderLayout, layout_of
 from .image_encoder import ReferenceEncoder
 from .loading import explained, load_weights
+from .weights import ComingWeights
+
+TILED_FROM = 512 * 512
+"""Pixels of a frame above which the VAE works tile by tile: below, its activations are small, and whole frames are exact."""
 
 
 class DiffusersFolderBase:
@@ -31,16 +35,27 @@ class DiffusersFolderBase:
     CogVideoX 1.5 joins `patch_size_t` latent frames into one token. Its clips have one latent frame too few for that, so,
     as in its own training, `encode_frames` repeats the first latent frame in front and `decode_latents` drops it; the
     latents in between include it.
+
+    The encoders and the DiT are never in memory together: its weights are read when `transformer` is first asked for, and
+    leave whenever the encoders are opened.
     """
 
-    def __init__(self, folder: Path, dtype: torch.dtype = torch.float32, device: str = "cpu", image_encoder: Path | None = None) -> None:
-        """Checks all files and loads the transformer.
+    def __init__(
+        self,
+        folder: Path,
+        dtype: torch.dtype = torch.float32,
+        device: str = "cpu",
+        image_encoder: Path | None = None,
+        offload: Offload = "none",
+    ) -> None:
+        """Checks all files; reads no weights yet.
 
         Args:
             folder: model folder with model_index.json.
             dtype: of transformer and text encoder.
             device: where all components run.
             image_encoder: folder of a CLIP vision tower; default: `image_encoder/` in the model folder, if it is there.
+            offload: where the DiT's weights wait while the encoders are at work; on the CPU always nowhere.
 
         Raises:
             InputError: something is missing, broken or of an unknown kind.
@@ -48,8 +63,7 @@ class DiffusersFolderBase:
         self.name = str(folder)
         self.folder, self.dtype, self.device = folder, dtype, device
         pipeline = _pipeline_class(folder)
-        for component in ("transformer", "vae", "text_encoder"):
-            check_component(folder / component)
+        shapes = {component: check_component(folder / component) for component in ("transformer", "vae", "text_encoder")}
         check_tokenizer(folder / "tokenizer")
         config, vae_config = read_json(folder / "transformer" / "config.json"), read_json(folder / "vae" / "config.json")
         self._layout = layout_of(pipeline, config)
@@ -79,25 +93,32 @@ class DiffusersFolderBase:
         encoder_folders = [folder / name for name in ("text_encoder", "tokenizer", "vae")]
         encoder_folders += [self._image_encoder.folder] if self._image_encoder else []
         self.fingerprint = fingerprint(encoder_folders, pipeline, str(self.text_length), str(dtype))
-        self.transformer = load_weights(self._layout.transformer, folder / "transformer", dtype, device)
-        self.family = family_of(self.transformer)
-        self.compute_dtype = self.family.compute_dtype(self.transformer)
+        self._weights = ComingWeights(self._layout.transformer, folder / "transformer", config, dtype, device, offload)
+        self._weights.check(shapes["transformer"])
+        self.family, self.compute_dtype = family_of(self.architecture), dtype
         self._encoders: _Encoders | None = None
+
+    @property
+    def architecture(self) -> nn.Module:
+        return self._weights.modules
+
+    @property
+    def transformer(self) -> nn.Module:
+        return self._weights.at_work()
 
     @contextmanager
     def encoders(self) -> Iterator[None]:
-        """Within it, each encoder is loaded when first used. An inner use joins the outer one."""
+        """Within it, each encoder is loaded when first used; the DiT's weights leave. An inner use joins the outer one."""
         if self._encoders is not None:
             yield
             return
+        self._weights.rest()
         self._encoders = _Encoders(self.folder, self._layout, self._image_encoder, self.dtype, self.device)
         try:
             yield
         finally:
             self._encoders = None
-            gc.collect()
-            if torch.device(self.device).type == "cuda":
-                torch.cuda.empty_cache()
+            free_memory(self.device)
 
     @torch.no_grad()
     def encode_text(self, prompt: str) -> torch.Tensor:
@@ -128,7 +149,7 @@ class DiffusersFolderBase:
             InputError: the clip's size or number of frames does not fit the model.
         """
         self.latent_shape(frames.shape[0], frames.shape[2], frames.shape[3])
-        vae = self._open_encoders().vae
+        vae = self._open_encoders().vae_for(*frames.shape[2:])
         pixels = frames.to(self.device, vae.dtype).transpose(0, 1)[None]  # (1, 3, F, H, W)
         raw = vae.encode(pixels).latent_dist.mode()[0].float()
         latents = (raw - self._mean.to(raw)) / self._std.to(raw)
@@ -136,7 +157,7 @@ class DiffusersFolderBase:
 
     @torch.no_grad()
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
-        vae = self._open_encoders().vae
+        vae = self._open_encoders().vae_for(*(side * self._spatial_scale for side in latents.shape[2:]))
         raw = latents[:, self._frame_patch - 1 :].to(self.device).float()
         raw = raw * self._std.to(raw) + self._mean.to(raw)
         return vae.decode(raw[None].to(vae.dtype), return_dict=False)[0][0].transpose(0, 1).float().clamp(-1, 1)
@@ -167,7 +188,7 @@ class DiffusersFolderBase:
 
 
 class _Encoders:
-    """Text encoder, VAE and image encoder, each loaded when first asked for."""
+    """Text encoder, VAE and image encoder, each loaded when first asked for; the text encoder, by far the largest, leaves for others."""
 
     def __init__(self, folder: Path, layout: FolderLayout, image_encoder: ReferenceEncoder | None, dtype: torch.dtype, device: str) -> None:
         self._folder, self._layout, self._image_encoder, self._dtype, self._device = folder, layout, image_encoder, dtype, device
@@ -181,13 +202,28 @@ class _Encoders:
     def text_encoder(self) -> PreTrainedModel:
         return load_weights(self._layout.text_encoder, self._folder / "text_encoder", self._dtype, self._device)
 
+    def vae_for(self, height: int, width: int) -> nn.Module:
+        """The VAE, which splits frames of so many px into tiles where they are large."""
+        is_tiled = height * width > TILED_FROM
+        for part in ("tiling", "slicing"):
+            switch = getattr(self._vae, f"{'enable' if is_tiled else 'disable'}_{part}", None)
+            if switch is not None:
+                switch()
+        return self._vae
+
     @cached_property
-    def vae(self) -> nn.Module:
+    def _vae(self) -> nn.Module:
+        self._drop_text_encoder()
         return load_weights(self._layout.vae, self._folder / "vae", self._layout.vae_dtype or self._dtype, self._device)
 
     @cached_property
     def image_encoder(self) -> CLIPVisionModelWithProjection:
+        self._drop_text_encoder()
         return self._image_encoder.load(self._device)
+
+    def _drop_text_encoder(self) -> None:
+        if self.__dict__.pop("text_encoder", None) is not None:
+            free_memory(self._device)
 
 
 def _pipeline_class(folder: Path) -> str:

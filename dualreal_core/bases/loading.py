@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from ..errors import InputError
+from ..errors import InputError, first_line
 from .folder_files import weight_variant
 
 LOADING_ERRORS = (OSError, ValueError, RuntimeError, KeyError, TypeError, AttributeError, ImportError)
@@ -30,8 +30,7 @@ def explained(load: Callable[[], Loaded], folder: Path) -> Loaded:
     try:
         return load()
     except LOADING_ERRORS as problem:
-        reason = (str(problem).strip().splitlines() or [type(problem).__name__])[0]
-        raise InputError(f"{folder} does not load ({reason}): download it again.") from problem
+        raise InputError(f"{folder} does not load ({first_line(problem)}): download it again.") from problem
 
 
 def load_weights(
@@ -54,7 +53,11 @@ def load_weights(
     keyword = "dtype" if issubclass(model_class, PreTrainedModel) else "torch_dtype"
     local = {"local_files_only": True, "use_safetensors": True, "output_loading_info": True, "variant": weight_variant(folder)}
     model, report = explained(lambda: model_class.from_pretrained(folder, **{keyword: dtype}, **local, **options), folder)
-    missing = sorted(name for name in report["missing_keys"] if not name.endswith(tuple(may_lack)))
-    if missing:
-        raise InputError(f"{folder} lacks {len(missing)} weights of a {model_class.__name__}, such as {missing[0]}: download it again.")
+    check_complete(model_class, folder, [name for name in report["missing_keys"] if not name.endswith(tuple(may_lack))])
     return model.eval().requires_grad_(False).to(device)
+
+
+def check_complete(model_class: type[nn.Module], folder: Path, missing: Sequence[str]) -> None:
+    """Raises InputError where weights of these names are missing."""
+    if missing:
+        raise InputError(f"{folder} lacks {len(missing)} weights of a {model_class.__name__}, such as {min(missing)}: download it again.")

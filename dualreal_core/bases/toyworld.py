@@ -40,17 +40,18 @@ class ToyWorldBase:
 
     def __init__(self, device: str = "cpu", weights: Path = WEIGHTS) -> None:
         self._weights = weights
-        self._device = device
+        self.device = device
         self._codec: ToyCodec | None = None
         self.transformer = WanTransformer3DModel(**TRANSFORMER_CONFIG)
         self.transformer.load_state_dict(load_weights("transformer", weights))
         self.transformer.requires_grad_(False).eval().to(device)
+        self.architecture = self.transformer
         self.denoise = partial(denoise, FlowMatchEulerDiscreteScheduler(shift=SHIFT), frames_first=False)
         self.fingerprint = file_digest(weights / "codec.safetensors")
 
     @contextmanager
     def encoders(self) -> Iterator[None]:
-        self._codec = load_codec(self._weights).to(self._device)
+        self._codec = load_codec(self._weights).to(self.device)
         try:
             yield
         finally:
@@ -64,20 +65,20 @@ class ToyWorldBase:
         return self._codec
 
     def encode_text(self, prompt: str) -> torch.Tensor:
-        return embed_text(prompt).to(self._device)
+        return embed_text(prompt).to(self.device)
 
     def batch_texts(self, texts: Sequence[torch.Tensor]) -> torch.Tensor:
-        return pad_texts(texts).to(self._device)
+        return pad_texts(texts).to(self.device)
 
     def encode_frames(self, frames: torch.Tensor) -> torch.Tensor:
-        return self.codec.encode(frames.to(self._device)).transpose(0, 1)
+        return self.codec.encode(frames.to(self.device)).transpose(0, 1)
 
     def decode_latents(self, latents: torch.Tensor) -> torch.Tensor:
         return self.codec.decode(latents.transpose(0, 1)).clamp(-1, 1)
 
     def embed_image(self, frame: torch.Tensor) -> torch.Tensor:
         """Mean, spread and maximum of each latent channel over the frame: what is in it, not where."""
-        latents = self.codec.encode(frame[None].to(self._device))[0].flatten(1)  # (16, h * w)
+        latents = self.codec.encode(frame[None].to(self.device))[0].flatten(1)  # (16, h * w)
         return torch.cat([latents.mean(1), latents.std(1), latents.amax(1)])
 
     def latent_shape(self, num_frames: int, height: int, width: int) -> tuple[int, int, int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -92,9 +92,10 @@ def train_joint(
 def finish(training: Training, on_step: OnStep | None = None) -> AdapterPair:
     """Trains to the end, from the last state that was saved; the pair is detached afterwards."""
     try:
-        for done in training.steps(is_resumed=training.directory.settings_file.exists(), save_every=200):
-            if on_step is not None:
-                on_step(done, training.recipe.train.steps)
+        with closing(training.steps(is_resumed=training.directory.settings_file.exists(), save_every=200)) as steps:
+            for done in steps:
+                if on_step is not None:
+                    on_step(done, training.recipe.train.steps)
     finally:
         training.close()
     return training.pair

@@ -21,7 +21,7 @@ from ..metrics.raft import Raft
 from ..metrics.report import MeasuredVideo, document, table_lines
 from ..metrics.scores import measure
 from ..video import VIDEO_SUFFIXES, probe_video, read_video
-from .options import check_device, check_output_folder
+from .options import add_device_option, check_output_folder, open_device
 
 HELP = "score videos against photos of an identity, videos of a motion and their prompts"
 
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--clip", type=Path, metavar="FOLDER", help="CLIP model in transformers form: CLIP-T, CLIP-I, consistency")
     parser.add_argument("--dino", type=Path, metavar="FOLDER", help="DINOv2 or DINO model in transformers form: DINO-I, motion fidelity")
     parser.add_argument("--raft", type=Path, metavar="FILE", help="weights of torchvision's RAFT: dynamic degree, smoothness, flow")
-    parser.add_argument("--device", default="cpu", help="torch device, such as cpu or cuda (default: cpu)")
+    add_device_option(parser)
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for scores.json")
     parser.add_argument("--overwrite", action="store_true", help="replace the scores of an earlier run")
 
@@ -49,8 +49,9 @@ def run(arguments: argparse.Namespace) -> None:
     photo_files = find_files(arguments.identity, PHOTO_SUFFIXES, "photo")
     motion_files = find_files(arguments.motion, VIDEO_SUFFIXES, "video of the motion")
     check_output_folder(arguments.out)
+    device = open_device(arguments.device)
     lengths, skipped = _probe(video_files)
-    references = _load_references(arguments, photo_files, motion_files, num_reference_frames(lengths.values()))
+    references = _load_references(arguments, device, photo_files, motion_files, num_reference_frames(lengths.values()))
     videos = []
     for path in tqdm(lengths, desc="measuring", unit="video"):
         try:
@@ -60,7 +61,7 @@ def run(arguments: argparse.Namespace) -> None:
         except (MemoryError, RuntimeError) as problem:
             if not _is_out_of_memory(problem):
                 raise
-            skipped[path] = f"{path} needs more memory than is free on {arguments.device}: make it smaller or shorter."
+            skipped[path] = f"{path} needs more memory than is free on {device}: make it smaller or shorter."
     if not videos:
         raise InputError(f"No video could be measured; the first one: {next(iter(skipped.values()))}")
     with atomic_path(scores_file) as temporary:
@@ -125,7 +126,7 @@ def _probe(files: Sequence[Path]) -> tuple[dict[Path, int], dict[Path, str]]:
 
 
 def _load_references(
-    arguments: argparse.Namespace, photo_files: Sequence[Path], motion_files: Sequence[Path], num_frames: int
+    arguments: argparse.Namespace, device: str, photo_files: Sequence[Path], motion_files: Sequence[Path], num_frames: int
 ) -> References:
     """The references, of whose videos the motion fidelity sees `num_frames`, with the models, which load last as they take longest."""
     photos = [open_photo(path).picture.permute(2, 0, 1)[None] for path in photo_files]  # (1, 3, H, W) uint8
@@ -133,13 +134,12 @@ def _load_references(
     for path, motion in motions.items():
         if len(motion.frames) < 2:
             raise InputError(f"{path} has one frame, which shows no motion: give a video of two or more.")
-    check_device(arguments.device)
     from ..metrics.encoders import ClipEncoder, DinoEncoder  # transformers takes seconds, which the other commands need not wait
 
     models = Models(
-        ClipEncoder(arguments.clip, arguments.device) if arguments.clip else None,
-        DinoEncoder(arguments.dino, arguments.device) if arguments.dino else None,
-        Raft(arguments.raft, arguments.device) if arguments.raft else None,
+        ClipEncoder(arguments.clip, device) if arguments.clip else None,
+        DinoEncoder(arguments.dino, device) if arguments.dino else None,
+        Raft(arguments.raft, device) if arguments.raft else None,
     )
     videos = [VideoFeatures(models, motion.frames, motion.fps, num_motion_frames=num_frames) for motion in motions.values()]
     return References(models, photos, videos)

@@ -9,9 +9,11 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ..api import generate, require_trigger
+from ..bases.devices import peak_memory
 from ..dataset.photos import open_photo
 from ..errors import InputError
 from ..method.blend import FixedBlend, LearnedBlend
+from ..method.pair import AdapterPair
 from ..sampling import default_sampling
 from ..storage import load_pair
 from ..video import check_fps, write_gif, write_mp4
@@ -41,6 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, help="denoising steps (default: the base's)")
     parser.add_argument("--guidance-scale", type=parse_finite, help="classifier-free guidance (default: the base's)")
     parser.add_argument("--fps", type=float, help="frames per second of the file (default: the base's)")
+    parser.add_argument("--offload", action="store_true", help="keep the DiT in main memory; each block comes to the device to compute")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
 
 
@@ -58,11 +61,11 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.reference_image is not None:
         open_photo(arguments.reference_image)
     pair, blend = None, None
-    base = open_base(arguments)
+    base = open_base(arguments, offload="blocks")
     if arguments.pair is not None:
         pair, header = load_pair(arguments.pair)
-        pair.to(device=arguments.device, dtype=base.compute_dtype)
-        require_trigger(arguments.prompt, (header.get("prompts") or {}).get("trigger") or "", "The prompt")
+        pair.to(device=base.device, dtype=base.compute_dtype)
+        _check_trigger(arguments, pair, (header.get("prompts") or {}).get("trigger") or "")
         half = pair.config.scale / 2
         if arguments.blend == "learned":
             if pair.controller is None:
@@ -100,3 +103,14 @@ def run(arguments: argparse.Namespace) -> None:
     write = write_mp4 if arguments.out.suffix.lower() == ".mp4" else write_gif
     write(arguments.out, frames, arguments.fps or base.default_fps)
     print(f"wrote {arguments.out}: {len(frames)} frames of {frames.shape[3]}x{frames.shape[2]} px")
+    print("\n".join(peak_memory(base.device)))
+
+
+def _check_trigger(arguments: argparse.Namespace, pair: AdapterPair, trigger: str) -> None:
+    """The prompt must hold the trigger where the identity acts; where the motion acts alone, a note says what is missing."""
+    try:
+        require_trigger(arguments.prompt, trigger, "The prompt")
+    except InputError:
+        if arguments.identity_strength != 0 and pair.config.kind("identity") != "none":
+            raise
+        print(f"note: the prompt lacks the trigger {trigger!r} of the pair, which only its identity side needs, and that is off")

@@ -11,17 +11,38 @@ from pathlib import Path
 import torch
 
 from ..bases import Base, load_base
+from ..bases.base import Offload
+from ..bases.devices import check_device, default_device, default_dtype, watch_memory
 from ..errors import InputError
 
+EMBEDDED = "toyworld"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def add_base_options(parser: argparse.ArgumentParser) -> None:
     """--base, --dtype, --device, --image-encoder."""
-    parser.add_argument("--base", default="toyworld", help="toyworld, or a diffusers folder of CogVideoX or Wan (default: toyworld)")
-    parser.add_argument("--dtype", choices=DTYPES, default="fp32", help="precision of the base's weights (default: fp32)")
-    parser.add_argument("--device", default="cpu", help="torch device, such as cpu or cuda (default: cpu)")
+    parser.add_argument("--base", default=EMBEDDED, help=f"{EMBEDDED}, or a diffusers folder of CogVideoX or Wan (default: {EMBEDDED})")
+    default = "default: bf16 on an accelerator, fp32 on the CPU and for the embedded base"
+    parser.add_argument("--dtype", choices=DTYPES, help=f"precision of the base's weights ({default})")
+    add_device_option(parser, "; the embedded base: cpu")
     parser.add_argument("--image-encoder", type=Path, help="folder of a CLIP vision model for reference images (default: the base's own)")
+
+
+def add_device_option(parser: argparse.ArgumentParser, exception: str = "") -> None:
+    """--device."""
+    default = f"default: the accelerator, such as cuda or mps, if there is one, else cpu{exception}"
+    parser.add_argument("--device", help=f"torch device ({default})")
+
+
+def open_device(device: str | None) -> str:
+    """The device of that name, or the default one.
+
+    Raises:
+        InputError: it cannot be used.
+    """
+    device = device or default_device()
+    check_device(device)
+    return device
 
 
 def add_size_options(parser: argparse.ArgumentParser) -> None:
@@ -74,19 +95,22 @@ def check_output_folder(folder: Path) -> None:
         ) from problem
 
 
-def check_device(device: str) -> None:
-    """Raises InputError where torch has no such device or cannot use it."""
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise InputError(f"The device {device!r} cannot be used ({str(error).splitlines()[0]}): use --device cpu.") from error
+def open_base(arguments: argparse.Namespace, offload: Offload) -> Base:
+    """The base that the options name, and beside it on screen where it computes. Its peak memory is measured from here on.
 
-
-def open_base(arguments: argparse.Namespace) -> Base:
-    """The base that the options name.
+    Args:
+        offload: what `--offload` stands for in this command.
 
     Raises:
         InputError: the device is not there, or the folder holds no usable model.
     """
-    check_device(arguments.device)
-    return load_base(arguments.base, DTYPES[arguments.dtype], arguments.device, arguments.image_encoder)
+    if arguments.base == EMBEDDED:
+        device, dtype = open_device(arguments.device or "cpu"), torch.float32
+    else:
+        device = open_device(arguments.device)
+        dtype = DTYPES[arguments.dtype] if arguments.dtype else default_dtype(device)
+        print(f"device {device}, weights in {next(name for name, known in DTYPES.items() if known == dtype)}")
+    if arguments.offload and (arguments.base == EMBEDDED or torch.device(device).type == "cpu"):
+        print("note: --offload changes nothing here: weights move between an accelerator and main memory, and the embedded base stays")
+    watch_memory(device)
+    return load_base(arguments.base, dtype, device, arguments.image_encoder, offload if arguments.offload else "none")

@@ -8,10 +8,12 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 
-from ..api import Training, TrainingData, prepare_data
+from ..api import Training, TrainingData, check_recipe, latent_cache, prepare_data
 from ..bases import Base
+from ..bases.devices import peak_memory
 from ..errors import InputError
 from ..plots import loss_curves, save
 from ..precision import check_trainable
@@ -37,7 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--trigger", default="*", help="word that stands for the identity (default: *)")
     parser.add_argument("--fps", type=float, help="frame rate clips are resampled to (default: the base's)")
     parser.add_argument("--out", type=Path, required=True, help="pair file to write, .safetensors")
-    parser.add_argument("--run-dir", type=Path, help="folder for state, metrics and cache (default: OUT.run)")
+    parser.add_argument("--run-dir", type=Path, help="folder for state, metrics and samples (default: OUT.run)")
+    parser.add_argument("--cache-dir", type=Path, help="folder for latents and text, shared by runs (default: the user's cache)")
     parser.add_argument("--recipe", choices=RECIPES, default="dualreal", help="defaults: ours or the paper's (default: dualreal)")
     parser.add_argument("--config", type=Path, help="TOML file with [train], [pair] and [crops] settings")
     parser.add_argument("--steps", type=int, help="optimizer steps, of which warm-up takes a fifth at most (default: the recipe's)")
@@ -51,11 +54,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--save-best", action="store_true", default=None, help="write the pair with the lowest loss, not the last one")
     parser.add_argument("--patience", type=int, metavar="N", help="stop after N evaluations in which neither side improves")
-    parser.add_argument("--resume", action="store_true", help="continue the run of the same output")
+    parser.add_argument("--resume", action="store_true", help="continue the run of the same output; more --steps make it longer")
     parser.add_argument("--stop-after", type=int, metavar="N", help="stop after N steps; continue later with --resume")
     parser.add_argument("--save-every", type=int, default=100, metavar="N", help="checkpoint every N steps (default: 100)")
     parser.add_argument("--sample-every", type=int, metavar="N", help="write a sample video every N steps, of the size trained on")
     parser.add_argument("--sample-prompt", help="prompt of those samples")
+    offload = "keep the DiT in main memory while a sample is decoded, instead of reading it from its files again"
+    parser.add_argument("--offload", action="store_true", help=offload)
     parser.add_argument("--consent", help="note kept in the pair: who agreed to the use of these photos and clips")
 
 
@@ -78,8 +83,11 @@ def run(arguments: argparse.Namespace) -> None:
         raise InputError(f"{directory} holds no run to resume: start it without --resume.")
     recipe = _recipe(arguments)
     optimizer_class(recipe.train.optimizer)
-    base = open_base(arguments)
+    base = open_base(arguments, offload="model")
     check_trainable(base.compute_dtype)
+    check_recipe(base, recipe)
+    cache = arguments.cache_dir or latent_cache()
+    _check_cache(cache)
     names = ("identity", "motion", "prompt_identity", "prompt_motion", "trigger", "size", "num_frames", "fps")
     data = TrainingData(**{name: getattr(arguments, name) for name in names})
     check_output_folder(directory)
@@ -92,38 +100,53 @@ def run(arguments: argparse.Namespace) -> None:
         raise
     for manifest in manifests.values():
         print("\n".join(manifest.report.lines()))
+    print(f"latents and text are kept in {cache}")
     with tqdm(desc="encoding", unit="sample") as bar:
 
         def encoded(done: int, total: int) -> None:
             bar.total = total
             bar.update(done - bar.n)
 
-        prepared = prepare_data(base, manifests, directory / "cache", encoded)
+        prepared = prepare_data(base, manifests, cache, encoded)
+    texts = _encode_sample_texts(base, arguments)
     prompts = {"identity": arguments.prompt_identity, "motion": arguments.prompt_motion, "trigger": arguments.trigger}
     training = Training(base, prepared, recipe, directory, {"prompts": prompts, "consent": arguments.consent})
     if training.warmup_note:
         print(training.warmup_note)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        _train(training, base, arguments)
+        _train(training, base, arguments, texts)
         if training.directory.metrics():
             save(directory / "loss.png", loss_curves(training.directory.metrics(), "Training loss", training.directory.evaluated_losses()))
         if not training.is_over:
-            print(f"stopped; continue with --resume (state in {directory})")
+            print("\n".join([f"stopped; continue with --resume (state in {directory})", *peak_memory(base.device)]))
             return
         training.save(out)
     finally:
         signal.signal(signal.SIGTERM, before)
         training.close()
-    print("\n".join([*training.directory.report(), f"wrote {out}"]))
+    print("\n".join([*training.directory.report(), f"wrote {out}", *peak_memory(base.device)]))
 
 
-def _train(training: Training, base: Base, arguments: argparse.Namespace) -> None:
+def _check_cache(folder: Path) -> None:
+    try:
+        check_output_folder(folder)
+    except InputError as problem:
+        raise InputError(f"The cache of latents: {problem} --cache-dir names it.") from problem
+
+
+def _encode_sample_texts(base: Base, arguments: argparse.Namespace) -> tuple[torch.Tensor, torch.Tensor] | None:
+    """The prompt of the samples and the empty one, before the DiT is in memory; None where none are asked for."""
+    if not arguments.sample_every:
+        return None
+    with base.encoders(), torch.no_grad():
+        return base.encode_text(arguments.sample_prompt), base.encode_text("")
+
+
+def _train(training: Training, base: Base, arguments: argparse.Namespace, texts: tuple[torch.Tensor, torch.Tensor] | None) -> None:
     steps = training.recipe.train.steps
-    text = None
-    if arguments.sample_every:
-        with base.encoders():
-            text, negative = base.encode_text(arguments.sample_prompt), base.encode_text("")
+    if texts is not None:
+        text, negative = texts
         settings = default_sampling(base)  # at the size and length that are trained on, which the machine is known to bear
         height, width = arguments.size or base.default_size
         settings = replace(settings, height=height, width=width, num_frames=arguments.num_frames or settings.num_frames)
@@ -135,14 +158,16 @@ def _train(training: Training, base: Base, arguments: argparse.Namespace) -> Non
 
         # A run that was killed while it looked through the files or encoded has no settings yet: to resume it is to begin its training.
         is_resumed = arguments.resume and training.directory.settings_file.exists()
-        for done in training.steps(is_resumed, arguments.stop_after, arguments.save_every, evaluated):
-            bar.update(done.step - bar.n)
-            bar.set_postfix_str(f"{done.role} loss {done.loss:.4f}")
-            if text is not None and done.step % arguments.sample_every == 0:
-                latents = sample(base, [text], negative, settings, training.attachment)
-                with base.encoders():
-                    frames = base.decode_latents(latents[0]).detach()
-                write_mp4(training.directory.path / f"sample-{done.step:06d}.mp4", frames, base.default_fps)
+        taken = training.steps(is_resumed, arguments.stop_after, arguments.save_every, evaluated, bar.write)
+        with contextlib.closing(taken) as done_steps:
+            for done in done_steps:
+                bar.update(done.step - bar.n)
+                bar.set_postfix_str(f"{done.role} loss {done.loss:.4f}")
+                if texts is not None and done.step % arguments.sample_every == 0:
+                    latents = sample(base, [text], negative, settings, training.attachment)
+                    with base.encoders():
+                        frames = base.decode_latents(latents[0]).detach()
+                    write_mp4(training.directory.path / f"sample-{done.step:06d}.mp4", frames, base.default_fps)
 
 
 def _recipe(arguments: argparse.Namespace) -> Recipe:

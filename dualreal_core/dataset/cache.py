@@ -23,7 +23,8 @@ from .segments import evenly_spread
 if TYPE_CHECKING:
     from ..bases.base import Base
 
-CACHE_VERSION = 1
+CACHE_VERSION = 2
+"""2: the VAEs of model folders split large frames into tiles."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,9 @@ def prepare(
 ) -> PreparedSet:
     """Loads what the cache holds and encodes the rest; the encoders are loaded only if something is missing.
 
+    Files are named by what their content depends on and appear whole, so that several runs and processes can share a folder.
+
+    cache_dir: may be deleted at any time that nothing is prepared.
     condition_frames: K, how many evenly spaced frames of a clip are embedded as references.
     progress: called with (samples done, samples in all).
 
@@ -98,12 +102,11 @@ def prepare(
             keep(index, tensors)
     missing = [index for index in range(len(paths)) if index not in prepared]
     if missing:
-        texts: dict[str, torch.Tensor] = {}
-        with base.encoders(), torch.no_grad():
+        captions = dict.fromkeys(manifest.items[index].caption for index in missing)
+        with base.encoders(), torch.no_grad():  # captions first: the text encoder need not stay beside the others
+            texts = {caption: base.encode_text(caption).detach().cpu().contiguous().clone() for caption in captions}
             for index in missing:
                 item = manifest.items[index]
-                if item.caption not in texts:
-                    texts[item.caption] = base.encode_text(item.caption).detach().cpu().contiguous().clone()
                 tensors = {"text": texts[item.caption], **_encode(base, item, condition_frames)}
                 with atomic_path(paths[index]) as temporary:
                     temporary.write_bytes(save_tensors(tensors))

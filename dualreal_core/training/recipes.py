@@ -89,10 +89,16 @@ def with_train(recipe: Recipe, **changes: object) -> Recipe:
     return replace(recipe, train=replace(recipe.train, **changes))
 
 
+def fitted_warmup(warmup_steps: int, steps: int) -> int:
+    """Of so many steps, how many the rate rises over where `warmup_steps` were asked for: a fifth at most."""
+    return min(warmup_steps, steps // WARMUP_PART)
+
+
 def fit_warmup(recipe: Recipe) -> tuple[Recipe, str | None]:
     """The recipe with a warm-up of a fifth of its steps at most, as else its rate hardly arrives; and a sentence, if that is less."""
-    settings, most = recipe.train, recipe.train.steps // WARMUP_PART
-    if settings.warmup_steps <= most:
+    settings = recipe.train
+    most = fitted_warmup(settings.warmup_steps, settings.steps)
+    if most == settings.warmup_steps:
         return recipe, None
     note = f"The rate rises over {most} instead of {settings.warmup_steps} steps: warm-up takes a fifth of {settings.steps} steps at most."
     return with_train(recipe, warmup_steps=most), note

@@ -74,6 +74,7 @@ class TinyBase:
     default_num_steps = 3
     condition_dim = CONDITION_DIM
     fingerprint = "tiny"
+    device = "cpu"
 
     def __init__(self, family: str, num_blocks: int = 5, num_heads: int = 2, seed: int = 0) -> None:
         with torch.random.fork_rng(devices=[]):
