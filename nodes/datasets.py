@@ -12,14 +12,14 @@ from comfy_api.latest import Input, io, ui
 
 from ..dualreal_core.dataset.captions import match_captions
 from ..dualreal_core.dataset.crops import CropSettings
-from ..dualreal_core.dataset.frames import DecodedClip, clips_report, cut_photos
+from ..dualreal_core.dataset.frames import clips_report, cut_photos
 from ..dualreal_core.dataset.items import Item
 from ..dualreal_core.dataset.report import Report
 from ..dualreal_core.dataset.selection import ClipSelection
 from ..dualreal_core.dataset.sizes import TrainingSize
 from ..dualreal_core.errors import InputError
 from .types import FILE_KEY
-from .videos import DECODING_ERRORS, decode, with_file_name
+from .videos import clip_source, named, with_file_name
 
 MAX_SIDE = 8192
 LARGEST_PAIRED_COMPRESSION = 16
@@ -166,7 +166,10 @@ class MotionDataset(io.ComfyNode):
             bar.update_absolute((index + 1) * max_segments[0])
         report = clips_report(chosen)
         encoder = clip_vision[0] if clip_vision else None
-        references = [encoder.encode_image(still) if encoder else None for still in stills]
+        references = []
+        for latent, still in zip(latents, stills, strict=True):
+            with named(f"clip_vision cannot encode a frame of {latent[FILE_KEY]}", "wire a CLIP or DINOv2 encoder of Load CLIP Vision"):
+                references.append(encoder.encode_image(still) if encoder else None)
         return _result(latents, _encode_captions(clip, spoken), references, report)
 
 
@@ -221,15 +224,15 @@ def _size_multiple(vae: comfy.sd.VAE) -> int:
 def _encode_video(
     vae: comfy.sd.VAE, chosen: ClipSelection, name: str, video: Input.Video, caption: str, bar: comfy.utils.ProgressBar
 ) -> list[tuple[dict[str, torch.Tensor | str], torch.Tensor]]:
-    """Each sample's latent and middle frame (1, H, W, 3); the clip's full-size frames are gone when this returns."""
+    """Each sample's latent and middle frame (1, H, W, 3)."""
     name = with_file_name(name, video)
     try:
-        decoded, promised = decode(video)
-    except DECODING_ERRORS as problem:
-        chosen.skipped[name] = f"unreadable: {getattr(problem, 'strerror', None) or problem}"
+        source = clip_source(name, caption, video)
+    except InputError as problem:
+        chosen.skipped[name] = f"unreadable: {problem}"
         return []
     encoded = []
-    for item in chosen.add(DecodedClip(name, caption, decoded.images.cpu(), float(decoded.frame_rate), promised)):
+    for item in chosen.add(source):
         frames, _ = item.pixels()
         encoded.append((_encode(vae, item, frames), frames[len(frames) // 2][None].clone()))
         bar.update(1)
@@ -239,7 +242,8 @@ def _encode_video(
 def _encode(vae: comfy.sd.VAE, item: Item, frames: torch.Tensor) -> dict[str, torch.Tensor | str]:
     """One latent (1, C, f, h, w), with the name of the picture or clip, so that its samples can be told from others'."""
     comfy.model_management.throw_exception_if_processing_interrupted()
-    latent = vae.encode(frames)
+    with named(f"The VAE cannot encode {item.name}", "wire the video VAE of the model that you train"):
+        latent = vae.encode(frames)
     if not latent.isfinite().all():
         raise InputError(f"The VAE turns {item.name} into NaN; start ComfyUI with --fp32-vae or load the right VAE.")
     return {"samples": latent, FILE_KEY: item.source.name}

@@ -14,13 +14,13 @@ from comfy_api.latest import Input, io, ui
 
 from ..dualreal_core.errors import InputError
 from ..dualreal_core.metrics.features import Models, References, VideoFeatures
-from ..dualreal_core.metrics.motion import MAX_FRAMES, num_reference_frames, patch_grid, thinned
+from ..dualreal_core.metrics.motion import MAX_FRAMES, num_reference_frames, patch_grid, spread_indices
 from ..dualreal_core.metrics.registry import METRICS
 from ..dualreal_core.metrics.scores import measure
 from ..dualreal_core.metrics.toyworld_metrics import TOYWORLD_METRICS, ToyworldReferences, ToyworldVideo, find_nearest
 from ..dualreal_core.plots import score_table
 from ..dualreal_core.toyworld.scores import sprite_bank
-from .videos import DECODING_ERRORS, decode, with_file_name
+from .videos import clip_source, named, with_file_name
 
 EMBEDDING, TOY_WORLD = "embedding", "toy world"
 BATCH = 8
@@ -138,7 +138,8 @@ class _Encoder:
         parts = []
         for batch in frames.split(BATCH):
             comfy.model_management.throw_exception_if_processing_interrupted()
-            parts.append(self.model.encode_image(batch, crop=is_cropped)[name].float())
+            with named("clip_vision cannot encode the frames", "wire a CLIP or DINOv2 encoder of Load CLIP Vision"):
+                parts.append(self.model.encode_image(batch, crop=is_cropped)[name].float())
             self.bar.update(len(batch))
         encoded = torch.cat(parts)
         if not encoded.isfinite().all():
@@ -163,13 +164,18 @@ def _checked(name: str, noun: str, items: Sequence[torch.Tensor]) -> list[torch.
 def _read_motion(index: int, video: Input.Video, num_frames: int) -> torch.Tensor:
     """(F, H, W, 3), F at most num_frames."""
     name = with_file_name(f"motion_references: video {index}", video)
-    try:
-        frames = decode(video)[0].images
-    except DECODING_ERRORS as problem:
-        raise InputError(f"{name} cannot be read ({' '.join(str(problem).split())}); replace the file or encode it anew.") from problem
-    if not len(frames):
+    source = clip_source(name, "", video)
+    probe = source.probe()
+    if not probe.times:
         raise InputError(f"{name} holds no frames; replace the file or encode it anew.")
-    frames = _rgb(thinned(frames, num_frames))
+    shown = probe.shown
+    shown = shown if len(shown) <= num_frames else [shown[place] for place in spread_indices(len(shown), num_frames)]
+    needed = len(shown) * probe.height * probe.width * 3 * (1 + 2 * torch.float32.itemsize)  # as bytes, as numbers, and the stack of these
+    free = comfy.model_management.get_free_memory(torch.device("cpu"))
+    if needed > free:
+        gib = needed / 2**30, free / 2**30
+        raise InputError(f"{name}: decoding it needs {gib[0]:.1f} GiB and {gib[1]:.1f} are free; shorten it or make it smaller.")
+    frames, _ = source.frames(shown, (probe.height, probe.width))
     if not frames.isfinite().all():
         raise InputError(f"{name} holds NaN; wire a clip whose frames are whole.")
     return frames

@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> None:
     motion_files = find_files(arguments.motion, VIDEO_SUFFIXES, "video of the motion")
     check_output_folder(arguments.out)
     device = open_device(arguments.device)
-    lengths, skipped = _probe(video_files)
+    lengths, skipped, remarks = _probe(video_files)
     references = _load_references(arguments, device, photo_files, motion_files, num_reference_frames(lengths.values()))
     videos = []
     for path in tqdm(lengths, desc="measuring", unit="video"):
@@ -67,7 +67,7 @@ def run(arguments: argparse.Namespace) -> None:
     with atomic_path(scores_file) as temporary:
         content = document(videos, skipped, references, photo_files, motion_files)
         temporary.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
-    print("\n".join(table_lines(videos)))
+    print("\n".join([*table_lines(videos), *remarks]))
     print(f"wrote {scores_file}")
     if skipped:
         more = f" (and {len(skipped) - 1} more, listed in {scores_file})" if len(skipped) > 1 else ""
@@ -82,12 +82,12 @@ def find_files(places: Sequence[Path], suffixes: Sequence[str], noun: str) -> li
     """
     found: list[Path] = []
     for place in places:
-        if place.is_file():
+        if not place.is_dir():
+            if not place.is_file():
+                raise InputError(f"{place} is no file or folder: check the path of the {noun}.")
             found.append(place)
             continue
-        if not place.is_dir():
-            raise InputError(f"{place} is no file or folder: check the path of the {noun}.")
-        files = sorted(path for path in place.iterdir() if path.is_file() and not path.name.startswith("."))
+        files = sorted(path for path in place.iterdir() if not path.is_dir() and not path.name.startswith("."))
         inside = [path for path in files if path.suffix.lower() in suffixes]
         if not inside:
             raise InputError(f"{place} holds no {noun} ({', '.join(suffixes)}): name a folder that does.")
@@ -112,17 +112,19 @@ def prompt_of(path: Path, given: str | None) -> tuple[str | None, str | None]:
     return (named, "file name") if len(named.split()) > 1 else (None, None)
 
 
-def _probe(files: Sequence[Path]) -> tuple[dict[Path, int], dict[Path, str]]:
-    """Frames of each readable video, and the sentence of each other one."""
-    lengths, skipped = {}, {}
+def _probe(files: Sequence[Path]) -> tuple[dict[Path, int], dict[Path, str], list[str]]:
+    """Frames of each readable video, the sentence of each other one, and what people should know about the readable ones."""
+    lengths, skipped, remarks = {}, {}, []
     for path in files:
         try:
-            lengths[path] = probe_video(path).num_frames
+            probe = probe_video(path)
+            lengths[path] = probe.num_frames
+            remarks += [f"note: {path}: {remark}" for remark in probe.remarks]
         except InputError as problem:
             skipped[path] = str(problem)
     if not lengths:
         raise InputError(f"No video could be read; the first one: {next(iter(skipped.values()))}")
-    return lengths, skipped
+    return lengths, skipped, remarks
 
 
 def _load_references(

@@ -100,8 +100,13 @@ def run(arguments: argparse.Namespace) -> None:
             settings,
             progress=lambda done, total: bar.update(),
         )
-    write = write_mp4 if arguments.out.suffix.lower() == ".mp4" else write_gif
-    write(arguments.out, frames, arguments.fps or base.default_fps)
+    fps = arguments.fps or base.default_fps
+    if arguments.out.suffix.lower() == ".mp4":
+        write_mp4(arguments.out, frames, fps)
+    else:
+        shown_fps = write_gif(arguments.out, frames, fps)
+        if shown_fps < fps:
+            print(f"note: players show no GIF at more than {shown_fps:g} frames per second, so this one runs at that instead of {fps:g}")
     print(f"wrote {arguments.out}: {len(frames)} frames of {frames.shape[3]}x{frames.shape[2]} px")
     print("\n".join(peak_memory(base.device)))
 

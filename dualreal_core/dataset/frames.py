@@ -13,7 +13,7 @@ from ..video import ClipProbe
 from .crops import CropSettings
 from .items import ClipSource, Item, PhotoSource, Pixels
 from .photos import Photo
-from .pixels import cover, fit_mask, split_alpha
+from .pixels import fit_mask, split_alpha
 from .report import Report, Unusable
 from .selection import ClipSelection, PhotoSelection, Selection
 from .sizes import Size, TrainingSize
@@ -50,7 +50,7 @@ class DecodedPhoto(PhotoSource):
 @dataclass(frozen=True)
 class DecodedClip(ClipSource):
     """Attributes:
-        values: (F, H, W, C); channels after the third are left out.
+        values: (F, H, W, 1, 3 or 4); alpha is the subject, and neutral grey shows through it.
         fps: of all these frames.
         num_promised: how many of them its file promised, 0 where that is not known.
     """
@@ -64,16 +64,23 @@ class DecodedClip(ClipSource):
     def fingerprint(self) -> str:
         if not len(self.values) or self.fps <= 0:
             raise Unusable("unreadable: no frame of it could be decoded")
+        if self.values.shape[-1] not in (1, 3, 4):
+            raise Unusable(f"unreadable: it has {self.values.shape[-1]} channels instead of 1, 3 or 4")
         if len(self.values) < self.num_promised * (1 - LOST_FRAMES) - 2:
             raise Unusable(f"damaged: only {len(self.values)} of {self.num_promised} frames could be decoded")
         return _digest(self.values)
 
     def probe(self) -> ClipProbe:
-        times = tuple(index / self.fps for index in range(len(self.values)))
-        return ClipProbe(times, len(times) / self.fps, *self.values.shape[1:3])
+        interval = 1 / self.fps if self.fps > 0 else 1.0
+        times = tuple(index * interval for index in range(len(self.values)))
+        return ClipProbe(times, len(times) * interval, *self.values.shape[1:3])
 
     def frames(self, indices: Sequence[int], size: Size) -> Pixels:
-        return torch.cat([cover(self.values[index : index + 1, ..., :3].float(), size) for index in indices]), None
+        photos = [Photo(*split_alpha(self.values[index].float(), None)).cover(size) for index in indices]
+        pictures = torch.stack([photo.picture for photo in photos])
+        if all(photo.subject is None for photo in photos):
+            return pictures, None
+        return pictures, torch.stack([torch.ones(size) if photo.subject is None else photo.subject for photo in photos])
 
 
 def cut_photos(

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..files.digest import file_digest
-from ..video import VIDEO_SUFFIXES, ClipProbe, decode_frames, probe_video
+from ..video import VIDEO_SUFFIXES, ClipProbe, decode_clip, probe_video
+from ..video.containers import check_file
 from .captions import LIST_FILE, Captions, read_captions
 from .crops import CropSettings
 from .items import ClipSource, Item, PhotoSource, Pixels
@@ -66,11 +67,19 @@ class ClipFile(_File, ClipSource):
 
     noun, suffixes = "video", VIDEO_SUFFIXES
 
+    def fingerprint(self) -> str:
+        try:
+            check_file(self.path)
+        except InputError as problem:
+            raise Unusable(f"unreadable: {problem}") from problem
+        return super().fingerprint()
+
     def probe(self) -> ClipProbe:
         return probe_video(self.path)
 
     def frames(self, indices: Sequence[int], size: Size) -> Pixels:
-        return decode_frames(self.path, indices, size).permute(0, 2, 3, 1).float() / 255, None
+        frames, subject = decode_clip(self.path, indices, size)
+        return frames.float() / 255, None if subject is None else subject.float() / 255
 
 
 def scan_identity(folder: Path | str, prompt: str | None, size: Size, crops: CropSettings = ONE_CROP) -> Manifest:

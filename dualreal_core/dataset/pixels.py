@@ -7,9 +7,9 @@ import torch
 from PIL import Image
 
 from ..errors import InputError
+from ..video.transparency import NEUTRAL_GREY
 from .sizes import Size, cover_box
 
-NEUTRAL_GREY = (128, 128, 128)
 MASK_STAND_IN = (64, 64)
 MASK_ASPECT_SLACK = 0.02
 

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from bisect import bisect_right
-from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..video import ClipProbe
+from ..video.clip import ClipProbe, resample
 from .report import Unusable
-
-TIMESTAMP_SLACK = 0.006  # containers round timestamps to milliseconds, GIF to centiseconds
 
 
 @dataclass(frozen=True)
@@ -32,22 +27,13 @@ def find_segments(clip: ClipProbe, fps: float, num_frames: int, max_segments: in
     Raises:
         Unusable: not even frame_multiple + 1 frames remain.
     """
-    if clip.num_frames == 1:
+    if len(clip.times) == 1:
         raise Unusable("too short: it has a single frame, and motion needs several")
     shown = resample(clip.times, clip.duration, fps)
     length = segment_length(len(shown), num_frames, frame_multiple)
     if length is None:
         raise Unusable(f"too short: {clip.duration:.2f} s give {len(shown)} frames at {fps:g} fps, and {frame_multiple + 1} are needed")
     return Segments(shown, length, segment_starts(len(shown), length, max_segments))
-
-
-def resample(times: Sequence[float], duration: float, fps: float) -> list[int]:
-    """For every instant k / fps within `duration`, the index of the frame on screen.
-
-    times: ascending seconds at which frames appear, the first at 0.
-    """
-    count = max(1, math.ceil((duration - TIMESTAMP_SLACK) * fps))
-    return [max(0, bisect_right(times, k / fps + TIMESTAMP_SLACK) - 1) for k in range(count)]
 
 
 def segment_length(available: int, num_frames: int, frame_multiple: int) -> int | None:

@@ -149,6 +149,7 @@ class ClipSelection(Selection):
             self.shortened[source.name] = segments
         self.num_resampled += abs(probe.fps - fps) > 0.01 * fps
         self.framing += framing_notes(source.name, picture, canvas)
+        self.notes += [f"{source.name}: {remark}" for remark in probe.remarks]
         items = []
         for start in segments.starts:
             stop = start + segments.length

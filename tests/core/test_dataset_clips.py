@@ -7,7 +7,8 @@ import torch
 from media import SIZE, blocks, make_clip, reasons, save
 
 from dualreal_core.dataset import scan_motion
-from dualreal_core.dataset.segments import TIMESTAMP_SLACK, resample, segment_length, segment_starts
+from dualreal_core.dataset.segments import segment_length, segment_starts
+from dualreal_core.video.clip import TIMESTAMP_SLACK, resample
 
 
 def test_resampling_keeps_the_duration():

@@ -180,7 +180,7 @@ def test_windows_and_repeated_indices(tmp_path):
 
 
 def test_large_clips_need_a_smaller_size(tmp_path, monkeypatch):
-    monkeypatch.setattr("dualreal_core.video.MAX_DECODED_BYTES", 10**6)
+    monkeypatch.setattr("dualreal_core.video.reading.MAX_DECODED_BYTES", 10**6)
     path = make_clip(tmp_path / "clip.mp4")
     with pytest.raises(InputError, match="smaller size"):
         read_video(path)
