@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from torch import nn
 
 from ..dualreal_core.families import family_of
 from ..dualreal_core.method.coverage import Place, name_places
+
+if TYPE_CHECKING:
+    from comfy.model_patcher import ModelPatcher
 
 BLOCK_NAMES = ("double_block", "single_block")
 """ComfyUI's names for the blocks of a DiT's first and second list, where others replace them."""
@@ -16,10 +20,18 @@ CACHE_MARK = "cache"
 CACHE_NAMES = {"easycache": "EasyCache", "lazycache": "LazyCache"}
 
 
-def caches(wrappers: Mapping[str, Mapping[str | None, list]], options: Mapping[str, object]) -> list[str]:
-    """Keys of what answers calls of the model from earlier ones, among a MODEL's wrappers and its options."""
-    keys = [*(key for by_key in wrappers.values() for key in by_key), *options]
+def caches(keys: Iterable[object]) -> list[str]:
+    """Which of these keys, of wrappers or of options, are of what answers calls of the model from earlier ones."""
     return list(dict.fromkeys(key for key in keys if isinstance(key, str) and CACHE_MARK in key.lower()))
+
+
+def sentence_on_training(model: ModelPatcher) -> str:
+    """What of a MODEL's surroundings is left out while it is trained on; empty where nothing is."""
+    names = [CACHE_NAMES.get(key, key) for key in caches(key for by_key in model.wrappers.values() for key in by_key)]
+    sentences = [f"Trained without {' and '.join(names)}: training needs each call of the model itself."] if names else []
+    if "model_function_wrapper" in model.model_options:
+        sentences.append("Trained without the function that another node put around the model's calls.")
+    return " ".join(sentences)
 
 
 def sentence_on_places(transformer: nn.Module, places: Sequence[Place], replaced: Mapping[tuple, Callable]) -> str:

@@ -31,7 +31,7 @@ from ..dualreal_core.method.pair import AdapterPair
 from ..dualreal_core.method.placement import is_placed, placed
 from ..dualreal_core.storage.format import digest
 from .denoising_stage import NoiseSchedule, sigmas_of_rows
-from .neighbours import caches, sentence_on_places
+from .neighbours import caches, sentence_on_places, sentence_on_training
 
 if TYPE_CHECKING:
     from comfy.model_base import BaseModel
@@ -133,7 +133,7 @@ class AppliedPair:
         rows_per_mark = max(1, num_rows // len(marks))
         kinds = [state.kind_at(marks[min(row // rows_per_mark, len(marks) - 1)]) for row in range(num_rows)]
         sigmas = sigmas_of_rows(options.get("sigmas"), num_rows)
-        sampled = options.get("sample_sigmas")
+        sampled = None if is_training else options.get("sample_sigmas")
         sampled = [] if sampled is None else sampled.cpu().tolist()
         stages = [state.schedule.stage(sigma, sampled) for sigma in sigmas]
         acting = ("wanted", "unwanted") if self.strengths.adapts_negative else ("wanted",)
@@ -367,10 +367,13 @@ def ready_to_train(model: ModelPatcher) -> Iterator[ModelPatcher]:
         patcher.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, COMPILE_KEY)  # it would exchange the copy for the compiled model
         patcher.remove_additional_models("multigpu")
         options = patcher.model_options["transformer_options"]
-        for key in caches(patcher.wrappers, options):
-            for kind in patcher.wrappers:
+        for kind, by_key in patcher.wrappers.items():
+            for key in caches(by_key):
                 patcher.remove_wrappers_with_key(kind, key)
-            options.pop(key, None)
+        for key in caches(options):
+            del options[key]
+        if left_out := sentence_on_training(model):
+            logging.warning(left_out)
         patcher.model.requires_grad_(False)
         load_to_train(patcher)
         states = {applied.key: applied.start(patcher) for applied in applied_pairs(patcher)}
