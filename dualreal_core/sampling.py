@@ -10,6 +10,10 @@ from .bases.base import Base, Progress
 from .method.attach import Attachment
 from .precision import mixed
 
+SAMPLING_VERSION = 2
+"""Another number wherever the same pair and settings begin to give another video. 1: the stage followed the number of steps.
+2: it follows from the timestep alone."""
+
 
 @dataclass(frozen=True)
 class SamplingSettings:
@@ -70,10 +74,10 @@ def sample(
         if is_guided and not settings.adapts_negative:
             attachment.row_strengths = torch.tensor([0.0] * len(texts) + [1.0] * len(texts), device=device)
 
-    def predict(latents: torch.Tensor, timestep: torch.Tensor, stage: float) -> torch.Tensor:
+    def predict(latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         rows = torch.cat([latents, latents]) if is_guided else latents
         if attachment is not None:
-            attachment.stage = stage
+            attachment.stage = float(base.objective.stage(timestep))
         with mixed(base, attachment and attachment.pair):
             output = base.predict(rows, timestep.to(device).expand(len(rows)), text).float()
         if attachment is not None:

@@ -15,6 +15,7 @@ from ..dualreal_core.method.blend import PLANS, SharePlan
 from ..dualreal_core.method.pair import ROLES
 from ..dualreal_core.plots.heat_map import blend_map
 from .patching import Strengths, applied_pairs, apply_pair
+from .sampled_part import record_of, run_behind
 from .types import CATEGORY, BlendType, PairType, TrainedPair
 
 CURVES = "curves"
@@ -151,12 +152,16 @@ class BlendMap(io.ComfyNode):
             node_id="DualRealBlendMap",
             display_name="Blend Map",
             category=CATEGORY,
-            description="The weights that were really used in the last sampling: denoising stage across, block groups down.",
+            description="The weights that were really used, by all samplers of the run: denoising stage across, block groups down.",
             not_idempotent=True,
             is_output_node=True,
             inputs=[
                 io.Model.Input("model", tooltip="The MODEL from Apply StageBlender, the one that went into the sampler."),
-                io.Latent.Input("latent", tooltip="The sampler's output: makes this node wait until sampling is done."),
+                io.Latent.Input("latent", tooltip="The (last) sampler's output: tells the run that is shown, and that it is done."),
+                io.Model.Input(
+                    "low_noise_model", optional=True,
+                    tooltip="For models of two experts (Wan 2.2 A14B): the other MODEL from Apply StageBlender. Its part is shown along.",
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="image", tooltip="Heat map of the identity's share."),
@@ -167,17 +172,24 @@ class BlendMap(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def execute(cls, model, latent) -> io.NodeOutput:
-        applied = applied_pairs(model)
-        if not applied:
+    def execute(cls, model, latent, low_noise_model=None) -> io.NodeOutput:
+        carried = [applied_pairs(one) for one in (model, low_noise_model) if one is not None]
+        if not all(carried):
             raise InputError("This model carries no pair: connect the MODEL output of Apply StageBlender.")
-        if not applied[-1].record.calls:
+        shown = list(dict.fromkeys(pairs[-1] for pairs in carried))
+        parts = [part for applied in shown for part in applied.parts]
+        if not parts:
             raise InputError("No sampling was recorded yet: connect the same MODEL to the sampler, and the sampler's LATENT here.")
-        record, scale = applied[-1].record, applied[-1].pair.config.scale
-        table = record.table()  # (S, G, 2)
-        picture = blend_map(table, scale, "Blend that was used")
+        configs = [applied.pair.config for applied in shown]
+        if len({config.num_groups for config in configs}) > 1:
+            groups = " and ".join(str(config.num_groups) for config in configs)
+            raise InputError(f"The pairs of the two MODELs weigh {groups} groups of blocks: give each MODEL a Blend Map of its own.")
+        run = run_behind(latent["samples"], parts)
+        record = record_of(run)
+        table, positions = record.table(), record.positions()  # (S, G, 2)
+        picture = blend_map(table, configs[0].scale, "Blend that was used", positions, run[-1].end_stage)
         image = torch.from_numpy(np.array(picture.convert("RGB"), dtype=np.float32) / 255)[None]
-        stages = [round(stage, 5) for stage in sorted({stage for stage in record.stages if stage is not None})]
+        stages = [round(stage, 5) for stage in positions]
         weights = {role: [[round(float(value), 5) for value in row] for row in table[..., index]] for index, role in enumerate(ROLES)}
         return io.NodeOutput(image, json.dumps({"stages": stages, **weights}), ui=ui.PreviewImage(image, cls=cls))
 

@@ -32,6 +32,7 @@ from ..dualreal_core.method.placement import is_placed, placed
 from ..dualreal_core.storage.format import digest
 from .denoising_stage import NoiseSchedule, sigmas_of_rows
 from .neighbours import caches, sentence_on_places, sentence_on_training
+from .sampled_part import MAX_PARTS, SampledPart, latent_mark
 
 if TYPE_CHECKING:
     from comfy.model_base import BaseModel
@@ -74,7 +75,7 @@ class AppliedPair:
         condition: reference embedding (1, E) for conditioned sides.
         schedule: of the MODEL when the pair was applied; calls outside of any sampling go by it.
         name: tells it from other pairs, strengths and references; it does not change with the precision it is cast to.
-        record: weights that the last sampling used; each sampling leaves a new one.
+        parts: what the last samplings used, each a part of denoising or all of it.
     """
 
     key: str
@@ -84,25 +85,31 @@ class AppliedPair:
     condition: torch.Tensor | None
     schedule: NoiseSchedule
     name: str
-    record: BlendRecord = field(default_factory=BlendRecord)
+    parts: list[SampledPart] = field(default_factory=list)
 
     def start(self, model: ModelPatcher, guider: CFGGuider | None = None) -> PairState:
         """A fresh state, by the schedule that MODEL has now; nodes behind the one that applied the pair may have changed it."""
         return PairState(self, _schedule(model, self.strengths), guider, model)
 
-    def outer_sample_wrapper(self, executor: Callable, *args: object, **kwargs: object) -> object:
-        """Gives each sampling a state of its own, and keeps the record of it."""
+    def outer_sample_wrapper(
+        self, executor: Callable, noise: torch.Tensor, latent_image: torch.Tensor, sampler: object, sigmas: torch.Tensor,
+        *args: object, **kwargs: object,
+    ) -> torch.Tensor:  # fmt: skip
+        """Gives each sampling a state of its own, and keeps what it used. noise, latent_image: (B, C, f, h, w), sigmas: (S + 1,)"""
         guider = executor.class_obj
         options = guider.model_options["transformer_options"]  # those of this sampling alone
         _run_uncompiled(options)
         state = options[self.key] = self.start(guider.model_patcher, guider)
         try:
-            output = executor(*args, **kwargs)
-            state.check_whole(args[3] if len(args) > 3 else kwargs["sigmas"])
-            return output
+            made = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+            state.check_whole(sigmas)
         finally:
             state.release()
-            self.record = state.record
+        if state.record.calls:
+            start, end = float(sigmas[0]), float(sigmas[-1])
+            part = SampledPart(latent_mark(latent_image), latent_mark(made), start, end, state.schedule.stage(end), state.record)
+            self.parts = [*self.parts, part][-MAX_PARTS:]
+        return made
 
     def calc_cond_batch_wrapper(
         self, executor: Callable, model: BaseModel, prompts: list[list[dict] | None], latents: torch.Tensor, timestep: torch.Tensor,
@@ -127,15 +134,13 @@ class AppliedPair:
         transformer, is_training, num_rows = executor.class_obj, comfy.model_management.in_training, latents.shape[0]
         # the place of the options among the arguments differs by model
         options = next((value for value in [*args, *kwargs.values()] if isinstance(value, dict) and "sigmas" in value), {})
-        state = options.get(self.key) or PairState(self, self.schedule, record=self.record)
+        state = options.get(self.key) or PairState(self, self.schedule)
         state.reached.set()
         marks = options.get("cond_or_uncond") or [0]
         rows_per_mark = max(1, num_rows // len(marks))
         kinds = [state.kind_at(marks[min(row // rows_per_mark, len(marks) - 1)]) for row in range(num_rows)]
         sigmas = sigmas_of_rows(options.get("sigmas"), num_rows)
-        sampled = None if is_training else options.get("sample_sigmas")
-        sampled = [] if sampled is None else sampled.cpu().tolist()
-        stages = [state.schedule.stage(sigma, sampled) for sigma in sigmas]
+        stages = [state.schedule.stage(sigma) for sigma in sigmas]
         acting = ("wanted", "unwanted") if self.strengths.adapts_negative else ("wanted",)
         factors = [float(kind in acting and state.schedule.covers(sigma)) for kind, sigma in zip(kinds, sigmas, strict=True)]
         is_watched = "wanted" in kinds and not is_training

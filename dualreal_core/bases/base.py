@@ -17,9 +17,8 @@ from ..errors import InputError
 from ..families import FamilyDescription
 from ..objective import Objective
 
-Denoiser = Callable[[torch.Tensor, torch.Tensor, float], torch.Tensor]
-"""What a sampler calls: (latents (B, C, f, h, w), timestep (), stage) -> output (B, C, f, h, w); the stage goes from 0 at the first
-step to 1 at the last."""
+Denoiser = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+"""What a sampler calls: (latents (B, C, f, h, w), timestep ()) -> output (B, C, f, h, w)."""
 Progress = Callable[[int, int], None]
 """Called as (done, total) after every step."""
 

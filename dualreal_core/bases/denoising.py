@@ -37,7 +37,7 @@ def denoise(
     clean, last_timestep = None, None
     total = len(scheduler.timesteps)
     for index, timestep in enumerate(scheduler.timesteps):
-        output = model(scale_input(latents, timestep), timestep, index / max(total - 1, 1)).float()
+        output = model(scale_input(latents, timestep), timestep).float()
         sample, dtype = latents, latents.dtype
         if frames_first:
             output, sample = output.transpose(1, 2), sample.transpose(1, 2)  # (B, f, C, h, w)

@@ -21,7 +21,7 @@ def denoise_plainly(
     """From noise of standard deviation 1 to a clip, both (B, C, f, h, w). Nothing is drawn from the generator."""
     plan = _plan(objective, num_steps)
     for index, (timestep, (keep, move)) in enumerate(plan):
-        output = model(latents, torch.tensor(timestep, device=latents.device), index / max(len(plan) - 1, 1))
+        output = model(latents, torch.tensor(timestep, device=latents.device))
         latents = keep * latents + move * output.float()
         if progress is not None:
             progress(index + 1, len(plan))

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from ..bases import Base, load_base
 from ..files.atomic import atomic_path
 from ..files.provenance import provenance
-from ..sampling import default_sampling
+from ..sampling import SAMPLING_VERSION, default_sampling
 from ..toyworld.trial import Trial
 from ..training.loop import ALGORITHM_VERSION
 from ..training.recipes import Recipe
@@ -74,6 +74,7 @@ class Case:
             "runs": [run.key for run in self.runs(protocol.recipe)],
             "settings": dict(find_method(self.method).settings),
             "sampling_steps": protocol.sampling_steps,
+            "sampling_version": SAMPLING_VERSION,
         }
 
 

@@ -117,4 +117,4 @@ def _write_pictures(out: Path, runs: Path, trial: Trial, sides: dict[str, Side],
         rows.append((ROWS[name], scored, side.videos[best]))
     save(out / "contact_sheet.png", contact_sheet(rows))
     save(out / "loss.png", loss_curves(RunDirectory(runs / "joint").metrics(), "Joint training"))
-    save(out / "blend.png", blend_map(record.table(), fused.config.scale, "Share of the identity side"))
+    save(out / "blend.png", blend_map(record.table(), fused.config.scale, "Share of the identity side", record.positions()))

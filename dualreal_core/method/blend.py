@@ -52,8 +52,8 @@ class LearnedBlend:
 class SharePlan:
     """The identity's share of the blend, drawn by hand: a curve over denoising plus a curve over depth.
 
-    Each curve holds shares at evenly spaced points, from the first step to the last and from the first group of
-    blocks to the deepest; 0.5 is even. Their distances from 0.5 add up, and the sum is kept between 0 and 1.
+    Each curve holds shares at evenly spaced points, from pure noise to clean and from the first group of blocks to
+    the deepest; 0.5 is even. Their distances from 0.5 add up, and the sum is kept between 0 and 1.
     """
 
     stages: tuple[float, ...] = (0.5,)
@@ -113,21 +113,26 @@ class BlendRecord:
     calls: list[torch.Tensor] = field(default_factory=list)
     stages: list[float | None] = field(default_factory=list)
 
-    def add(self, weights: torch.Tensor, stage: float | None = None) -> None:
-        """weights: (B, G, 2)"""
+    def add(self, weights: torch.Tensor, stage: Stage | None = None) -> None:
+        """weights: (B, G, 2); stage: of the call, or (B,) of its rows."""
         self.calls.append(weights.detach()[self.row].float().cpu())
-        self.stages.append(stage)
+        self.stages.append(float(stage[self.row]) if isinstance(stage, torch.Tensor) else stage)
 
     def clear(self) -> None:
         """Forgets all calls."""
         self.calls.clear()
         self.stages.clear()
 
+    def positions(self) -> list[float]:
+        """Stages of the rows of the table; empty where one is not known."""
+        return [] if None in self.stages else sorted(set(self.stages))
+
     def table(self) -> torch.Tensor:
         """Weights by call: (S, G, 2). Calls at one known stage, as some samplers make them, count as one: their mean."""
-        if not all(stage is not None for stage in self.stages):
+        positions = self.positions()
+        if not positions:
             return torch.stack(self.calls)
         by_stage: dict[float, list[torch.Tensor]] = {}
         for stage, weights in zip(self.stages, self.calls, strict=True):
             by_stage.setdefault(stage, []).append(weights)
-        return torch.stack([torch.stack(by_stage[stage]).mean(0) for stage in sorted(by_stage)])
+        return torch.stack([torch.stack(by_stage[stage]).mean(0) for stage in positions])

@@ -76,6 +76,15 @@ def test_calls_at_one_stage_count_as_one_and_clear_forgets():
     for stage, share in ((0.0, 0.2), (0.5, 0.4), (0.5, 0.6), (1.0, 0.8)):
         record.add(torch.full((1, 2, 2), share), stage)
     torch.testing.assert_close(record.table()[:, 0, 0], torch.tensor([0.2, 0.5, 0.8]))
+    assert record.positions() == [0.0, 0.5, 1.0]
     record.clear()
     record.add(torch.zeros(1, 2, 2))
-    assert record.table().shape == (1, 2, 2)
+    assert record.table().shape == (1, 2, 2) and record.positions() == []
+
+
+def test_of_rows_at_stages_of_their_own_the_watched_one_counts():
+    record = BlendRecord(row=1)
+    for stages in ([0.1, 0.7], [0.9, 0.2], [0.4, 0.2]):
+        record.add(torch.tensor(stages)[:, None, None].expand(2, 1, 2), torch.tensor(stages))
+    assert record.positions() == pytest.approx([0.2, 0.7])
+    torch.testing.assert_close(record.table()[:, 0, 0], torch.tensor([0.2, 0.7]))

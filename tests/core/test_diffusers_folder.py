@@ -96,7 +96,7 @@ def pipeline_texts(pipeline: DiffusionPipeline, base: DiffusersFolderBase) -> tu
 def sample(base: DiffusersFolderBase, latents: torch.Tensor, texts: torch.Tensor, guidance: float, num_steps: int) -> torch.Tensor:
     """latents: (1, C, f, h, w), texts: negative then positive (2, T, X) -> (1, C, f, h, w)."""
 
-    def guided(latents: torch.Tensor, timestep: torch.Tensor, stage: float) -> torch.Tensor:
+    def guided(latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         negative, positive = base.predict(latents.expand(2, -1, -1, -1, -1), timestep, texts).chunk(2)
         return negative + guidance * (positive - negative)
 
@@ -309,8 +309,7 @@ def test_runs_do_not_disturb_each_other(base: DiffusersFolderBase) -> None:
         """What the model saw at each step, and the result."""
         seen: list[torch.Tensor] = []
 
-        def model(latents: torch.Tensor, timestep: torch.Tensor, stage: float) -> torch.Tensor:
-            assert stage == len(seen) / 2
+        def model(latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
             seen.append(latents)
             between()
             return 0.1 * latents

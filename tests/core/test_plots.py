@@ -205,6 +205,31 @@ def test_map_axes():
     assert np.nonzero(identity)[0].max() < np.nonzero(cells)[0].max() - 60
 
 
+@pytest.mark.parametrize(
+    ("stages", "end", "left", "right"),
+    [([0.0, 0.25, 0.5, 0.75], 1.0, 0.0, 1.0), ([0.0, 0.1, 0.3, 0.4], 0.5, 0.0, 0.5), ([0.5, 0.6, 0.7, 0.9], 1.0, 0.5, 1.0)],
+)
+def test_map_shows_stages_where_they_are(stages, end, left, right):
+    """A part of a run fills that part of the map; a step reaches from its stage to the next one's."""
+    shares = torch.zeros(4, 1)
+    shares[1] = 1.0
+    pixels = np.asarray(blend_map(blend(shares), 0.2, "Blend", stages, end))[:, 94 : 94 + 4 * 64]
+    columns = {
+        role: np.nonzero((pixels == np.array(ROLE_COLOURS[role], dtype=np.uint8)).all(-1))[1] / (4 * 64) for role in ("motion", "identity")
+    }
+    filled = np.concatenate(list(columns.values()))
+    assert (filled.min(), filled.max()) == pytest.approx((left, right), abs=0.02)
+    assert (columns["identity"].min(), columns["identity"].max()) == pytest.approx((stages[1], stages[2]), abs=0.02)
+
+
+@pytest.mark.parametrize("num_steps", [1, 2, 50, 1500])
+def test_map_of_steps_that_hardly_move_still_shows_them(num_steps):
+    """As at the end of schedules that gather there."""
+    stages = (0.99 + 0.01 * torch.linspace(0, 1, num_steps)).tolist()
+    seen = [count(blend_map(blend(share * torch.ones(num_steps, 2)), 0.2, "Blend", stages), ROLE_COLOURS["identity"]) for share in (0, 1)]
+    assert seen[1] - seen[0] >= 2 * 2 * 33
+
+
 def test_map_of_sides_that_are_off():
     table = blend(torch.ones(3, 2))
     table[1] = 0.0

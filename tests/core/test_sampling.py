@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
+from itertools import pairwise
 
 import pytest
 import torch
 from tiny import TEXT_DIM, TinyBase, fill, make_pair
 
 from dualreal_core.method.attach import Attachment
+from dualreal_core.method.blend import BlendRecord
+from dualreal_core.objective import FlowMatching
 from dualreal_core.sampling import default_sampling, sample
 
 
@@ -68,3 +72,45 @@ def test_rows_start_from_their_own_seeds():
     both = sample(base, texts(2), texts(1)[0], settings)
     second = sample(base, texts(2)[1:], texts(1)[0], replace(settings, seed=1))
     torch.testing.assert_close(both[1:], second, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("num_steps", [1, 4])
+@pytest.mark.parametrize("family", ["cogvideox", "wan"])
+def test_the_stage_follows_from_the_timestep_alone(family, num_steps):
+    """Not from how many steps there are before and after: any part of a run then blends as the whole does."""
+    base, record, timesteps = TinyBase(family, 2), BlendRecord(), []
+    pair, settings = fill(make_pair(base, num_groups=2)), replace(default_sampling(base), num_steps=num_steps)
+    with Attachment(base.transformer, pair) as attachment:
+        attachment.record = record
+        base.transformer.register_forward_pre_hook(lambda module, args, inputs: timesteps.append(inputs["timestep"][:1]), with_kwargs=True)
+        sample(base, texts(1), texts(1)[0], settings, attachment)
+    assert record.stages == pytest.approx(base.objective.stage(torch.cat(timesteps)).tolist())
+
+
+@pytest.mark.parametrize("cuts", [(2,), (1, 3)], ids=["two parts", "three parts"])
+@pytest.mark.parametrize("shift", [1.0, 12.0])
+def test_a_run_in_parts_is_the_whole_run(shift, cuts):
+    """Bit for bit, latents and weights, with a pair whose shares change over denoising."""
+    base, even = TinyBase("wan", 2), [1.0, 0.75, 0.5, 0.25, 0.0]
+    base.objective, sigmas = FlowMatching(shift), [shift * sigma / (1 + (shift - 1) * sigma) for sigma in even]
+
+    def run(*cuts: int) -> tuple[torch.Tensor, BlendRecord]:
+        pair, record, latents = fill(make_pair(base, num_groups=2, share_schedule=(0.1, 0.9))), BlendRecord(), None
+        with Attachment(base.transformer, pair) as attachment:
+            attachment.record = record
+            for start, end in pairwise((0, *cuts, 4)):
+                base.denoise = partial(euler, sigmas[start : end + 1], latents)
+                latents = sample(base, texts(1), texts(1)[0], default_sampling(base), attachment)
+        return latents, record
+
+    (whole, used), (parts, used_in_parts) = run(), run(*cuts)
+    assert torch.equal(whole, parts) and torch.equal(used.table(), used_in_parts.table())
+    assert used.stages == pytest.approx([0.0, 0.25, 0.5, 0.75]) and used.table().std(0).min() > 0
+
+
+def euler(sigmas, given, model, noise, num_steps, generator, progress=None) -> torch.Tensor:
+    """The part of a run that goes through these sigmas, from latents (B, C, f, h, w) that are given, or from noise."""
+    latents = noise if given is None else given
+    for sigma, following in pairwise(sigmas):
+        latents = latents + (following - sigma) * model(latents, torch.tensor(1000 * sigma))
+    return latents

@@ -141,7 +141,7 @@ def test_sampling(monkeypatch):
     start = expected["latents_start"].transpose(1, 2)
     timesteps, trajectory = [], []
 
-    def guided(latents: torch.Tensor, timestep: torch.Tensor, stage: float) -> torch.Tensor:
+    def guided(latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         trajectory.append(latents)  # this scheduler gives the model its sample as it is
         timesteps.append(int(timestep))
         negative, positive = base.predict(torch.cat([latents, latents]), timestep.expand(2), text).float().chunk(2)

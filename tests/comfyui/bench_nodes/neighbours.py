@@ -152,7 +152,7 @@ class BenchBatchedPredictions(io.ComfyNode):
             alone = [base.predict(noise, sigma[None], base.batch_texts([text])) for sigma in sigmas]
             seen: list[torch.Tensor] = []
 
-            def note(latents: torch.Tensor, timestep: torch.Tensor, stage: float) -> torch.Tensor:
+            def note(latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
                 seen.append(timestep)
                 return base.predict(latents, timestep[None], base.batch_texts([text]))
 

@@ -35,13 +35,15 @@ class BenchPair(io.ComfyNode):
                 io.Float.Input("spread", default=0.1, min=0.0, max=10.0),
                 io.Int.Input("seed", default=0, min=0, max=2**31),
                 io.Float.Input("learned_range", default=0.5, min=0.0, max=0.5),
+                io.Int.Input("num_groups", default=0, min=0, max=100, optional=True),
             ],
             outputs=[io.Custom("DUALREAL_PAIR").Output()],
         )
 
     @classmethod
-    def execute(cls, model: object, kind: str, spread: float, seed: int, learned_range: float) -> io.NodeOutput:
+    def execute(cls, model: object, kind: str, spread: float, seed: int, learned_range: float, num_groups: int = 0) -> io.NodeOutput:
         sizes = {"identity_kind": kind, "motion_kind": kind, "rank": 4, "alpha": 4.0, "bottleneck_dim": 8, "scale": 2.0}
+        sizes |= {"num_groups": num_groups} if num_groups else {}
         pair = of_pack("dualreal_core.method.pair").new_pair(model.model.diffusion_model, seed, **sizes, learned_range=learned_range)
         generator = torch.Generator().manual_seed(seed)
         for parameter in pair.parameters() if spread else ():
@@ -86,7 +88,7 @@ class BenchStateless(io.ComfyNode):
         found, again = (model.model.apply_model(noise, sigma, transformer_options=dict(options), **text) for _ in range(2))
         plain = model.model.apply_model(noise, sigma, transformer_options={"sigmas": sigma}, **text)
         with attach.Attachment(dit, applied.pair) as attachment:
-            attachment.stage = applied.schedule.stage(float(sigma), [])
+            attachment.stage = applied.schedule.stage(float(sigma))
             expected = model.model.apply_model(noise, sigma, transformer_options={"sigmas": sigma}, **text)
         state, other = applied.start(model), applied.start(model)
         first, second = state.attachment(dit, noise), state.attachment(copy.deepcopy(dit), noise)
