@@ -69,6 +69,7 @@ def sample(
     is_guided = settings.guidance_scale != 1.0
     text = base.batch_texts([negative_text] * len(texts) * is_guided + texts)
     if attachment is not None:
+        attachment.coverage.start_over()
         attachment.condition = None if condition is None else condition[None].to(next(attachment.pair.parameters()))
         if is_guided and not settings.adapts_negative:
             attachment.row_strengths = torch.tensor([0.0] * len(texts) + [1.0] * len(texts), device=device)
@@ -79,6 +80,8 @@ def sample(
             attachment.stage = float(base.objective.stage(timestep))
         with mixed(base, attachment and attachment.pair):
             output = base.predict(rows, timestep.to(device).expand(len(rows)), text).float()
+        if attachment is not None:
+            attachment.check_fired()
         if is_guided:
             unconditional, conditional = output.chunk(2)
             output = unconditional + settings.guidance_scale * (conditional - unconditional)

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import itertools
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 
 import comfy.model_management
 import comfy.sampler_helpers
 import comfy.samplers
 import torch
+from comfy.ldm.flux.layers import timestep_embedding
 from comfy.model_patcher import ModelPatcher
 
-from ..dualreal_core.bases.solvers import denoise_plainly
+from ..dualreal_core.bases.base import Denoiser, Progress
+from ..dualreal_core.bases.solvers import denoise_plainly, plain_timesteps
 from ..dualreal_core.dataset.cache import PreparedItem, PreparedSet, shrink_mask
 from ..dualreal_core.errors import InputError
 from ..dualreal_core.families import family_of
@@ -26,6 +30,8 @@ ComfyConds = dict[str, object]
 """ComfyUI's conds of one sample, by name."""
 FLOW_TYPES = ("FLOW", "FLUX")
 V_TYPE = "V_PREDICTION_DDPM"
+SINES, TIME_FACTOR = 256, 1000.0
+"""How HunyuanVideo embeds a sigma."""
 NUM_COMPARED = 61
 """Values of each weight that tell it from another; a prime, as at a distance of whole rows they would be of one column alone."""
 
@@ -57,12 +63,13 @@ class ComfyBase:
         self.family = family_of(self.transformer)
         self.name = self.family.name
         self.objective = _objective(patcher)
-        self.denoise = partial(denoise_plainly, self.objective)
         self.compute_dtype = patcher.model.get_dtype_inference()
         self.condition_dim = condition_dim
         self.fingerprint = _fingerprint(self.transformer)
         self.device = patcher.load_device
         self.applied = [applied.name for applied in applied_pairs(patcher)]
+        self._uuid = uuid.uuid4()
+        self._following: dict[float, float] = {}
 
     def batch_texts(self, texts: Sequence[ComfyConds]) -> ComfyConds:
         """Conds of one bucket, joined."""
@@ -79,15 +86,53 @@ class ComfyBase:
         comfy.model_management.throw_exception_if_processing_interrupted()
         outputs: list[torch.Tensor] = []
         keep = self.transformer.register_forward_hook(lambda module, args, output: outputs.append(output))
-        sigmas = timestep
-        if isinstance(self.objective, VPrediction):
-            sigmas = self.patcher.model.model_sampling.sigmas.to(timestep.device)[timestep.long()]
-        options = {**call_options(self.patcher), "sigmas": sigmas}
+        sigmas = self._sigmas(timestep)
+        following = torch.tensor([self._following.get(sigma, sigma) for sigma in sigmas.tolist()]).to(sigmas)
+        options = {
+            **call_options(self.patcher),
+            "cond_or_uncond": [0],
+            "uuids": [self._uuid],
+            "sigmas": sigmas,
+            "sample_sigmas": torch.stack([sigmas, following], dim=1).flatten(),
+        }
         try:
-            self.patcher.model.apply_model(latents, sigmas, transformer_options=options, **text)
+            with self._second_timesteps(following):
+                self.patcher.model.apply_model(latents, sigmas, transformer_options=options, **text)
         finally:
             keep.remove()
         return outputs[0]
+
+    def denoise(
+        self, model: Denoiser, latents: torch.Tensor, num_steps: int, generator: torch.Generator | None = None,
+        progress: Progress | None = None,
+    ) -> torch.Tensor:  # fmt: skip
+        """Samples plainly; meanwhile a model that asks which sigma comes next is told. latents: (B, C, f, h, w) -> the same."""
+        sigmas = self._sigmas(torch.tensor(plain_timesteps(self.objective, num_steps), device=self.device)).tolist()
+        self._following = dict(itertools.pairwise([*sigmas, 0.0]))
+        try:
+            return denoise_plainly(self.objective, model, latents, num_steps, generator, progress)
+        finally:
+            self._following = {}
+
+    def _sigmas(self, timestep: torch.Tensor) -> torch.Tensor:
+        """(B,) of timesteps (B,)."""
+        if not isinstance(self.objective, VPrediction):
+            return timestep
+        return self.patcher.model.model_sampling.sigmas.to(timestep.device)[timestep.long()]
+
+    @contextmanager
+    def _second_timesteps(self, sigmas: torch.Tensor) -> Iterator[None]:
+        """A step-distilled HunyuanVideo also embeds the sigma (B,) that it steps to, and takes that of the first row for all."""
+        embed = getattr(self.transformer, "time_r_in", None)
+        if embed is None:
+            yield
+            return
+        rows = timestep_embedding(sigmas.float(), SINES, time_factor=TIME_FACTOR)
+        hook = embed.register_forward_pre_hook(lambda module, args: (rows.to(args[0]),))
+        try:
+            yield
+        finally:
+            hook.remove()
 
     def latent_shape(self, num_frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         """(C, f, h, w); sizes are counted in latent cells here, because a MODEL does not know its VAE."""

@@ -26,10 +26,12 @@ from torch import nn
 from ..dualreal_core.errors import InputError
 from ..dualreal_core.families import family_of
 from ..dualreal_core.method.attach import Attachment, check_fit
-from ..dualreal_core.method.blend import Blend, BlendRecord
+from ..dualreal_core.method.blend import Blend, BlendRecord, LearnedBlend
 from ..dualreal_core.method.pair import AdapterPair
+from ..dualreal_core.method.placement import is_placed, placed
 from ..dualreal_core.storage.format import digest
 from .denoising_stage import NoiseSchedule, sigmas_of_rows
+from .neighbours import caches, sentence_on_places, sentence_on_training
 from .sampled_part import MAX_PARTS, SampledPart, latent_mark
 
 if TYPE_CHECKING:
@@ -87,7 +89,7 @@ class AppliedPair:
 
     def start(self, model: ModelPatcher, guider: CFGGuider | None = None) -> PairState:
         """A fresh state, by the schedule that MODEL has now; nodes behind the one that applied the pair may have changed it."""
-        return PairState(self, _schedule(model, self.strengths), guider)
+        return PairState(self, _schedule(model, self.strengths), guider, model)
 
     def outer_sample_wrapper(
         self, executor: Callable, noise: torch.Tensor, latent_image: torch.Tensor, sampler: object, sigmas: torch.Tensor,
@@ -100,6 +102,7 @@ class AppliedPair:
         state = options[self.key] = self.start(guider.model_patcher, guider)
         try:
             made = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
+            state.check_whole(sigmas)
         finally:
             state.release()
         if state.record.calls:
@@ -132,6 +135,7 @@ class AppliedPair:
         # the place of the options among the arguments differs by model
         options = next((value for value in [*args, *kwargs.values()] if isinstance(value, dict) and "sigmas" in value), {})
         state = options.get(self.key) or PairState(self, self.schedule)
+        state.reached.set()
         marks = options.get("cond_or_uncond") or [0]
         rows_per_mark = max(1, num_rows // len(marks))
         kinds = [state.kind_at(marks[min(row // rows_per_mark, len(marks) - 1)]) for row in range(num_rows)]
@@ -144,18 +148,28 @@ class AppliedPair:
             if is_training:
                 state.release()
             elif is_watched:
-                state.record.add(torch.zeros(1, self.pair.config.num_groups, 2), stages[0])
+                with state.lock:
+                    state.record.add(torch.zeros(1, self.pair.config.num_groups, 2), stages[0])
             return executor(latents, *args, **kwargs)
         attachment = state.attachment(transformer, latents)
         attachment.row_strengths = torch.tensor(factors, device=latents.device)
         attachment.stage = stages[0] if len(set(stages)) == 1 else torch.tensor(stages)
-        # its own row, as another device may be at its rows of the same prompts
-        attachment.record = BlendRecord(kinds.index("wanted"), state.record.calls, state.record.stages) if is_watched else None
-        if is_training and self.key in options:
-            attachment.attach()
-            return executor(latents, *args, **kwargs)
-        with attachment:
-            return executor(latents, *args, **kwargs)
+        # its own record, as another device may be at its rows of the same prompts
+        attachment.record = record = BlendRecord(kinds.index("wanted")) if is_watched else None
+        runs = attachment.coverage.num_runs
+        attachment.attach()
+        try:
+            output = executor(latents, *args, **kwargs)
+        finally:
+            if not (is_training and self.key in options):
+                attachment.detach()
+        if attachment.coverage.num_runs > runs:
+            state.check_call(attachment, options)
+        if record is not None:
+            with state.lock:
+                state.record.calls.extend(record.calls)
+                state.record.stages.extend(record.stages)
+        return output
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,18 +179,22 @@ class PairState:
     Attributes:
         schedule: of the MODEL as it is sampled.
         guider: of the sampling.
+        model: the MODEL that is sampled or trained on, with the copies of it that lie on other devices.
         kinds: of each list of prompts in ComfyUI's current batch, where it is known.
         record: weights that were used so far.
         attachments: the pair's hooks by DiT; each device has a DiT of its own, and several may be called at once.
+        reached: set once anything was computed with the pair's wrapper around it.
     """
 
     applied: AppliedPair
     schedule: NoiseSchedule
     guider: CFGGuider | None = None
+    model: ModelPatcher | None = None
     kinds: tuple[Kind | None, ...] = ()
     record: BlendRecord = field(default_factory=BlendRecord)
     attachments: dict[nn.Module, Attachment] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
+    reached: threading.Event = field(default_factory=threading.Event)
 
     def kind_of(self, model: BaseModel, prompts: list[dict] | None) -> Kind | None:
         """What a list of prompts is for, by the name that the guider has for it or for what it was made from."""
@@ -197,22 +215,64 @@ class PairState:
         return known or ("unwanted" if mark == NEGATIVE else "wanted")
 
     def attachment(self, transformer: nn.Module, latents: torch.Tensor) -> Attachment:
-        """The pair's hooks for a DiT, its weights where and in what precision the latents (B, C, f, h, w) are."""
-        applied = self.applied
+        """The pair's hooks for a DiT, its weights where and in what precision the latents (B, C, f, h, w) are.
+
+        The pair itself is left as it is: other MODELs carry it as well, and may be of another precision.
+        """
+        applied, place = self.applied, (latents.device, latents.dtype)
         with self.lock:
-            if transformer not in self.attachments:
-                pair = copy.deepcopy(applied.pair) if self.attachments else applied.pair
-                attachment = Attachment(transformer, pair, applied.blend)
+            attachment = self.attachments.get(transformer)
+            if attachment is None or not is_placed(attachment.pair, *place):
+                if attachment is not None:
+                    attachment.detach()
+                pair = self._pair_for(transformer, latents.dtype)
+                is_taken = any(other.pair is pair for other in self.attachments.values())
+                if is_taken or not is_placed(pair, *place):
+                    pair = placed(pair, *place)
+                attachment = self.attachments[transformer] = Attachment(transformer, pair, _blend_at(applied.blend, latents.device))
                 attachment.detach()
                 attachment.strengths = {"identity": applied.strengths.identity, "motion": applied.strengths.motion}
-                self.attachments[transformer] = attachment
-            attachment = self.attachments[transformer]
-        pair, weight = attachment.pair, next(attachment.pair.sides.parameters())
-        if (weight.device, weight.dtype) != (latents.device, latents.dtype):
-            pair.to(latents)
         if applied.condition is not None:
             attachment.condition = applied.condition.to(latents)
         return attachment
+
+    def _pair_for(self, transformer: nn.Module, dtype: torch.dtype) -> AdapterPair:
+        """What ComfyUI loads where it loads this DiT, if it is of this precision; rounding it to another would round twice."""
+        devices = [] if self.model is None else [self.model, *self.model.get_additional_models_with_key("multigpu")]
+        for patcher in devices:
+            for carried in patcher.get_additional_models_with_key(self.applied.key):
+                if patcher.model.diffusion_model is transformer and next(carried.model.sides.parameters()).dtype == dtype:
+                    return carried.model
+        return self.applied.pair
+
+    def check_call(self, attachment: Attachment, options: dict) -> None:
+        """Raises InputError where a call of the DiT stepped past a place on which the pair acts.
+
+        Not judged are calls in which others replace blocks that they do not replace in the whole sampling: guidance by skipped
+        layers makes such calls beside its plain ones.
+        """
+        places = attachment.silent()
+        if not places:
+            return
+        replaced = replaced_blocks(options)
+        usual = replaced if self.guider is None else replaced_blocks(self.guider.model_options["transformer_options"])
+        if all(usual.get(key) is patch for key, patch in replaced.items()):
+            transformer = next(one for one, own in self.attachments.items() if own is attachment)
+            raise InputError(sentence_on_places(transformer, places, replaced))
+
+    def check_whole(self, sigmas: torch.Tensor) -> None:
+        """Raises InputError where a sampling over sigmas (S + 1,) that is over left the pair out."""
+        strengths = self.applied.strengths
+        if not (strengths.identity or strengths.motion):
+            return
+        if not self.reached.is_set() and len(sigmas) > 1:
+            raise InputError(
+                "The pair was left out of this sampling, because something on the MODEL computes it in a way of its own: take away the "
+                "node between the loader and the sampler that replaces how the model is called."
+            )
+        for transformer, attachment in self.attachments.items():
+            if attachment.coverage.num_runs and (places := attachment.silent()):
+                raise InputError(sentence_on_places(transformer, places, {}))
 
     def release(self) -> None:
         """Takes the pair out of every DiT."""
@@ -234,6 +294,10 @@ def apply_pair(
         InputError: the pair does not fit the model.
     """
     check_fit(diffusion_model(model), pair)
+    pair.requires_grad_(False)
+    if condition is not None:
+        with torch.inference_mode(False):  # so that autograd takes it where a pair is trained on the clone
+            condition = condition.clone()
     others = applied_pairs(model)
     key = f"{KEY}-{len(others)}"
     given = {**pair.state_dict(), **({} if condition is None else {"condition": condition})}
@@ -243,7 +307,9 @@ def apply_pair(
     patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, applied.outer_sample_wrapper)
     patched.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, key, applied.calc_cond_batch_wrapper)
     patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, key, applied.diffusion_model_wrapper)
-    patched.set_additional_models(key, [ModelPatcher(pair, model.load_device, model.offload_device)])
+    dtype = model.get_model_object("manual_cast_dtype") or model.model.get_dtype()
+    loaded = pair if is_placed(pair, model.offload_device, dtype) else placed(pair, model.offload_device, dtype)
+    patched.set_additional_models(key, [_patcher_of(loaded, model.load_device, model.offload_device)])
     patched.set_attachments(KEY, (*others, applied))
     return patched
 
@@ -251,6 +317,11 @@ def apply_pair(
 def applied_pairs(model: ModelPatcher) -> tuple[AppliedPair, ...]:
     """The pairs that act on a MODEL, in the order in which they were applied."""
     return model.get_attachment(KEY) or ()
+
+
+def replaced_blocks(options: dict) -> dict[tuple, Callable]:
+    """What others call in place of blocks, by ComfyUI's names for these."""
+    return options.get("patches_replace", {}).get("dit", {})
 
 
 def call_options(patcher: ModelPatcher) -> dict:
@@ -299,10 +370,19 @@ def ready_to_train(model: ModelPatcher) -> Iterator[ModelPatcher]:
         if patcher.model.get_dtype_inference() == torch.float16:  # adapter gradients would underflow
             patcher.set_model_compute_dtype(torch.bfloat16)
         patcher.remove_wrappers_with_key(WrappersMP.APPLY_MODEL, COMPILE_KEY)  # it would exchange the copy for the compiled model
+        patcher.remove_additional_models("multigpu")
+        options = patcher.model_options["transformer_options"]
+        for kind, by_key in patcher.wrappers.items():
+            for key in caches(by_key):
+                patcher.remove_wrappers_with_key(kind, key)
+        for key in caches(options):
+            del options[key]
+        if left_out := sentence_on_training(model):
+            logging.warning(left_out)
         patcher.model.requires_grad_(False)
         load_to_train(patcher)
         states = {applied.key: applied.start(patcher) for applied in applied_pairs(patcher)}
-        patcher.model_options["transformer_options"].update(states)
+        options.update(states)
         was_in_training = comfy.model_management.in_training
         comfy.model_management.in_training = True
         patcher.pre_run()
@@ -312,8 +392,9 @@ def ready_to_train(model: ModelPatcher) -> Iterator[ModelPatcher]:
             comfy.model_management.in_training = was_in_training
             patcher.cleanup()
             comfy.model_management.unload_model_and_clones(patcher)
-            for state in states.values():
+            for key, state in states.items():
                 state.release()
+                del options[key]
 
 
 def load_to_train(patcher: ModelPatcher) -> None:
@@ -324,13 +405,40 @@ def load_to_train(patcher: ModelPatcher) -> None:
     """
     models = [patcher, *patcher.get_nested_additional_models()]
     comfy.model_management.load_models_gpu(models, memory_required=1e20, force_full_load=True)
-    _leave_inference_mode(patcher.model)
+    for loaded in [*models, *patcher.model_patches_models()]:
+        _leave_inference_mode(loaded.model)
     elsewhere = {weight.device.type for weight in patcher.model.diffusion_model.parameters()} - {patcher.load_device.type}
     if elsewhere:  # what follows would be computed there
         raise InputError(
             f"ComfyUI left weights of the model on {' and '.join(sorted(elsewhere))}, and training needs all of them on "
             f"{patcher.load_device}: start it with --disable-dynamic-vram, or load a smaller or quantized model."
         )
+
+
+def _patcher_of(pair: AdapterPair, load_device: torch.device, offload_device: torch.device) -> ModelPatcher:
+    """The patcher that ComfyUI loads a pair by, and by which it makes others for more devices."""
+    own_names = frozenset(vars(pair))
+
+    def for_another_device(disable_dynamic: bool = False) -> ModelPatcher:
+        fresh = placed(pair, offload_device)
+        for name in set(vars(fresh)) - own_names:  # what ComfyUI noted on the one that it has loaded
+            delattr(fresh, name)
+        for module in fresh.modules():
+            for name in [name for name in vars(module) if name.startswith("comfy_")]:
+                delattr(module, name)
+        return _patcher_of(fresh, load_device, offload_device)
+
+    patcher = ModelPatcher(pair, load_device, offload_device)
+    patcher.cached_patcher_init = (for_another_device, ())
+    return patcher
+
+
+def _blend_at(blend: Blend | None, device: torch.device) -> Blend | None:
+    """A blend whose StageBlender, if it brings one, is a copy on this device."""
+    if not isinstance(blend, LearnedBlend):
+        return blend
+    with torch.inference_mode(False):
+        return LearnedBlend(copy.deepcopy(blend.controller).to(device=device))
 
 
 def _leave_inference_mode(model: nn.Module) -> None:

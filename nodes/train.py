@@ -21,6 +21,7 @@ from ..dualreal_core.training.loop import ALGORITHM_VERSION
 from ..dualreal_core.training.recipes import Recipe, fit_warmup
 from ..dualreal_core.training.run import RunDirectory
 from .comfy_base import ComfyBase
+from .neighbours import sentence_on_training
 from .patching import ready_to_train
 from .train_preview import TrainingView
 from .types import CATEGORY, LossMapType, PairType, SettingsType, TrainedPair, TrainerSettings
@@ -90,7 +91,7 @@ class JointTrainer(io.ComfyNode):
             num_groups = min(wanted.recipe.pair["num_groups"], base_sizes(base.transformer)["num_blocks"])
             recipe, warmup_note = fit_warmup(replace(wanted.recipe, pair={**wanted.recipe.pair, "num_groups": num_groups}))
             directory, note = _run_directory(name[0], base, data, recipe)
-            note = " ".join(filter(None, (note, warmup_note)))
+            note = " ".join(filter(None, (note, warmup_note, sentence_on_training(model[0]))))
             view = TrainingView(cls.hidden.unique_id, base, recipe.train.steps, wanted.preview_every, note)
             view.prepare_sample(_wired(preview_conditioning), _wired(vae), data["motion"].items[0])
             training = Training(base, data, recipe, directory)

@@ -19,13 +19,22 @@ def denoise_plainly(
     progress: Progress | None = None,
 ) -> torch.Tensor:
     """From noise of standard deviation 1 to a clip, both (B, C, f, h, w). Nothing is drawn from the generator."""
-    plan = _flow_plan(objective, num_steps) if isinstance(objective, FlowMatching) else _v_plan(objective, num_steps)
+    plan = _plan(objective, num_steps)
     for index, (timestep, (keep, move)) in enumerate(plan):
         output = model(latents, torch.tensor(timestep, device=latents.device))
         latents = keep * latents + move * output.float()
         if progress is not None:
             progress(index + 1, len(plan))
     return latents
+
+
+def plain_timesteps(objective: FlowMatching | VPrediction, num_steps: int) -> list[float]:
+    """The timesteps at which `denoise_plainly` calls the model, from noise on."""
+    return [timestep for timestep, _ in _plan(objective, num_steps)]
+
+
+def _plan(objective: FlowMatching | VPrediction, num_steps: int) -> list[tuple[float, tuple[float, float]]]:
+    return _flow_plan(objective, num_steps) if isinstance(objective, FlowMatching) else _v_plan(objective, num_steps)
 
 
 def _flow_plan(objective: FlowMatching, num_steps: int) -> list[tuple[float, tuple[float, float]]]:

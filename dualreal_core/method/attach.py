@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 from ..errors import InputError
 from ..families import FamilyDescription, Site, family_of
 from .blend import Blend, BlendRecord, FixedBlend, LearnedBlend, SharePlan
+from .coverage import WHAT_TO_DO, Coverage, Place, stepped_past
 from .fused import FusedSite, can_fuse
 from .pair import ROLES, AdapterPair, Role, base_sizes, iterate_sides
 from .stage_blender import Stage
@@ -29,6 +30,7 @@ class Attachment:
         strengths: factors on the weights of both sides.
         row_strengths: factors (B,) on the weights of each row of the next calls, or None.
         record: collects the weights that were used, when set.
+        coverage: which of the pair's places the DiT has called.
     """
 
     def __init__(self, transformer: nn.Module, pair: AdapterPair, blend: Blend | None = None) -> None:
@@ -46,6 +48,7 @@ class Attachment:
         self.strengths: dict[Role, float] = dict.fromkeys(ROLES, 1.0)
         self.row_strengths: torch.Tensor | None = None
         self.record: BlendRecord | None = None
+        self.coverage = Coverage()
         self._embedding: tuple[torch.Tensor, torch.Tensor] | None = None
         self._weights: torch.Tensor | None = None
         self._read: dict[tuple[nn.Module, str], list[torch.Tensor]] = {}
@@ -65,6 +68,15 @@ class Attachment:
         self._handles = []
         self._embedding = self._weights = None
         self._read.clear()
+
+    def silent(self) -> list[Place]:
+        """Places where the pair should have acted by now and has not; none, at no cost, once all have been called."""
+        return self.coverage.silent(self.strengths)
+
+    def check_fired(self) -> None:
+        """To be called after the DiT: raises InputError where it stepped past a place on which the pair acts."""
+        if places := self.silent():
+            raise InputError(stepped_past(places))
 
     @contextmanager
     def weighted(self, weights: torch.Tensor) -> Iterator[None]:
@@ -121,6 +133,7 @@ def _registrations(
 ) -> Iterator[Callable[[], RemovableHandle | _LayerByLayer]]:
     """One call per hook, made once, so that re-attaching puts the same hooks back."""
     blocks = list(family.blocks(transformer))
+    paths = [f"{listed.path}.{number}" for listed in family.block_lists for number in range(len(transformer.get_submodule(listed.path)))]
     keep = _keep_embedding(attachment, family)
     yield lambda: transformer.get_submodule(family.time_embedding).register_forward_hook(keep)
     choose = _choose_weights(attachment, family)
@@ -137,10 +150,13 @@ def _registrations(
             reader, writer = block.get_submodule(site.reads), block.get_submodule(site.writes or site.reads)
         except AttributeError as error:
             raise InputError(f"The pair acts on {name} in block {index}, which this base lacks: use the base it was made for.") from error
+        roles = frozenset(adapters)
+        place = read_place = attachment.coverage.expect(Place(paths[index], site.writes or site.reads, roles))
         if reader is not writer:
-            read = _keep_read(attachment, writer, site)
+            read_place = attachment.coverage.expect(Place(paths[index], site.reads, roles))
+            read = _keep_read(attachment, writer, site, read_place)
             yield lambda reader=reader, read=read: reader.register_forward_pre_hook(read, with_kwargs=True)
-        update = _add_updates(attachment, attachment.pair.config.group_of(index), adapters, site)
+        update = _add_updates(attachment, attachment.pair.config.group_of(index), adapters, site, place, read_place)
         yield lambda writer=writer, update=update: writer.register_forward_hook(update, with_kwargs=True)
         for path, sequence in family.sequences.items():
             if site.reads.startswith(f"{path}."):
@@ -163,6 +179,7 @@ class _LayerByLayer:
 
 def _keep_embedding(attachment: Attachment, family: FamilyDescription):
     def hook(module: nn.Module, args: tuple, output: torch.Tensor | tuple) -> None:
+        attachment.coverage.num_runs += 1
         if attachment._embedding is None:  # some bases embed a second timestep, of reference frames, afterwards
             embedding = output if family.time_embedding_output is None else output[family.time_embedding_output]
             attachment._embedding = embedding, args[0]
@@ -173,6 +190,8 @@ def _keep_embedding(attachment: Attachment, family: FamilyDescription):
 def _choose_weights(attachment: Attachment, family: FamilyDescription):
     def hook(block: nn.Module, args: tuple, kwargs: dict) -> None:
         if attachment._embedding is None:  # chosen by an earlier block of this call
+            if attachment._weights is None:
+                raise InputError(f"The pair goes by {family.time_embedding}, which the model computed without calling it: {WHAT_TO_DO}.")
             return
         tokens = [_stream(args, kwargs, name, family.block_streams.index(name)) for name in family.controller_streams]
         rows = tokens[0].shape[0]
@@ -183,6 +202,7 @@ def _choose_weights(attachment: Attachment, family: FamilyDescription):
         if strengths != [1.0, 1.0]:
             weights = torch.stack([one * strength for one, strength in zip(weights.unbind(-1), strengths, strict=True)], dim=-1)
         if attachment.row_strengths is not None:
+            _check_rows("The first block", rows, len(attachment.row_strengths))
             weights = weights * attachment.row_strengths.to(weights)[:, None, None]
         attachment._weights = weights.expand(rows, attachment.pair.config.num_groups, 2)
         if attachment.record is not None:
@@ -203,25 +223,41 @@ def _of_noisiest(embedding: torch.Tensor, embedded: torch.Tensor, rows: int) -> 
     return embedding[torch.arange(rows, device=noisiest.device), noisiest]
 
 
-def _keep_read(attachment: Attachment, writer: nn.Module, site: Site):
+def _check_rows(name: str, rows: int, whole: int) -> None:
+    """Raises InputError where a module was given a part of the batch; which part it is cannot be told."""
+    if whole > 1 and rows != whole:
+        raise InputError(
+            f"{name} was called with {rows} rows, and the batch has {whole}: a patch runs blocks for a part of the batch alone, and a pair "
+            "cannot tell for which. Use the model without that patch, or sample without guidance (cfg 1)."
+        )
+
+
+def _keep_read(attachment: Attachment, writer: nn.Module, site: Site, place: Place):
     def hook(module: nn.Module, args: tuple, kwargs: dict) -> None:
+        attachment.coverage.heard(place)
         attachment._read[writer, site.name] = [_stream(args, kwargs, name, position) for position, name in enumerate(site.streams)]
 
     return hook
 
 
-def _add_updates(attachment: Attachment, group: int, adapters: dict[Role, nn.Module], site: Site):
+def _add_updates(
+    attachment: Attachment, group: int, adapters: dict[Role, nn.Module], site: Site, place: Place, read_place: Place
+):  # fmt: skip
     fused = FusedSite(adapters) if can_fuse(adapters) else None
 
     def hook(module: nn.Module, args: tuple, kwargs: dict, output: torch.Tensor | tuple) -> torch.Tensor | tuple:
+        attachment.coverage.heard(place)
         weights = attachment._weights[:, group]  # (B, 2)
         streams = attachment._read.pop((module, site.name), None)
         if streams is None:
+            if read_place is not place:
+                raise InputError(stepped_past([read_place]))
             streams = [_stream(args, kwargs, name, position) for position, name in enumerate(site.streams)]
         outputs = output if isinstance(output, tuple) else (output,)
         updated = list(outputs)
         dtype = next(iter(adapters.values())).down.weight.dtype
         for position, hidden in enumerate(streams):
+            _check_rows(place.path, hidden.shape[0], len(weights))
             if fused is not None and not torch.is_grad_enabled() and hidden.dtype == updated[position].dtype == dtype:
                 updated[position] = fused.add_to(updated[position], hidden, weights, attachment.condition)
                 continue

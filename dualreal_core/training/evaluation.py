@@ -157,6 +157,7 @@ class Evaluator:
         noisy = self.base.objective.add_noise(batch.latents, batch.noise, batch.timestep).to(device)
         with mixed(self.base, self.attachment.pair, lowers=self.settings.precision == "bf16"):
             output = self.base.predict(noisy, batch.timestep.to(device), self.base.batch_texts(batch.texts))
+        self.attachment.check_fired()
         return output.float().cpu()
 
     def _loss(self, batches: Sequence[FixedBatch], predictions: Sequence[torch.Tensor]) -> float:

@@ -67,6 +67,7 @@ def train(
         DivergedError: a loss or gradient is not finite; nothing was changed by that step.
     """
     losses = _Losses(base, attachment, items, settings, state)
+    attachment.coverage.start_over()
     parts = {role: attachment.pair.role_parameters(role) for role in ROLES} | {"controller": attachment.pair.controller_parameters()}
     before = None
     try:
@@ -188,7 +189,9 @@ class _Losses:
     ) -> torch.Tensor:
         """latents, noise: (B, C, f, h, w); timestep: (B,) -> the DiT's output (B, C, f, h, w)."""
         noisy = self.base.objective.add_noise(latents, noise, timestep)
-        return self.base.predict(noisy, timestep, self.base.batch_texts([item.text for item in batch]))
+        output = self.base.predict(noisy, timestep, self.base.batch_texts([item.text for item in batch]))
+        self.attachment.check_fired()
+        return output
 
 
 def _conditions(batch: Sequence[PreparedItem], settings: TrainSettings, state: RunState, device: torch.device) -> torch.Tensor | None:

@@ -72,6 +72,31 @@ def test_a_run_in_half_precision_is_found_again(server: ComfyServer) -> None:
     assert f"after step {STEPS}" in server.run(graphs.afresh(graph, "train")).text("train")
 
 
+@pytest.mark.parametrize("num_pairs", [1, 2])
+def test_a_model_that_was_sampled_in_half_precision_can_be_trained_on(server: ComfyServer, num_pairs: int) -> None:
+    """ComfyUI loads and casts in inference mode, whose tensors autograd refuses; of whichever pair. What is learned is the same."""
+    graph = upon(f"sampled {num_pairs}", apply(["half", 0], ["old", 0]), half=node("ModelComputeDtype", model=["model", 0], dtype="bf16"))
+    if num_pairs == 2:
+        graph |= {"first": graph["changed"], "other": pair_of(["model", 0], spread=0.3, seed=6, kind="bottleneck")}
+        graph["changed"] = apply(["first", 0], ["other", 0], negative="adapted")
+    unsampled = server.run({**graph, "train": {**graph["train"], "inputs": graph["train"]["inputs"] | {"name": f"unsampled {num_pairs}"}}})
+    sampling = graphs.text_to_latent("wan") | graphs.sampling("wan", ["changed", 0])
+    sampled = server.run({key: graph[key] for key in graph if key not in ("train", "steps", "losses")} | sampling)
+    assert server.tensors(sampled)["0.samples"].isfinite().all()
+    assert server.run(graph).text("losses") == unsampled.text("losses")
+
+
+def test_a_pair_is_not_rounded_for_those_who_come_after(server: ComfyServer) -> None:
+    """A MODEL in half precision and one in full share a pair; each samples as it does alone."""
+    graph = graphs.text_to_latent("wan") | {"old": pair_of(["model", 0], spread=0.3, seed=5), "changed": apply(["model", 0], ["old", 0])}
+    graph["half"] = node("ModelComputeDtype", model=["changed", 0], dtype="bf16")
+    whole, half = (graph | graphs.sampling("wan", [key, 0]) for key in ("changed", "half"))
+    alone = server.tensors(server.run(graphs.afresh(whole, "changed")))["0.samples"]
+    low = server.tensors(server.run(graphs.afresh(half, "latent")))["0.samples"]
+    behind = server.tensors(server.run(graphs.afresh(whole, "latent")))["0.samples"]
+    assert behind.equal(alone) and not low.equal(alone)
+
+
 def test_another_reference_starts_afresh(server: ComfyServer) -> None:
     first = training("wan", "with references", adapter="bottleneck") | {
         "references": node("BenchReferences", embedding_dim=6, seed=1, count=2)

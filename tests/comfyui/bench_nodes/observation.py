@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
+import threading
 from collections.abc import Callable
 
 import comfy.model_patcher
@@ -37,7 +38,8 @@ class BenchProbe(io.ComfyNode):
             given = [*args, *kwargs.values()]
             options = next((value for value in given if isinstance(value, dict) and "sigmas" in value), {})
             prediction = executor(x, timestep, *args, **kwargs)
-            calls.append(facts_of_call(type(executor.class_obj).__name__, x, timestep, args, options, prediction))
+            where = {"dit_id": id(executor.class_obj), "thread": threading.get_ident()}
+            calls.append(facts_of_call(type(executor.class_obj).__name__, x, timestep, args, options, prediction) | where)
             return prediction
 
         probed = model.clone()

@@ -1,0 +1,37 @@
+"""A pair on another device or in another precision, as a copy: what others hold of it stays as it is."""
+
+from __future__ import annotations
+
+import copy
+from itertools import chain
+
+import torch
+from torch import nn
+
+from .pair import AdapterPair
+
+
+def is_placed(pair: AdapterPair, device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether both sides lie there in this precision, the StageBlender lies there, and, where gradients are on, autograd takes all."""
+    weights = list(pair.sides.parameters())
+    tensors = [*weights, *pair.controller_parameters()]
+    return (
+        all(weight.dtype == dtype for weight in weights)
+        and all(tensor.device == device for tensor in tensors)
+        and not (torch.is_grad_enabled() and any(tensor.is_inference() for tensor in tensors))
+    )
+
+
+def placed(pair: AdapterPair, device: torch.device, dtype: torch.dtype | None = None) -> AdapterPair:
+    """A copy there, without gradients, usable with autograd though it is made in inference mode.
+
+    Args:
+        dtype: of both sides; the StageBlender keeps its own. None: as they are.
+    """
+    sides = {id(weight) for weight in pair.sides.parameters()}
+    with torch.inference_mode(False), torch.no_grad():
+        moved: dict[int, object] = {}
+        for tensor in chain(pair.parameters(), pair.buffers()):
+            own = tensor.detach().to(device, dtype if id(tensor) in sides else tensor.dtype, copy=True)
+            moved[id(tensor)] = nn.Parameter(own, requires_grad=False) if isinstance(tensor, nn.Parameter) else own
+        return copy.deepcopy(pair, moved)
