@@ -97,7 +97,8 @@ class LoadLora(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: ModelPatcher, lora: str) -> io.NodeOutput:
-        return io.NodeOutput(import_lora(model, _file(LORAS, lora), cls.ROLE))
+        pair, note = import_lora(model, _file(LORAS, lora), cls.ROLE)
+        return io.NodeOutput(pair, ui=ui.PreviewText(note) if note else None)
 
 
 class LoadIdentityLora(LoadLora):

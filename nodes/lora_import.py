@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pickle
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -19,7 +20,9 @@ from ..dualreal_core.errors import InputError
 from ..dualreal_core.families.lora_names import lora_names
 from ..dualreal_core.files.digest import file_digest
 from ..dualreal_core.method.from_lora import LinearUpdate, one_sided_pair
-from ..dualreal_core.method.pair import Role
+from ..dualreal_core.method.pair import Role, base_sizes
+from ..dualreal_core.storage.lora import LoraLayer, layers_of
+from ..dualreal_core.storage.lora_strength import LoraStrength
 from .patching import diffusion_model
 from .types import TrainedPair
 
@@ -28,6 +31,8 @@ DOTTED_PREFIXES = ("", DIT, "transformer.", "base_model.model.", "base_model.mod
 FLAT_PREFIXES = ("lora_unet_", "lora_transformer_", "lycoris_")
 TEXT_ENCODER_PREFIXES = ("lora_te", "text_encoder", "text_model", "clip_", "t5xxl.", "llama.")
 DORA_MARKS = (".dora_scale", "lora_magnitude_vector")
+BIAS_KEY = re.compile(r"\.lora_(?:A|B|down|up)(?:\.default)?\.bias$")
+NUM_SHOWN = 3
 TRIGGER_FIELD = "modelspec.trigger_phrase"
 UNREADABLE = (SafetensorError, pickle.UnpicklingError, OSError, EOFError, ValueError, RuntimeError, KeyError, TypeError, AttributeError)
 STOCK = "apply it with the stock LoRA loader instead"
@@ -36,27 +41,35 @@ Target = str | tuple
 """A weight's key in ComfyUI's model; or that, and (dimension, start, length) of the part that is meant."""
 
 
-def import_lora(model: ModelPatcher, path: Path, role: Role) -> TrainedPair:
-    """A pair whose side `role` is the LoRA. At an even blend it acts as ComfyUI's own loader at strength 1.
+def import_lora(model: ModelPatcher, path: Path, role: Role) -> tuple[TrainedPair, str]:
+    """A pair whose side `role` is the LoRA, and a sentence on what of the file is left out, empty where nothing is.
+
+    At an even blend it acts as ComfyUI's own loader at strength 1, except that alpha also counts where only the metadata have it.
 
     Raises:
         InputError: the file is no LoRA of this model, or more than low-rank updates of linear layers in blocks.
     """
     transformer = diffusion_model(model)
-    tensors, metadata = _read(path)
+    tensors, metadata, notes = _read(path)
+    strength = LoraStrength.of(path, metadata)
+    if strength.is_dora:
+        raise InputError(f"{path.name} is a DoRA (by its configuration), whose effect cannot be weighed: {STOCK}.")
     with torch.inference_mode(False):
-        pair = one_sided_pair(transformer, role, _updates(tensors, _key_map(model), path.name), path.name)
+        pair = one_sided_pair(transformer, role, _updates(tensors, model, strength), path.name)
     header = {"source": path.name, "training": {"lora": path.name, "sha256": file_digest(path)}}
     if metadata.get(TRIGGER_FIELD):
         header["prompts"] = {"trigger" if role == "identity" else role: metadata[TRIGGER_FIELD]}
-    return TrainedPair(pair.requires_grad_(False), header)
+    note = f"{path.name}: left out {'; '.join(notes)}." if notes else ""
+    if note:
+        logging.info(note)
+    return TrainedPair(pair.requires_grad_(False), header), note
 
 
-def _read(path: Path) -> tuple[dict[str, torch.Tensor], Mapping[str, str]]:
-    """Tensors of the diffusion model, and the metadata; code in the file is not executed.
+def _read(path: Path) -> tuple[dict[str, torch.Tensor], Mapping[str, str], list[str]]:
+    """Tensors that change the diffusion model, the metadata, and what was left out; code in the file is not executed.
 
     Raises:
-        InputError: the file is damaged, or holds no tensors of a diffusion model.
+        InputError: the file is damaged, or holds no tensors that change a diffusion model.
     """
     try:
         tensors, metadata = comfy.utils.load_torch_file(str(path), safe_load=True, return_metadata=True)
@@ -68,9 +81,16 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], Mapping[str, str]]:
         raise InputError(f"{path.name} changes the text encoder alone: give a LoRA of the video model, or {STOCK}.")
     if not own or not all(isinstance(tensor, torch.Tensor) for tensor in own.values()):
         raise InputError(f"{path.name} is no LoRA file (it holds no tensors, or more than tensors): use another one.")
-    if len(own) < len(tensors):
-        logging.info("%s: left out its %d tensors of a text encoder.", path.name, len(tensors) - len(own))
-    return own, metadata or {}
+    notes = [f"{_count(len(tensors) - len(own), 'tensor')} of a text encoder"] if len(own) < len(tensors) else []
+    empty = [layer for layer in layers_of(own).values() if layer.is_empty]
+    if empty:
+        parts = {id(tensor) for layer in empty for tensor in layer.tensors()}
+        own = {key: tensor for key, tensor in own.items() if id(tensor) not in parts}
+        notes.append(f"{_count(len(empty), 'layer')} of rank 0, without effect ({_some([layer.name for layer in empty])})")
+        if not own:
+            raise InputError(f"{path.name} changes nothing: all of its {len(empty)} layers have rank 0; use another file.")
+    zeros = [key for key in own if BIAS_KEY.search(key) and not own[key].any()]
+    return {key: tensor for key, tensor in own.items() if key not in zeros}, metadata or {}, notes
 
 
 def _key_map(model: ModelPatcher) -> dict[str, Target]:
@@ -86,15 +106,19 @@ def _key_map(model: ModelPatcher) -> dict[str, Target]:
     return names
 
 
-def _updates(tensors: dict[str, torch.Tensor], key_map: dict[str, Target], file: str) -> list[LinearUpdate]:
+def _updates(tensors: dict[str, torch.Tensor], model: ModelPatcher, strength: LoraStrength) -> list[LinearUpdate]:
     """Low-rank updates by the layer they are of, alpha folded into `up`.
 
     Raises:
         InputError: some tensor is of another model, or anything else than a plain LoRA.
     """
+    file = strength.file
     dora = next((key for key in tensors if key.endswith(DORA_MARKS)), None)
     if dora is not None:
         raise InputError(f"{file} is a DoRA ({dora}), whose effect cannot be weighed: {STOCK}.")
+    layers, key_map = layers_of(tensors), _key_map(model)
+    for layer in layers.values():
+        strength.alpha(layer)  # damaged ones are named here, ComfyUI would only fail
     try:
         loaded = comfy.lora.load_lora(tensors, key_map, log_missing=False)
     except (KeyError, RuntimeError, ValueError) as error:
@@ -102,34 +126,61 @@ def _updates(tensors: dict[str, torch.Tensor], key_map: dict[str, Target], file:
     if not loaded:
         shown = " and ".join(list(tensors)[:2])
         raise InputError(f"{file} is a LoRA of another model: none of its {len(tensors)} tensors, such as {shown}, belongs to this one.")
-    updates = [_plain(update, target, file) for target, update in loaded.items()]
+    by_up = {id(layer.up): layer for layer in layers.values()}
+    updates = [_plain(update, target, by_up, strength) for target, update in loaded.items()]
     used = set().union(*(update.loaded_keys for update in loaded.values()))
     unknown = [key for key in tensors if key not in used]
-    bias = next((key for key in unknown if key.endswith("lora_B.bias")), None)
-    if bias is not None:
-        raise InputError(f"{file} changes biases too ({bias}), which adapters cannot reach: {STOCK}.")
     if unknown:
-        raise InputError(
-            f"{len(unknown)} of the {len(tensors)} tensors of {file} belong to no layer of this model, {unknown[0]} for one: use the model "
-            f"that the LoRA was made for, or, if it is this one, {STOCK}, which leaves them out."
-        )
+        raise InputError(_unmatched(unknown, tensors, model, file))
     broken = next((key for key, tensor in tensors.items() if not tensor.float().isfinite().all()), None)
     if broken is not None:
         raise InputError(f"{file} holds values that are no numbers (NaN or infinite, in {broken}): its training failed; use another one.")
     return updates
 
 
-def _plain(update: WeightAdapterBase | tuple, target: Target, file: str) -> LinearUpdate:
+def _unmatched(unknown: list[str], tensors: dict[str, torch.Tensor], model: ModelPatcher, file: str) -> str:
+    """What to say of tensors that ComfyUI took for none of the model's."""
+    biases = [key for key in unknown if BIAS_KEY.search(key)]
+    if biases:
+        return (
+            f"{file} changes biases too ({_count(len(biases), 'tensor')}: {_some(biases)}), which a pair cannot hold and the stock LoRA "
+            "loader leaves out: train it anew without biases (lora_bias in peft)."
+        )
+    sizes = base_sizes(diffusion_model(model))
+    layers = layers_of({key: tensors[key] for key in unknown})
+    half = next((layer for layer in layers.values() if layer.down is None or layer.up is None), None)
+    if half is not None:
+        return f"{file} has only one of the two matrices of {half.name}: it is incomplete; use another copy."
+    others = [key for key in unknown if not layers_of({key: tensors[key]}) and key.removesuffix(".alpha") not in layers]
+    return (
+        f"{len(unknown)} of the {len(tensors)} tensors of {file} belong to no layer of this model ({sizes['family']}, "
+        f"{sizes['num_blocks']} blocks of width {sizes['dim']}): {_some([*layers, *others])}. Use the model that the LoRA was made for; "
+        "the stock LoRA loader would leave them out here and apply the rest."
+    )
+
+
+def _plain(update: WeightAdapterBase | tuple, target: Target, by_up: dict[int, LoraLayer], strength: LoraStrength) -> LinearUpdate:
     """ComfyUI's update of a weight in our form, where it is a plain LoRA of a linear layer or of its first rows."""
+    file = strength.file
     key, part = (target, None) if isinstance(target, str) else target[:2]
     if not isinstance(update, LoRAAdapter):
         kind = update.name if isinstance(update, WeightAdapterBase) else f"plain {update[0]!r}"
         raise InputError(f"{file} changes {key} by a {kind} update, which is no low-rank one of a linear layer: {STOCK}.")
-    up, down, alpha, mid, _, reshape = update.weights
-    if mid is not None or reshape is not None or min(up.ndim, down.ndim) < 2 or max(up.shape[2:] + down.shape[2:], default=1) > 1:
+    up, down, _, mid, _, reshape = update.weights
+    layer = by_up.get(id(up))
+    is_convolution = min(up.ndim, down.ndim) < 2 or max(up.shape[2:] + down.shape[2:], default=1) > 1
+    if layer is None or mid is not None or reshape is not None or is_convolution:
         raise InputError(f"{file} changes {key} by more than two matrices, as for a convolution: {STOCK}.")
     if part is not None and (len(target) > 2 or part[0] != 0):
         raise InputError(f"{file} changes a part of {key} that adapters cannot reach: {STOCK}.")
-    scaling = 1.0 if alpha is None else alpha / down.shape[0]
     path = key.removeprefix(DIT).removesuffix(".weight")
-    return LinearUpdate(path, down.flatten(1).float(), up.flatten(1).float() * scaling, None if part is None else part[1:])
+    return LinearUpdate(path, down.flatten(1).float(), up.flatten(1).float() * strength.scaling(layer), None if part is None else part[1:])
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number > 1)}"
+
+
+def _some(names: list[str]) -> str:
+    rest = len(names) - NUM_SHOWN
+    return ", ".join(names[:NUM_SHOWN]) + (f" and {rest} more" if rest > 0 else "")

@@ -37,7 +37,7 @@ class LinearUpdate:
 def one_sided_pair(transformer: nn.Module, role: Role, updates: Iterable[LinearUpdate], source: str = "The LoRA") -> AdapterPair:
     """A pair whose side `role` computes the updates, float32 on the CPU; the other side is absent.
 
-    Several updates of one layer, as of the parts of a fused one, become one adapter.
+    Several updates of one layer, as of the parts of a fused one, become one adapter. Those of rank 0 are left out.
 
     Args:
         source: what the updates come from, for error messages.
@@ -55,9 +55,11 @@ def one_sided_pair(transformer: nn.Module, role: Role, updates: Iterable[LinearU
             )
         linear = transformer.get_submodule(update.path)
         _check_widths(update, linear, source)
+        if not update.down.shape[0]:  # of rank 0, as tools that shrink LoRAs leave them
+            continue
         by_key.setdefault(lora_key(*places[update.path]), (linear, []))[1].append(update)
     if not by_key:
-        raise InputError(f"{source} changes no layer of this model: use a LoRA that was made for it.")
+        raise InputError(f"{source} changes no layer of this model: use a LoRA that was made for it, and whose rank is not 0.")
     in_running_order = sorted(by_key.items(), key=lambda item: (int(item[0].partition("-")[0]), item[0]))
     weights = {key: _stacked(parts, linear.out_features) for key, (linear, parts) in in_running_order}
     rank = max(down.shape[0] for down, _ in weights.values())

@@ -14,7 +14,8 @@ from torch import nn
 from ..errors import InputError
 from ..method.pair import ROLES, AdapterPair, iterate_sides
 from . import load_pair
-from .lora import adapter_config_of, layer_updates, other_tensors, recorded_alpha
+from .lora import layers_of, other_tensors
+from .lora_strength import LoraStrength
 
 HEADER_FIELDS = ("base", "prompts", "training", "datasets", "consent", "provenance")
 UNKNOWN = "-"
@@ -36,7 +37,8 @@ def describe(path: Path) -> Description:
 
     Fields of every file: `file`, `kind` ('pair', 'reference', 'lora'), `bytes`, `parameters`. Of a pair and a
     reference: `config`, `up_norms` per role (`total`, and `blocks`, one number each; all zero: untrained), and the
-    header fields. Of a LoRA: `layers`, each with `rank`, `alpha`, widths and `up_norm`, and `besides`, the forms it holds besides.
+    header fields. Of a LoRA: `layers`, each with `rank`, `alpha`, `scaling` (the factor on `up @ down`), widths and `up_norm`;
+    `empty`, the names of layers of rank 0, which do nothing; `besides`, the forms it holds besides.
 
     Raises:
         InputError: no such file, damaged, or none of these kinds.
@@ -45,12 +47,10 @@ def describe(path: Path) -> Description:
     try:
         pair, header = load_pair(path)
     except InputError:
-        layers, besides = _lora_layers(path)
-        if not layers:
+        lora = _describe_lora(path)
+        if lora is None:
             raise
-        num_parameters = sum(layer["rank"] * (layer["in_dim"] + layer["out_dim"]) for layer in layers)
-        counted = {"bytes": path.stat().st_size, "parameters": {"lora": num_parameters}}
-        return {"file": path.name, "kind": "lora", **counted, "layers": layers, "besides": besides}
+        return lora
     return {
         "file": path.name,
         "kind": "pair" if header["format_version"] else "reference",
@@ -84,36 +84,57 @@ def _up_norms(pair: AdapterPair) -> dict[str, dict[str, object]]:
     return {role: {"total": math.sqrt(sum(blocks)), "blocks": [math.sqrt(square) for square in blocks]} for role, blocks in squares.items()}
 
 
-def _lora_layers(path: Path) -> tuple[list[dict[str, object]], list[str]]:
-    """Layers of a LoRA file, none where the file is no such, and the forms it holds besides.
+def _describe_lora(path: Path) -> Description | None:
+    """What a LoRA file holds, None where the file is no such.
 
     Raises:
-        InputError: half of a layer is missing, or an alpha is no number.
+        InputError: half of a layer is missing, all layers are empty, or what is said of their strength is damaged.
     """
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
-            adapter_config = adapter_config_of(path, file.metadata() or {})
-    except (SafetensorError, OSError, ValueError, AttributeError):
-        return [], []
-    layers = []
-    for name, update in sorted(layer_updates(tensors).items()):
-        if update.down is None or update.up is None:
-            raise InputError(f"{path} has only one of the two matrices of {name}: it is incomplete; use another copy.")
+            metadata = file.metadata() or {}
+    except (SafetensorError, OSError):
+        return None
+    named = layers_of(tensors)
+    if not named:
+        return None
+    strength = LoraStrength.of(path, metadata)
+    layers, empty = [], []
+    for layer in sorted(named.values(), key=lambda layer: layer.short_name):
+        if layer.down is None or layer.up is None:
+            raise InputError(f"{path} has only one of the two matrices of {layer.short_name}: it is incomplete; use another copy.")
+        if layer.is_empty:
+            empty.append(layer.short_name)
+            continue
+        if min(layer.down.ndim, layer.up.ndim) < 2 or layer.down.shape[0] != layer.up.shape[1]:
+            sizes = f"{list(layer.down.shape)} and {list(layer.up.shape)}"
+            raise InputError(f"{path} has matrices of sizes {sizes} for {layer.short_name}, which do not fit: use another copy.")
         layers.append(
             {
-                "layer": name,
-                "rank": update.down.shape[0],
-                "alpha": recorded_alpha(path, name, tensors.get(f"{update.name}.alpha"), adapter_config),
-                "in_dim": update.down.shape[1],
-                "out_dim": update.up.shape[0],
-                "up_norm": float(update.up.double().norm()),
+                "layer": layer.short_name,
+                "rank": layer.down.shape[0],
+                "alpha": strength.alpha(layer),
+                "scaling": strength.scaling(layer),
+                "in_dim": layer.down.shape[1],
+                "out_dim": layer.up.shape[0],
+                "up_norm": float(layer.up.double().norm()),
             }
         )
-    found = {"DoRA"} if adapter_config.get("use_dora") else set()
+    if not layers:
+        raise InputError(f"{path} is a LoRA whose {len(empty)} layers all have rank 0, so that it changes nothing: use another file.")
+    found = {"DoRA"} if strength.is_dora else set()
     for name in other_tensors(tensors):
         found.add(next((form for form, marks in OTHER_FORMS.items() if any(mark in name for mark in marks)), "others"))
-    return layers, [form for form in (*OTHER_FORMS, "others") if form in found]
+    return {
+        "file": path.name,
+        "kind": "lora",
+        "bytes": path.stat().st_size,
+        "parameters": {"lora": sum(layer["rank"] * (layer["in_dim"] + layer["out_dim"]) for layer in layers)},
+        "layers": layers,
+        "empty": empty,
+        "besides": [form for form in (*OTHER_FORMS, "others") if form in found],
+    }
 
 
 def _pair_rows(description: Description) -> list[tuple[str, str]]:
@@ -169,14 +190,13 @@ def _hashes(value: object) -> str:
 
 
 def _lora_rows(description: Description) -> list[tuple[str, str]]:
-    layers = description["layers"]
+    layers, empty = description["layers"], description["empty"]
     besides = f" with {' and '.join(description['besides'])} (not listed)" if description["besides"] else ""
     rows = [("kind", f"LoRA{besides}, {len(layers)} layers, {description['parameters']['lora']:,} parameters")]
     width = max(len(layer["layer"]) for layer in layers)
     for layer in layers:
         alpha = UNKNOWN if layer["alpha"] is None else f"{layer['alpha']:g}"
+        strength = f"rank {layer['rank']}  alpha {alpha}  factor {layer['scaling']:.4g}"
         sizes = f"{layer['in_dim']} to {layer['out_dim']}"
-        rows.append(
-            ("layer", f"{layer['layer']:<{width}}  rank {layer['rank']}  alpha {alpha}  {sizes}  norm of up {layer['up_norm']:.4g}")
-        )
-    return rows
+        rows.append(("layer", f"{layer['layer']:<{width}}  {strength}  {sizes}  norm of up {layer['up_norm']:.4g}"))
+    return rows + [("empty", f"{name}: rank 0, does nothing") for name in empty]

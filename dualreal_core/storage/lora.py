@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,12 @@ from ..files.atomic import atomic_path
 from ..method.pair import AdapterPair, Role, split_key
 
 _PREFIXES = ("base_model.model.", "transformer.", "diffusion_model.", "model.")
-_KEY = re.compile(r"(?P<layer>.+)\.(?P<part>lora_A|lora_B|lora_down|lora_up)(?:\.default)?\.weight")
+_KEY = re.compile(
+    r"(?P<layer>.+?)"
+    r"(?:\.(?P<part>lora_A|lora_B|lora_down|lora_up)(?:\.default)?(?:\.weight)?"
+    r"|(?:_lora|\.lora|\.lora_linear_layer)\.(?P<other_part>down|up)\.weight)"
+)
+_DOWN_PARTS, _KOHYA_PARTS = ("lora_A", "lora_down", "down"), ("lora_down", "lora_up")
 METADATA_KEY = "lora_adapter_metadata"
 
 
@@ -55,62 +61,51 @@ def write_lora(path: Path, pair: AdapterPair, role: Role) -> None:
 
 
 @dataclass
-class _Update:
-    """Tensors of one layer, and its name in the file."""
+class LoraLayer:
+    """What a file holds of one layer.
+
+    Attributes:
+        name: of the layer in the file, with its prefix.
+        keeps_kohya_names: its matrices are called `lora_down` and `lora_up`.
+        alpha: a tensor of its own.
+    """
 
     name: str
+    keeps_kohya_names: bool
     down: torch.Tensor | None = None
     up: torch.Tensor | None = None
+    alpha: torch.Tensor | None = None
 
-
-def layer_updates(tensors: dict[str, torch.Tensor]) -> dict[str, _Update]:
-    """The matrices of each layer of a LoRA file, by the layer without its prefix."""
-    found: dict[str, _Update] = {}
-    for name, tensor in tensors.items():
-        match = _KEY.fullmatch(name)
-        if match is None:
-            continue
-        layer = match["layer"]
+    @property
+    def short_name(self) -> str:
+        """Its name without prefixes."""
+        name = self.name
         for prefix in _PREFIXES:
-            layer = layer.removeprefix(prefix)
-        update = found.setdefault(layer, _Update(match["layer"]))
-        setattr(update, "down" if match["part"] in {"lora_A", "lora_down"} else "up", tensor.float())
+            name = name.removeprefix(prefix)
+        return name
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has rank 0: it then changes nothing."""
+        return any(matrix is not None and not matrix.numel() for matrix in (self.down, self.up))
+
+    def tensors(self) -> list[torch.Tensor]:
+        """What there is of it."""
+        return [tensor for tensor in (self.down, self.up, self.alpha) if tensor is not None]
+
+
+def layers_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, LoraLayer]:
+    """The layers of a LoRA file, by their names in it."""
+    found: dict[str, LoraLayer] = {}
+    for key, tensor in tensors.items():
+        match = _KEY.fullmatch(key)
+        if match is not None:
+            name, part = match["layer"], match["part"] or match["other_part"]
+            layer = found.setdefault(name, LoraLayer(name, part in _KOHYA_PARTS, alpha=tensors.get(f"{name}.alpha")))
+            setattr(layer, "down" if part in _DOWN_PARTS else "up", tensor)
     return found
 
 
-def other_tensors(tensors: dict[str, torch.Tensor]) -> list[str]:
+def other_tensors(tensors: Mapping[str, torch.Tensor]) -> list[str]:
     """Names of what is no part of a plain LoRA."""
     return [name for name in tensors if not _KEY.fullmatch(name) and not name.endswith(".alpha")]
-
-
-def adapter_config_of(path: Path, metadata: dict[str, str]) -> dict[str, object]:
-    """Fields of peft's `LoraConfig`, from the file's metadata or, in a folder peft wrote, from the file beside it.
-
-    Raises:
-        ValueError: they are no JSON object.
-    """
-    beside, prefix = path.with_name("adapter_config.json"), "transformer."
-    text = metadata.get(METADATA_KEY, "{}")
-    if METADATA_KEY not in metadata and path.name == "adapter_model.safetensors" and beside.is_file():
-        text, prefix = beside.read_text(encoding="utf-8"), ""
-    fields = json.loads(text)
-    if not isinstance(fields, dict):
-        raise ValueError("the adapter configuration is no JSON object")
-    return {name.removeprefix(prefix): value for name, value in fields.items()}
-
-
-def recorded_alpha(path: Path, layer: str, own: torch.Tensor | None, adapter_config: dict[str, object]) -> float | None:
-    """Alpha of a layer: `own`, its tensor in the file, else what the adapter configuration says; None where neither does.
-
-    Raises:
-        InputError: it is no number.
-    """
-    try:
-        if own is not None:
-            return float(own)
-        patterns = adapter_config.get("alpha_pattern") or {}
-        fitting = [alpha for pattern, alpha in patterns.items() if re.match(rf"(.*\.)?({pattern})$", layer)]
-        alpha = [*fitting, adapter_config.get("lora_alpha")][0]
-        return None if alpha is None else float(alpha)
-    except (AttributeError, TypeError, ValueError, RuntimeError, re.error) as error:
-        raise InputError(f"{path} records an alpha of {layer} that is no number: it is damaged; use another copy.") from error

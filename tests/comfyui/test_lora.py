@@ -16,6 +16,8 @@ from graphs import Graph, node
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from dualreal_core.storage.inspection import describe
+
 SIGMAS = [0.9, 0.4]
 NAMES = list(ARCHITECTURES)
 
@@ -166,8 +168,12 @@ def test_combined_loras_at_the_ends_and_the_middle_of_a_blend(server: ComfyServe
             "by a lokr update",
         ),
         ({"diffusion_model.head.head.lora_A.weight": (2, 256), "diffusion_model.head.head.lora_B.weight": (64, 2)}, "head.head"),
-        ({"diffusion_model.blocks.9.ffn.0.lora_A.weight": (2, 256)}, "1 of the 9 tensors.*stock LoRA loader"),
-        ({"diffusion_model.blocks.0.self_attn.q.lora_B.bias": (256,)}, r"changes biases too.*stock LoRA loader"),
+        ({"diffusion_model.blocks.9.ffn.0.lora_A.weight": (2, 256)}, r"only one of the two matrices of diffusion_model\.blocks\.9\.ffn\.0"),
+        (
+            {"diffusion_model.blocks.9.ffn.0.lora_A.weight": (2, 256), "diffusion_model.blocks.9.ffn.0.lora_B.weight": (1024, 2)},
+            r"2 of the 10 tensors .* no layer .* \(wan, 3 blocks of width 256\): diffusion_model\.blocks\.9\.ffn\.0\. Use the",
+        ),
+        ({"diffusion_model.blocks.0.self_attn.q.lora_B.bias": (256,)}, r"biases too \(1 tensor:.*the stock LoRA loader leaves out"),
     ],
 )
 def test_what_cannot_be_weighed_is_refused(server: ComfyServer, models: Path, extra: dict[str, tuple], message: str) -> None:
@@ -186,6 +192,55 @@ def test_a_lora_of_nan_is_refused(server: ComfyServer, models: Path) -> None:
     graph |= {"show": node("DualRealSavePair", pair=["lora", 0], filename_prefix="never", consent="")}
     with pytest.raises(RunFailed, match=r"nan\.safetensors holds values that are no numbers"):
         server.run(graph)
+
+
+def with_metadata(models: Path, file: str, metadata: dict[str, str], factor: float, change: Graph | None = None) -> str:
+    """The Wan LoRA, all layers of rank 4, `factor` times as strong by what the file holds of `up`."""
+    tensors = {}
+    for host, (down, up, _) in matrices(models, "wan").items():
+        key = f"diffusion_model.{host}"
+        tensors[f"{key}.lora_A.weight"] = torch.cat([down, torch.zeros(4, down.shape[1])])[:4].contiguous()
+        tensors[f"{key}.lora_B.weight"] = (torch.cat([up, torch.zeros(up.shape[0], 4)], 1)[:, :4] * factor).contiguous()
+    save_file(tensors | (change or {}), models / "loras" / file, metadata)
+    return file
+
+
+def adapter_config(**fields: object) -> dict[str, str]:
+    return {"lora_adapter_metadata": json.dumps({f"transformer.{name}": value for name, value in fields.items()})}
+
+
+@pytest.mark.parametrize(
+    ("metadata", "factor"),
+    [
+        (adapter_config(r=4, lora_alpha=16), 4.0),
+        (adapter_config(r=4, lora_alpha=4), 1.0),
+        (adapter_config(r=4, lora_alpha=4, use_rslora=True), 2.0),
+        (adapter_config(r=4, lora_alpha=1, alpha_pattern={r"blocks\.\d+\..*": 8}), 2.0),
+        ({"ss_network_alpha": "16"}, 1.0),  # of a converted file, whose weights have it in them
+    ],
+)
+def test_alpha_in_the_metadata_counts_as_on_the_command_line(server: ComfyServer, models: Path, metadata: dict, factor: float) -> None:
+    (models / "loras").mkdir(exist_ok=True)
+    recorded = with_metadata(models, "recorded.safetensors", metadata, 1.0)
+    assert {layer["scaling"] for layer in describe(models / "loras" / recorded)["layers"]} == {factor}
+    stock = with_metadata(models, "folded.safetensors", {}, factor)
+    loader = node("LoraLoaderModelOnly", model=["model", 0], lora_name=stock, strength_model=1.0)
+    merged = predictions(server, "wan", {"lora": loader}, ["lora", 0])
+    ours = graphs.afresh({"lora": load_lora("identity", recorded), "applied": apply(["lora", 0])}, "lora")
+    equal(predictions(server, "wan", ours, ["applied", 0]), merged)
+
+
+def test_layers_of_rank_0_are_left_out_and_named(server: ComfyServer, models: Path, stock: tuple[str, torch.Tensor]) -> None:
+    name, merged = stock
+    layer = {"wan": "blocks.2.ffn.2", "hunyuan": "double_blocks.0.txt_mlp.2"}.get(name, "transformer_blocks.0.ff.net.2")
+    shapes = {"lora_A.weight": (0, 256), "lora_B.weight": (256, 0)}
+    empty = {f"diffusion_model.{layer}.{part}": torch.ones(shape) for part, shape in shapes.items()}
+    empty[f"diffusion_model.{layer}.alpha"] = torch.tensor(4.0)
+    file = write_lora(models, name, "comfyui", f"{name} with an empty layer.safetensors", empty)
+    graph = graphs.afresh({"model": graphs.load_model(name), "lora": load_lora("identity", file)}, "lora")
+    run = server.run(graph | {"show": node("DualRealSavePair", pair=["lora", 0], filename_prefix="never", consent="")})
+    assert "left out 1 layer of rank 0" in run.text("lora") and layer in run.text("lora")
+    equal(predictions(server, name, {"lora": load_lora("identity", file), "applied": apply(["lora", 0])}, ["applied", 0]), merged)
 
 
 def test_a_lora_of_another_model_is_refused(server: ComfyServer, models: Path) -> None:

@@ -218,7 +218,6 @@ def test_an_alpha_of_null_is_none_recorded(lora_file, tmp_path):
 ODD_ALPHAS = {
     "words": '{"transformer.lora_alpha": "much"}',
     "no pattern": '{"transformer.alpha_pattern": [1]}',
-    "no regex": '{"transformer.alpha_pattern": {"(": 1}}',
 }
 
 

@@ -1,0 +1,120 @@
+"""How strong the layers of a LoRA file act: the one rule for nodes and command line.
+
+The first of these that a file has counts: the layer's own tensor `alpha`; what peft's configuration says; kohya's
+`ss_network_alpha`. The last in files of kohya's own names alone: converters to others fold alpha into the weights and leave
+the metadata as they are. Without any of them `up @ down` acts as it is.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import InputError
+from .layer_patterns import fits
+from .lora import METADATA_KEY, LoraLayer
+
+NETWORK_ALPHA_KEY = "ss_network_alpha"
+_SECTIONS = ("transformer.", "diffusion_model.", "unet.", "")
+"""Prefixes of fields in the metadata that are about the DiT; `text_encoder.` and the like are not."""
+
+
+@dataclass(frozen=True)
+class LoraStrength:
+    """What a LoRA file records of its strength.
+
+    Attributes:
+        file: for error messages.
+        adapter_config: fields of peft's `LoraConfig`.
+        network_alpha: kohya's, None where there is none.
+    """
+
+    file: str
+    adapter_config: Mapping[str, object] = field(default_factory=dict)
+    network_alpha: object = None
+
+    @classmethod
+    def of(cls, path: Path, metadata: Mapping[str, str]) -> LoraStrength:
+        """By the metadata of a file or, in a folder that peft wrote, by the configuration beside it.
+
+        Raises:
+            InputError: the configuration is damaged.
+        """
+        beside, sections = path.with_name("adapter_config.json"), _SECTIONS
+        place, text = f"its {METADATA_KEY}", metadata.get(METADATA_KEY)
+        try:
+            if text is None and path.name == "adapter_model.safetensors" and beside.is_file():
+                place, text, sections = beside.name, beside.read_text(encoding="utf-8"), ("",)
+            fields = json.loads(text or "{}")
+            if not isinstance(fields, dict):
+                raise ValueError("no JSON object")
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(f"{path.name} says by {place} how strong it is, which is damaged ({error}): use another copy.") from error
+        own = next((found for section in sections if (found := _section(fields, section))), {})
+        return cls(path.name, own, metadata.get(NETWORK_ALPHA_KEY))
+
+    @property
+    def is_dora(self) -> bool:
+        """Whether the configuration says so."""
+        return bool(self.adapter_config.get("use_dora"))
+
+    def alpha(self, layer: LoraLayer) -> float | None:
+        """Alpha of a layer, None where none is recorded.
+
+        Raises:
+            InputError: it is no finite number, or peft's pattern for it cannot be read.
+        """
+        return self._alpha_and_root(layer)[0]
+
+    def scaling(self, layer: LoraLayer) -> float:
+        """Factor on `up @ down` of a layer that is not empty.
+
+        Raises:
+            InputError: see `alpha`.
+        """
+        alpha, divides_by_root = self._alpha_and_root(layer)
+        rank = layer.down.shape[0]
+        return 1.0 if alpha is None else alpha / (math.sqrt(rank) if divides_by_root else rank)
+
+    def _alpha_and_root(self, layer: LoraLayer) -> tuple[float | None, bool]:
+        """Alpha, and whether it is divided by the root of the rank (rsLoRA)."""
+        try:
+            if layer.alpha is not None:
+                return _finite(layer.alpha), False
+            alpha = self._configured_alpha(layer)
+            if alpha is not None:
+                return _finite(alpha), self.adapter_config.get("use_rslora") is True
+            if layer.keeps_kohya_names and self.network_alpha not in (None, "", "None"):
+                return _finite(self.network_alpha), False
+        except (AttributeError, TypeError, ValueError, RuntimeError, OverflowError) as error:
+            raise InputError(
+                f"{self.file} records an alpha of {layer.short_name} that is no number ({error}): it is damaged; use another copy."
+            ) from error
+        return None, False
+
+    def _configured_alpha(self, layer: LoraLayer) -> object:
+        patterns = self.adapter_config.get("alpha_pattern") or {}
+        for pattern, alpha in patterns.items():
+            try:
+                if fits(pattern, layer.short_name):
+                    return alpha
+            except ValueError as error:
+                raise InputError(
+                    f"{self.file} records alpha by a pattern of layer names that is not understood ({error}): use a file with one alpha "
+                    "for each layer, or for all of them."
+                ) from error
+        return self.adapter_config.get("lora_alpha")
+
+
+def _section(fields: Mapping[str, object], prefix: str) -> dict[str, object]:
+    return {name.removeprefix(prefix): value for name, value in fields.items() if name.startswith(prefix) and (prefix or "." not in name)}
+
+
+def _finite(value: object) -> float:
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{number}")
+    return number
