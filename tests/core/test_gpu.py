@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import runpy
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -76,6 +76,10 @@ def moved(base: TinyBase, dtype: torch.dtype = torch.float32) -> TinyBase:
     return base
 
 
+def there(*values: torch.Tensor) -> list[torch.Tensor]:
+    return [value.to(DEVICE) for value in values]
+
+
 def steps_of(base: TinyBase, pair: AdapterPair, count: int = 4, **changes: object) -> list[float]:
     """Trains a pair where it is; the losses."""
     settings = TrainSettings(**{"steps": count, "motion_batch": 2, "preservation_ratio": 0.5, **PROPORTIONAL, **changes})
@@ -91,9 +95,9 @@ def test_training_is_that_of_the_cpu(family: str, kind: str) -> None:
         pairs.append(make_pair(base, kind, num_groups=2).to(next(base.transformer.parameters()).device))
         losses.append(steps_of(base, pairs[-1]))
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
-    there = pairs[1].state_dict()
+    learned = pairs[1].state_dict()
     for name, weight in pairs[0].state_dict().items():
-        torch.testing.assert_close(there[name].cpu(), weight, rtol=1e-3, atol=1e-5, msg=name)
+        torch.testing.assert_close(learned[name].cpu(), weight, rtol=1e-3, atol=1e-5, msg=name)
 
 
 class SessionThere(Session):
@@ -133,11 +137,10 @@ def test_training_on_a_base_in_bfloat16(family: str, is_checkpointed: bool) -> N
     assert not is_same(dict(pair.state_dict()), start)
 
 
-def gradients(base: TinyBase, pair: AdapterPair, is_checkpointed: bool) -> list[torch.Tensor]:
+def gradients(base: TinyBase, pair: AdapterPair, is_checkpointed: bool, inputs: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     pair.requires_grad_(True).zero_grad(set_to_none=True)
-    inputs = [value.to(DEVICE) for value in model_inputs()]
     with Attachment(base.transformer, pair) as attachment:
-        attachment.condition = condition().to(DEVICE)
+        attachment.condition = condition(len(inputs[0])).to(DEVICE)
         with checkpointed(base.transformer, attachment) if is_checkpointed else nullcontext():
             with mixed(base, pair):
                 output = base.predict(*inputs)
@@ -151,7 +154,8 @@ def gradients(base: TinyBase, pair: AdapterPair, is_checkpointed: bool) -> list[
 def test_checkpointing_gives_the_same_gradients(repeatable: None, family: str, kind: str, dtype: torch.dtype) -> None:
     base = moved(TinyBase(family, 3), dtype)
     pair = fill(make_pair(base, kind)).to(DEVICE)
-    kept, rerun = (gradients(base, pair, is_checkpointed) for is_checkpointed in (False, True))
+    inputs = there(*model_inputs())
+    kept, rerun = (gradients(base, pair, is_checkpointed, inputs) for is_checkpointed in (False, True))
     assert len(kept) > 10 and all(gradient is not None for gradient in kept)
     for before, after in zip(kept, rerun, strict=True):
         torch.testing.assert_close(after, before, rtol=1e-5, atol=1e-8)
@@ -220,7 +224,7 @@ def test_no_site_waits_for_the_gpu(family: str, kind: str, adapts_negative: bool
     for num_blocks in (2, 6):
         base = moved(TinyBase(family, num_blocks))
         pair = fill(make_pair(base, kind, num_groups=2)).requires_grad_(False).to(DEVICE)
-        inputs = [value.to(DEVICE) for value in model_inputs()]
+        inputs = there(*model_inputs())
         with torch.no_grad():
             plain = waits(lambda base=base, inputs=inputs: base.predict(*inputs))
             with Attachment(base.transformer, pair) as attachment:
@@ -258,7 +262,7 @@ def peak(call: Callable[[], object]) -> int:
 @each_kind
 def test_sampling_needs_the_memory_of_the_pair_and_of_few_activations(kind: str) -> None:
     base = larger_base()
-    latents, timestep, text = (value.to(DEVICE) for value in model_inputs(1, 8, 64, 64))
+    latents, timestep, text = there(*model_inputs(1, 8, 64, 64))
     pair = fill(make_pair(base, kind, bottleneck_dim=64, rank=32), spread=0.01).requires_grad_(False).to(DEVICE, torch.bfloat16)
     with torch.no_grad():
         plain = peak(lambda: base.predict(latents, timestep, text))
@@ -273,14 +277,10 @@ def test_sampling_needs_the_memory_of_the_pair_and_of_few_activations(kind: str)
 def test_checkpointing_needs_less_memory() -> None:
     base = larger_base()
     pair = fill(make_pair(base, "lora", rank=32), spread=0.01).to(DEVICE)
-    inputs = [value.to(DEVICE) for value in model_inputs(1, 8, 64, 64)]
+    inputs = there(*model_inputs(1, 8, 64, 64))
 
     def backward(is_checkpointed: bool) -> None:
-        with Attachment(base.transformer, pair) as attachment:
-            with checkpointed(base.transformer, attachment) if is_checkpointed else nullcontext():
-                with mixed(base, pair):
-                    output = base.predict(*inputs)
-                output.float().square().mean().backward()
+        gradients(base, pair, is_checkpointed, inputs)
         pair.zero_grad(set_to_none=True)
 
     assert peak(lambda: backward(True)) < 0.6 * peak(lambda: backward(False))
