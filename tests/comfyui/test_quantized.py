@@ -9,32 +9,19 @@ import graphs
 import pytest
 import torch
 from architectures import ARCHITECTURES
+from checkpoint_forms import LARGEST, TYPES, in_form
 from comfy_server import ComfyServer
 from graphs import Graph, node
 from safetensors.torch import load_file, save_file
 from test_lora import LAYERS, apply, load_lora
 from test_training import training
 
-TYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "float8_e4m3fn": torch.float8_e4m3fn, "int8_tensorwise": torch.int8}
-LARGEST = {"float8_e4m3fn": 448, "int8_tensorwise": 127}
-
 
 def write_checkpoint(folder: Path, form: str, architecture: str = "wan") -> str:
-    """A tiny model with all weights of a type, or with the blocks' matrices quantized, a scale each, as ComfyUI names such formats."""
-    weights, layers = {}, {}
-    for name, weight in load_file(folder / ARCHITECTURES[architecture].checkpoint).items():
-        if form not in LARGEST:
-            weights[name] = weight.to(TYPES[form])
-        elif weight.ndim == 2 and "blocks." in name:
-            scale = weight.abs().max() / LARGEST[form]
-            numbers = weight / scale
-            weights[name] = (numbers.round() if form == "int8_tensorwise" else numbers).to(TYPES[form])
-            weights[f"{name}_scale"] = scale
-            layers[name.removesuffix(".weight")] = {"format": form}
-        else:
-            weights[name] = weight
+    """A tiny model's file with its weights in a form of `checkpoint_forms`."""
+    weights, metadata = in_form(load_file(folder / ARCHITECTURES[architecture].checkpoint), form)
     file = f"{architecture} {form}.safetensors"
-    save_file(weights, folder / file, {"_quantization_metadata": json.dumps({"layers": layers})} if layers else None)
+    save_file(weights, folder / file, metadata)
     return file
 
 

@@ -1,0 +1,250 @@
+"""The pack on ComfyUI's own patchers and samplers without a server; `patcher_cases` lists the cases, `run_patcher_checks` runs them.
+
+Each check raises where the pack is at fault, and returns a reason where it cannot be tried.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import comfy.model_management
+import comfy.ops
+import comfy.sample
+import comfy.sd
+import torch
+from architectures import ARCHITECTURES
+from checkpoint_forms import in_form
+from comfy.model_patcher import ModelPatcher
+from comfy_api.torch_helpers.torch_compile import set_torch_compile_wrapper
+from dualreal_pack.dualreal_core.errors import InputError
+from dualreal_pack.dualreal_core.method.attach import Attachment
+from dualreal_pack.dualreal_core.method.pair import AdapterPair, new_pair
+from dualreal_pack.dualreal_core.training.loop import train
+from dualreal_pack.dualreal_core.training.settings import TrainSettings
+from dualreal_pack.dualreal_core.training.state import RunState
+from dualreal_pack.nodes.comfy_base import ComfyBase
+from dualreal_pack.nodes.patching import Strengths, applied_pairs, apply_pair, ready_to_train
+from safetensors.torch import save_file
+from tiny_checkpoints import MODELS, build, noise_weights
+
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "cast to float8": torch.float8_e4m3fn}
+QUANTIZED = "float8_e4m3fn"
+STEPS, SAMPLING_STEPS = 4, 2
+
+
+@cache
+def models() -> Path:
+    """A folder with a tiny checkpoint of every architecture, and of Wan with quantized weights."""
+    folder = Path(tempfile.mkdtemp(prefix="patcher-checks-"))
+    placement = {"device": "cpu", "dtype": torch.float32, "operations": comfy.ops.disable_weight_init}
+    for seed, (name, (path, sizes)) in enumerate(MODELS.items()):
+        weights = noise_weights(build(path, sizes | placement), seed)
+        save_file(weights, folder / ARCHITECTURES[name].checkpoint)
+        if name == "wan":
+            quantized, metadata = in_form(weights, QUANTIZED)
+            save_file(quantized, folder / f"{QUANTIZED}.safetensors", metadata)
+    return folder
+
+
+def load(name: str, form: str = "fp32") -> ModelPatcher:
+    """A fresh MODEL by ComfyUI's own loader, as a node calls it; forms other than fp32 compute in bfloat16."""
+    file = models() / (f"{QUANTIZED}.safetensors" if form == QUANTIZED else ARCHITECTURES[name].checkpoint)
+    with torch.inference_mode():
+        model = comfy.sd.load_diffusion_model(str(file), model_options={"dtype": TYPES[form]} if form in TYPES else {})
+    if form != "fp32":
+        model.set_model_compute_dtype(torch.bfloat16)
+    return model
+
+
+def noise(seed: int, *shape: int) -> torch.Tensor:
+    """The same numbers for the same seed."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+
+
+def conditioning(name: str, seed: int) -> list:
+    """CONDITIONING of noise."""
+    architecture = ARCHITECTURES[name]
+    extras = {"pooled_output": noise(seed + 1, 1, architecture.pooled_dim)} if architecture.pooled_dim else {}
+    if architecture.needs_text_mask:
+        extras["attention_mask"] = torch.ones(1, 16, dtype=torch.long)
+    return [[noise(seed, 1, 16, architecture.text_dim), extras]]
+
+
+def make_pair(transformer: torch.nn.Module, kind: str = "lora", spread: float = 0.0) -> AdapterPair:
+    """A pair of small sizes, with noise for weights where there is a spread."""
+    with torch.inference_mode(False):
+        pair = new_pair(
+            transformer, 0, identity_kind=kind, motion_kind=kind, rank=4, alpha=4.0, bottleneck_dim=8, scale=2.0, num_groups=2
+        )
+        for seed, weight in enumerate(pair.parameters() if spread else ()):
+            weight.data = spread * noise(seed, *weight.shape)
+        return pair
+
+
+def with_pair(model: ModelPatcher, kind: str = "lora", spread: float = 0.2) -> ModelPatcher:
+    """The MODEL with a pair of noise on the rows of the prompt."""
+    return apply_pair(model, make_pair(model.model.diffusion_model, kind, spread).requires_grad_(False), Strengths())
+
+
+def sampled(name: str, model: ModelPatcher) -> torch.Tensor:
+    """A guided latent, on the CPU."""
+    latent, prompts = noise(5, 1, *ARCHITECTURES[name].latent_shape), [conditioning(name, seed) for seed in (11, 12)]
+    with torch.inference_mode():
+        done = comfy.sample.sample(
+            model, latent, SAMPLING_STEPS, 3.0, "euler", "simple", *prompts, latent * 0, disable_pbar=True, seed=0
+        )
+    return done.float().cpu()
+
+
+def losses(name: str, model: ModelPatcher, **settings: object) -> list[float]:
+    """Trains a pair on a MODEL for some steps, from inside a node."""
+    shape = ARCHITECTURES[name].latent_shape
+    chosen = TrainSettings(**{"steps": STEPS, "motion_batch": 1, "warmup_steps": 0, "preservation_ratio": 0.5, "seed": 3, **settings})
+    with torch.inference_mode(), ready_to_train(model) as patcher:
+        base = ComfyBase(patcher, None)
+        clips = {"identity": noise(20, 2, shape[0], 1, *shape[2:]), "motion": noise(21, 2, *shape)}
+        items = {role: base.prepare(role, [{"samples": clip}], [conditioning(name, 30)]).items for role, clip in clips.items()}
+        pair = make_pair(base.transformer).to(base.device)
+        before = [weight.detach().clone() for weight in pair.parameters()]
+        with Attachment(base.transformer, pair) as attachment:
+            found = [done.loss for done in train(base, attachment, items, chosen, RunState.start(pair, chosen))]
+        assert all(weight.isfinite().all() and weight.dtype == torch.float32 for weight in pair.parameters())
+        assert not all(map(torch.equal, pair.parameters(), before)), "nothing was learned"
+    return found
+
+
+def assert_near(values: Sequence[float], expected: Sequence[float], relative: float) -> None:
+    assert len(values) == len(expected)
+    far = [pair for pair in zip(values, expected, strict=True) if not abs(pair[0] - pair[1]) <= relative * abs(pair[1])]
+    assert not far, f"{values} is not {expected}"
+
+
+def distance(latent: torch.Tensor, expected: torch.Tensor) -> float:
+    return float((latent - expected).norm() / expected.norm())
+
+
+def samples_exactly_as_the_base_where_the_pair_does_nothing(name: str, form: str, kind: str) -> None:
+    model = load(name, form)
+    plain = sampled(name, model)
+    assert plain.isfinite().all()
+    assert sampled(name, with_pair(model, kind, spread=0.0)).equal(plain), "an untrained pair changes the latent"
+    blended = with_pair(model, kind)
+    first = sampled(name, blended)
+    assert first.isfinite().all() and not first.equal(plain), "the pair does not act"
+    assert sampled(name, blended).equal(first), "not the same again"
+    (applied,) = applied_pairs(blended)
+    assert len(applied.record.calls) == SAMPLING_STEPS, "a call of the model was not recorded"
+    assert sampled(name, model).equal(plain), "something stays"
+    hooked = [module for module in model.model.diffusion_model.modules() if module._forward_hooks or module._forward_pre_hooks]
+    assert not hooked, "hooks stay"
+
+
+def trains_also_with_blocks_run_again(name: str, form: str) -> None:
+    model = load(name, form)
+    plain = sampled(name, model)
+    kept = losses(name, model)
+    assert_near(losses(name, model, gradient_checkpointing=True), kept, 1e-3 if form == "fp32" else 0.02)
+    assert sampled(name, model).equal(plain), "the MODEL has changed"
+
+
+def samples_then_trains_then_samples_on_one_model(name: str, form: str) -> None:
+    """The pair that the MODEL carries acts in training too."""
+    model = load(name, form)
+    blended = with_pair(model)
+    before = sampled(name, blended)
+    assert losses(name, blended) != losses(name, model), "the pair that the MODEL carries is left out of training"
+    assert sampled(name, blended).equal(before)
+
+
+def float8_weights_train_and_sample_nearly_as_full_ones(form: str) -> None:
+    exact, model = load("wan"), load("wan", form)
+    assert_near(losses("wan", model), losses("wan", exact), 0.1)
+    plain = sampled("wan", model)
+    assert sampled("wan", with_pair(model, spread=0.0)).equal(plain)
+    found = sampled("wan", with_pair(model))
+    assert not found.equal(plain) and distance(found, sampled("wan", with_pair(exact))) < 0.3
+
+
+@contextmanager
+def little_memory() -> Iterator[None]:
+    """Inside, weights stay in main memory and are copied to the device layer by layer."""
+    kept = comfy.model_management.vram_state
+    comfy.model_management.unload_all_models()
+    comfy.model_management.vram_state = comfy.model_management.VRAMState.NO_VRAM
+    try:
+        yield
+    finally:
+        comfy.model_management.vram_state = kept
+
+
+def weights_in_main_memory_sample_as_loaded_ones(form: str) -> str | None:
+    """And they are loaded in full to train, or training is refused in a sentence."""
+    if comfy.model_management.get_torch_device().type == "cpu":
+        return "on the CPU all weights are in main memory"
+    model = load("wan", form)
+    blended = with_pair(model)
+    expected, expected_losses = sampled("wan", blended), losses("wan", blended)
+    with little_memory():
+        found = sampled("wan", blended)
+        places = {weight.device.type for weight in model.model.diffusion_model.parameters()}
+        assert "cpu" in places, "all weights were on the device, so this shows nothing"
+        try:
+            losses("wan", blended)
+        except InputError as refusal:
+            assert "left weights" in str(refusal)
+        else:
+            raise AssertionError("it trains with weights in main memory")
+    assert distance(found, expected) < 1e-3
+    assert_near(losses("wan", blended), expected_losses, 1e-3)
+    return None
+
+
+def no_site_waits_for_the_device(kind: str) -> str | None:
+    if comfy.model_management.get_torch_device().type != "cuda":
+        return "only CUDA counts what this asks for"
+    model, counts = load("wan", "bf16"), []
+    for num_blocks in (1, len(model.model.diffusion_model.blocks)):
+        pair = make_pair(model.model.diffusion_model, kind, 0.2).requires_grad_(False)
+        for side in pair.sides.values():
+            for key in [key for key in side if int(key.partition("-")[0]) >= num_blocks]:
+                del side[key]
+        blended = apply_pair(model, pair, Strengths(adapts_negative=True))
+        counts.append(waits(lambda blended=blended: sampled("wan", blended)))
+    assert counts[0] == counts[1], f"with the pair in one block sampling waits {counts[0]} times, in all {counts[1]} times"
+    return None
+
+
+def waits(call: Callable[[], object]) -> int:
+    """How often the second call makes the host wait for the device."""
+    call()
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            call()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    return sum("synchronizing" in str(one.message) for one in seen)
+
+
+def behind_the_compile_node_nothing_is_compiled() -> None:
+    """The pair acts as without the node, and the log says that the model runs uncompiled."""
+    model, said = load("wan"), []
+    behind = model.clone(disable_dynamic=True)
+    is_cpu = comfy.model_management.get_torch_device().type == "cpu"
+    set_torch_compile_wrapper(behind, backend="eager" if is_cpu else "inductor")
+    handler = logging.Handler()
+    handler.emit = lambda record: said.append(record.getMessage())
+    logging.getLogger().addHandler(handler)
+    try:
+        found = sampled("wan", with_pair(behind))
+    finally:
+        logging.getLogger().removeHandler(handler)
+    assert distance(found, sampled("wan", with_pair(model))) < 1e-3, "another latent"
+    assert any("uncompiled" in line for line in said), "nothing is said of it"
