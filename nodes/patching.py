@@ -21,6 +21,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
+from comfy_execution.utils import get_executing_context
 from torch import nn
 
 from ..dualreal_core.errors import InputError
@@ -106,9 +107,9 @@ class AppliedPair:
         finally:
             state.release()
         if state.record.calls:
-            start, end = float(sigmas[0]), float(sigmas[-1])
-            part = SampledPart(latent_mark(latent_image), latent_mark(made), start, end, state.schedule.stage(end), state.record)
-            self.parts = [*self.parts, part][-MAX_PARTS:]
+            start, end, context = float(sigmas[0]), float(sigmas[-1]), get_executing_context()
+            marks, prompt = (latent_mark(latent_image), latent_mark(made)), context.prompt_id if context else ""
+            self.parts = [*self.parts, SampledPart(*marks, start, end, state.schedule.stage(end), state.record, prompt)][-MAX_PARTS:]
         return made
 
     def calc_cond_batch_wrapper(

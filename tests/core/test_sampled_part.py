@@ -30,12 +30,17 @@ def pack(monkeypatch):
 
 @pytest.fixture
 def run(pack):
-    """Names of the parts of the run behind latents, given parts as (name, given, made, start, end) in the order in which they ended."""
+    """Names of the parts of the run behind latents, given parts as (name, given, made, start, end) in the order in which they ended.
+
+    Those whose name begins with "later" are of a prompt of their own.
+    """
     module = pack("sampled_part")
 
     def shown(latents: torch.Tensor, *parts: tuple) -> list[str]:
-        marks = [(name, module.latent_mark(given), module.latent_mark(made), *sigmas) for name, given, made, *sigmas in parts]
-        made = [module.SampledPart(*mark[1:], 1.0, BlendRecord(), moment) for moment, mark in enumerate(marks)]
+        made = []
+        for moment, (name, *tensors, start, end) in enumerate(parts):
+            marks, prompt = map(module.latent_mark, tensors), "second" if name.startswith("later") else "first"
+            made.append(module.SampledPart(*marks, start, end, 1.0, BlendRecord(), prompt, moment))
         return [parts[int(part.moment)][0] for part in module.run_behind(latents, made[::-1])]
 
     return shown
@@ -66,7 +71,14 @@ def test_each_latent_is_shown_its_own_run(run):
 
 def test_a_part_from_the_cache_belongs_to_the_run(run):
     """Queued again with another second half: ComfyUI does not run the first one."""
-    assert run(OTHER, FIRST, SECOND, ("again", HALF, OTHER, 0.6, 0.0)) == ["first", "again"]
+    assert run(OTHER, FIRST, SECOND, ("later second", HALF, OTHER, 0.6, 0.0)) == ["first", "later second"]
+    assert run(OTHER, FIRST, ("later second", HALF, OTHER, 0.6, 0.0)) == ["first", "later second"]
+
+
+def test_a_run_that_was_left_unfinished_is_not_gone_on_with_by_chance(run):
+    """By a sampling that starts at that noise or below with other latents: of another prompt, or from nothing."""
+    assert run(FINISHED, FIRST, ("later", OTHER, FINISHED, 0.6, 0.0)) == ["later"]
+    assert run(FINISHED, FIRST, ("from nothing", NOISE, FINISHED, 0.6, 0.0)) == ["from nothing"]
 
 
 def test_latents_changed_between_the_parts_do_not_end_the_run(run):
@@ -82,6 +94,11 @@ def test_a_second_pass_over_a_finished_latent_is_a_run_of_its_own(run, given):
     second_pass = ("pass", given, FINISHED + 1, 0.6, 0.0)
     assert run(FINISHED + 1, ("whole", NOISE, FINISHED, 1.0, 0.0), second_pass) == ["pass"]
     assert run(FINISHED + 1, FIRST, SECOND, second_pass) == ["pass"]
+
+
+def test_a_latent_that_was_turned_to_noise_begins_a_run(run):
+    """Sigmas the other way round, as in inversion, and denoising from there."""
+    assert run(FINISHED, ("inverted", FINISHED, HALF, 0.0, 1.0), ("whole", HALF, FINISHED, 1.0, 0.0)) == ["whole"]
 
 
 def test_latents_are_known_in_another_precision(run):
