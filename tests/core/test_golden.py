@@ -2,42 +2,42 @@
 
 from __future__ import annotations
 
-import json
-
 import pytest
 import torch
-from golden import GOLDEN, golden, needs_golden, relative_l2
+from golden import SHIPPED, Golden, relative_l2
+from safetensors.torch import load_file
 
 from dualreal_core.method.attach import Attachment
 from dualreal_core.method.blend import FixedBlend
 from dualreal_core.method.pair import AdapterPair
 from dualreal_core.storage import load_pair
 
-pytestmark = needs_golden
 FORMS = ["adapter.pth", "adapter.safetensors"]
-IDENTITY, MOTION = "id_", "motion_"
+MOST_BYTES = 3_000_000
+
+
+def test_what_is_shipped_is_small():
+    assert sum(path.stat().st_size for path in SHIPPED.rglob("*") if path.is_file()) < MOST_BYTES
 
 
 @pytest.fixture(scope="module")
-def transformer():
-    from diffusers import CogVideoXTransformer3DModel
-
-    return CogVideoXTransformer3DModel.from_pretrained(GOLDEN / "transformer", torch_dtype=torch.float32).eval().requires_grad_(False)
+def transformer(golden: Golden) -> torch.nn.Module:
+    return golden.transformer()
 
 
 @pytest.fixture(scope="module", params=FORMS)
-def pair(request) -> AdapterPair:
-    pair, _ = load_pair(GOLDEN / request.param)
+def pair(request, golden: Golden) -> AdapterPair:
+    pair, _ = load_pair(golden.folder / request.param)
     return pair
 
 
-def condition(name: str) -> torch.Tensor:
+def condition(golden: Golden, name: str) -> torch.Tensor:
     """(B, 1, E) in the golden data, (B, E) here."""
-    return golden("inputs")[name].squeeze(1)
+    return golden.tensor("inputs", name).squeeze(1)
 
 
-def run(transformer, *, one_frame: bool = False) -> torch.Tensor:
-    inputs, suffix = golden("inputs"), "_1frame" if one_frame else ""
+def run(golden: Golden, transformer, *, one_frame: bool = False) -> torch.Tensor:
+    inputs, suffix = golden.tensors("inputs"), "_1frame" if one_frame else ""
     return transformer(
         inputs[f"hidden_states{suffix}"],
         inputs["encoder_hidden_states"],
@@ -63,38 +63,70 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 @torch.no_grad()
-def test_output(transformer, pair, case):
-    blend, condition_name = CASES[case]
+def test_output(golden, transformer, pair, case):
+    (blend, condition_name), expected = CASES[case], golden.tensor("outputs", case)
     with Attachment(transformer, pair, blend) as attachment:
-        attachment.condition = condition(condition_name) if condition_name else None
-        output = run(transformer, one_frame=case.endswith("1frame"))
-    assert relative_l2(output, golden("outputs")[case]) < 1e-5
+        attachment.condition = condition(golden, condition_name) if condition_name else None
+        output = run(golden, transformer, one_frame=case.endswith("1frame"))
+    assert relative_l2(output, expected) < 1e-5
+
+
+def widened(tensors: dict[str, torch.Tensor], extra: dict[str, int]) -> dict[str, torch.Tensor]:
+    """A checkpoint of the reference with more hidden numbers in each adapter of a side, half of which nothing reaches and half of
+    which reach nothing, so that it computes the same."""
+    generator, wide = torch.Generator().manual_seed(0), dict(tensors)
+    for name, weight in tensors.items():
+        if name.startswith("controller."):
+            continue
+        _, _, adapter, layer, _ = name.split(".")
+        more = extra.get(adapter.partition("_")[0], 0)
+        unreached, unused = more - more // 2, more // 2
+        if layer == "down_linear":
+            added = [torch.zeros(unreached, *weight.shape[1:]), torch.randn(unused, *weight.shape[1:], generator=generator)]
+            wide[name] = torch.cat([weight, *added])
+        elif layer == "up_linear" and weight.ndim == 2:
+            added = [torch.randn(len(weight), unreached, generator=generator), torch.zeros(len(weight), unused)]
+            wide[name] = torch.cat([weight, *added], dim=1)
+    return wide
+
+
+@pytest.mark.parametrize("extra", [{"id": 5}, {"motion": 8}, {"id": 3, "motion": 4}], ids=str)
+@torch.no_grad()
+def test_sides_of_different_widths(golden, transformer, tmp_path, extra):
+    wide = widened(load_file(golden.folder / "adapter.safetensors"), extra)
+    torch.save({name: torch.nn.Parameter(weight) for name, weight in wide.items()}, tmp_path / "wide.pth")
+    pair, _ = load_pair(tmp_path / "wide.pth")
+    assert pair.config.identity_bottleneck_dim == 16 + extra.get("id", 0)
+    assert pair.config.motion_bottleneck_dim == 16 + extra.get("motion", 0)
+    with Attachment(transformer, pair) as attachment:
+        attachment.condition = condition(golden, "y_image")
+        assert relative_l2(run(golden, transformer), golden.tensor("outputs", "both_controller_cond")) < 1e-5
 
 
 @torch.no_grad()
-def test_base_after_detach(transformer, pair):
-    plain = run(transformer)
+def test_base_after_detach(golden, transformer, pair):
+    plain = run(golden, transformer)
     attachment = Attachment(transformer, pair)
-    assert not torch.equal(run(transformer), plain)
+    assert not torch.equal(run(golden, transformer), plain)
     attachment.detach()
-    assert torch.equal(run(transformer), plain)
-    assert relative_l2(plain, golden("outputs")["base"]) < 1e-5
+    assert torch.equal(run(golden, transformer), plain)
+    assert relative_l2(plain, golden.tensor("outputs", "base")) < 1e-5
 
 
 @torch.no_grad()
-def test_start_of_training(transformer, pair):
-    started, _ = load_pair(GOLDEN / "adapter.safetensors")
+def test_start_of_training(golden, transformer):
+    started, _ = load_pair(golden.folder / "adapter.safetensors")
     for adapter in [*started.sides["identity"].values(), *started.sides["motion"].values()]:
         adapter.up.weight.zero_(), adapter.up.bias.zero_()
     started.controller.out.weight.zero_(), started.controller.out.bias.zero_()
     with Attachment(transformer, started) as attachment:
-        attachment.condition = condition("y_image")
-        assert relative_l2(run(transformer), golden("outputs")["start_zero_init_controller"]) < 1e-5
+        attachment.condition = condition(golden, "y_image")
+        assert relative_l2(run(golden, transformer), golden.tensor("outputs", "start_zero_init_controller")) < 1e-5
 
 
 @torch.no_grad()
-def test_controller_weights(pair):
-    expected = golden("controller")
+def test_controller_weights(golden, pair):
+    expected = golden.tensors("controller")
     for row, embedding in enumerate(expected["emb"]):
         weights = pair.controller(embedding, [expected["tokens"]])
         assert relative_l2(weights[..., 0], expected["alpha"][row]) < 1e-5
@@ -102,8 +134,8 @@ def test_controller_weights(pair):
 
 
 @torch.no_grad()
-def test_internals(transformer, pair):
-    expected, seen = golden("internals_both_controller_cond"), {}
+def test_internals(golden, transformer, pair):
+    expected, seen = golden.tensors("internals_both_controller_cond"), {}
 
     def watch(name):
         def hook(module, args, kwargs, output):
@@ -112,18 +144,18 @@ def test_internals(transformer, pair):
         return hook
 
     with Attachment(transformer, pair) as attachment:
-        attachment.condition = condition("y_image")
+        attachment.condition = condition(golden, "y_image")
         hooks = [
             block.register_forward_hook(watch(f"block{i}"), with_kwargs=True) for i, block in enumerate(transformer.transformer_blocks)
         ]
-        run(transformer)
+        run(golden, transformer)
         for hook in hooks:
             hook.remove()
     for role, prefix in (("identity", "id"), ("motion", "motion")):
         for site in ("attn", "ff"):
             name = f"block0.{prefix}_{site}_adapter"
             adapter = pair.sides[role][f"0-{site}"]
-            seen[f"{name}.out"] = adapter(expected[f"{name}.in"], condition("y_image") if role == "motion" else None)
+            seen[f"{name}.out"] = adapter(expected[f"{name}.in"], condition(golden, "y_image") if role == "motion" else None)
     for name, value in seen.items():
         assert relative_l2(value, expected[name]) < 1e-5, name
 
@@ -142,15 +174,15 @@ def reference_name(name: str) -> str:
     return f"transformer_blocks.{block}.{'id' if role == 'identity' else 'motion'}_{site}_adapter.{layer}_linear.{kind}"
 
 
-def backward(transformer, pair, role):
+def backward(golden, transformer, pair, role):
     """Loss of the golden step of a role, after its backward pass."""
     from diffusers import CogVideoXDPMScheduler
 
     from dualreal_core.objective import VPrediction
 
-    step = {name.partition(".")[2]: value for name, value in golden("train_steps").items() if name.startswith(role)}
-    inputs, suffix = golden("inputs"), "_1frame" if role == "identity" else ""
-    scheduler = CogVideoXDPMScheduler.from_pretrained(GOLDEN / "scheduler")
+    step = {name.partition(".")[2]: value for name, value in golden.tensors("train_steps").items() if name.startswith(role)}
+    inputs, suffix = golden.tensors("inputs"), "_1frame" if role == "identity" else ""
+    scheduler = CogVideoXDPMScheduler.from_pretrained(golden.folder / "scheduler")
     objective = VPrediction(tuple(scheduler.alphas_cumprod.tolist()))
     latents, noise = step["latents"].transpose(1, 2), step["noise"].transpose(1, 2)
     noisy = objective.add_noise(latents, noise, step["timesteps"])
@@ -169,34 +201,35 @@ def backward(transformer, pair, role):
 
 
 @pytest.mark.parametrize("role", ["identity", "motion"])
-def test_loss_and_gradients(transformer, pair, role):
-    expected = json.loads((GOLDEN / "train_steps.json").read_text())[role]
+def test_loss_and_gradients(golden, transformer, pair, role):
+    """Norms of all gradients, and those gradients themselves that the set has."""
+    expected = golden.table("train_steps.json")[role]
     pair.zero_grad(set_to_none=True)
     pair.requires_grad_(True)
-    assert backward(transformer, pair, role) == pytest.approx(expected["loss"], rel=1e-5)
-    gradients = golden(f"grads_{role}_no_mask")
-    for name, parameter in pair.named_parameters():
-        theirs = reference_name(name)
-        if theirs in expected["none_no_mask"]:
-            assert parameter.grad is None, name
-        else:
-            assert relative_l2(parameter.grad, gradients[theirs]) < 1e-4, name
+    assert backward(golden, transformer, pair, role) == pytest.approx(expected["loss"], rel=1e-5)
+    assert_gradients(golden, pair, role, expected["none_no_mask"], expected["no_mask"]["all"]["norm"])
 
 
 @pytest.mark.parametrize("role", ["identity", "motion"])
-def test_masked_gradients(transformer, pair, role):
-    expected = json.loads((GOLDEN / "train_steps.json").read_text())[role]
+def test_masked_gradients(golden, transformer, pair, role):
+    expected = golden.table("train_steps.json")[role]
     pair.zero_grad(set_to_none=True)
     pair.requires_grad_(True)
     pair.sides["motion" if role == "identity" else "identity"].requires_grad_(False)
-    backward(transformer, pair, role)
-    gradients = golden(f"grads_{role}_no_mask")
-    squares = 0.0
+    backward(golden, transformer, pair, role)
+    assert_gradients(golden, pair, role, expected["none_with_mask"], expected["with_mask"]["all"]["norm"])
+
+
+def assert_gradients(golden, pair, role, without, whole_norm):
+    gradients, norms, squares = golden.tensors(f"grads_{role}_no_mask"), golden.table("train_steps.json")[role]["per_parameter_norm"], 0.0
+    assert len(gradients) > 60
     for name, parameter in pair.named_parameters():
         theirs = reference_name(name)
-        if theirs in expected["none_with_mask"]:
+        if theirs in without:
             assert parameter.grad is None, name
-        else:
-            assert relative_l2(parameter.grad, gradients[theirs]) < 1e-4, name
-            squares += float(parameter.grad.double().square().sum())
-    assert squares**0.5 == pytest.approx(expected["with_mask"]["all"]["norm"], rel=1e-4)
+            continue
+        norm = float(parameter.grad.double().norm())
+        assert norm == pytest.approx(norms[theirs], rel=1e-4), name
+        assert theirs not in gradients or relative_l2(parameter.grad, gradients[theirs]) < 1e-4, name
+        squares += norm**2
+    assert squares**0.5 == pytest.approx(whole_norm, rel=1e-4)

@@ -7,7 +7,7 @@ import json
 import pytest
 import torch
 from diffusers import WanTransformer3DModel
-from golden import GOLDEN, needs_golden
+from golden import Golden
 from safetensors.torch import load_file, save_file
 
 from dualreal_core.errors import InputError
@@ -128,9 +128,8 @@ def test_reference(tmp_path, name):
     assert value(rows, "provenance") == value(rows, "prompts") == "-"
 
 
-@needs_golden
-def test_golden_reference():
-    description = describe(GOLDEN / "adapter.pth")
+def test_golden_reference(golden: Golden):
+    description = describe(golden.folder / "adapter.pth")
     assert description["kind"] == "reference"
     assert min(description["parameters"].values()) > 0
     assert len(lines(description)) > 6

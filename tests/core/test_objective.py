@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 import torch
 from diffusers import CogVideoXDPMScheduler
-from safetensors.torch import load_file
+from golden import Golden
 
 from dualreal_core.objective import FlowMatching, Objective, VPrediction
 
-GOLDEN = Path(__file__).parents[2].parent / "shared" / "golden"
 SHAPE = (3, 4, 2, 6, 8)
-
-needs_golden = pytest.mark.skipif(
-    not (GOLDEN / "train_steps.safetensors").exists(),
-    reason=f"SKIPPED LOUDLY: no golden data in {GOLDEN}: parity with the reference is untested",
-)
 
 
 def v_prediction(scheduler: CogVideoXDPMScheduler) -> VPrediction:
@@ -35,30 +26,31 @@ def objectives() -> list[Objective]:
 
 
 @pytest.fixture(scope="module")
-def golden_objective() -> VPrediction:
-    return v_prediction(CogVideoXDPMScheduler.from_config(json.loads((GOLDEN / "scheduler" / "scheduler_config.json").read_text())))
+def golden_objective(golden: Golden) -> VPrediction:
+    return v_prediction(CogVideoXDPMScheduler.from_config(golden.table("scheduler/scheduler_config.json")))
 
 
-@needs_golden
-def test_noise_levels_are_those_of_the_reference(golden_objective: VPrediction) -> None:
-    expected = json.loads((GOLDEN / "train_steps.json").read_text())["alphas_cumprod"]
+def test_noise_levels_are_those_of_the_reference(golden: Golden, golden_objective: VPrediction) -> None:
+    expected = golden.table("train_steps.json")["alphas_cumprod"]
     assert len(expected) > 10
     for timestep, alpha in expected.items():
         assert golden_objective.alphas_cumprod[int(timestep)] == pytest.approx(alpha, rel=1e-12, abs=1e-18)
 
 
-@needs_golden
 @pytest.mark.parametrize("role", ["identity", "motion"])
-def test_reference_training_step(golden_objective: VPrediction, role: str) -> None:
+def test_reference_training_step(golden: Golden, golden_objective: VPrediction, role: str) -> None:
     """1e-5 for the loss: the reference sums in float64, we in float32; 1e-6 for the noisy latents."""
-    tensors = load_file(GOLDEN / "train_steps.safetensors")
-    names = ("latents", "noise", "noisy", "model_output")
-    latents, noise, noisy, output = (tensors[f"{role}.{name}"].transpose(1, 2) for name in names)
-    timestep = tensors[f"{role}.timesteps"]
-    torch.testing.assert_close(golden_objective.add_noise(latents, noise, timestep), noisy, rtol=0, atol=1e-6)
+
+    def step(name: str) -> torch.Tensor:
+        return golden.tensor("train_steps", f"{role}.{name}")
+
+    latents, noise, output = (step(name).transpose(1, 2) for name in ("latents", "noise", "model_output"))
+    timestep = step("timesteps")
     loss = golden_objective.loss_per_sample(output, latents, noise, timestep)
     assert loss.dtype == torch.float32
-    torch.testing.assert_close(loss.double(), tensors[f"{role}.loss_per_sample"], rtol=1e-5, atol=0)
+    torch.testing.assert_close(loss.double(), step("loss_per_sample"), rtol=1e-5, atol=0)
+    noisy = step("noisy").transpose(1, 2)
+    torch.testing.assert_close(golden_objective.add_noise(latents, noise, timestep), noisy, rtol=0, atol=1e-6)
 
 
 def test_velocity_error_is_the_weighted_error_of_the_clean_latents(generator: torch.Generator) -> None:

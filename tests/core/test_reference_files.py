@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from golden import GOLDEN, needs_golden
+from golden import Golden
 from safetensors.torch import load_file, save_file
 from tiny import is_same
 from torch.nn.functional import gelu, linear
@@ -95,10 +95,9 @@ def test_a_side_of_two_widths_is_refused(tmp_path):
         load_pair(tmp_path / "adapter.pth")
 
 
-@needs_golden
-def test_reference_forms_agree(tmp_path):
-    from_pth, header = load_pair(GOLDEN / "adapter.pth")
-    from_safetensors, _ = load_pair(GOLDEN / "adapter.safetensors")
+def test_reference_forms_agree(golden: Golden, tmp_path):
+    from_pth, header = load_pair(golden.folder / "adapter.pth")
+    from_safetensors, _ = load_pair(golden.folder / "adapter.safetensors")
     assert from_pth.config == from_safetensors.config and header["source"] == "adapter.pth"
     assert is_same(dict(from_pth.state_dict()), dict(from_safetensors.state_dict()))
     save_pair(tmp_path / "own.safetensors", from_pth)
@@ -106,9 +105,8 @@ def test_reference_forms_agree(tmp_path):
     assert own.config == from_pth.config and is_same(dict(own.state_dict()), dict(from_pth.state_dict()))
 
 
-@needs_golden
-def test_incomplete_reference(tmp_path):
-    whole = load_file(GOLDEN / "adapter.safetensors")
+def test_incomplete_reference(golden: Golden, tmp_path):
+    whole = load_file(golden.folder / "adapter.safetensors")
     for name in list(whole)[::9]:
         torch.save({other: tensor for other, tensor in whole.items() if other != name}, tmp_path / "part.pth")
         with pytest.raises(InputError, match=r"part\.pth is no complete checkpoint of the reference"):
@@ -116,16 +114,15 @@ def test_incomplete_reference(tmp_path):
     torch.save({**whole, "invented": torch.zeros(1)}, tmp_path / "part.pth")
     with pytest.raises(InputError, match="no complete checkpoint of the reference"):
         load_pair(tmp_path / "part.pth")
-    cut = (GOLDEN / "adapter.pth").read_bytes()[:100_000]
+    cut = (golden.folder / "adapter.pth").read_bytes()[:100_000]
     (tmp_path / "cut.pth").write_bytes(cut)
     with pytest.raises(InputError, match="no checkpoint of plain tensors"):
         load_pair(tmp_path / "cut.pth")
 
 
-@needs_golden
 @pytest.mark.parametrize("side", ["id", "motion"])
-def test_reference_of_one_side_and_no_controller(side):
-    tensors = {name: tensor for name, tensor in load_file(GOLDEN / "adapter.safetensors").items() if f".{side}_" in name}
+def test_reference_of_one_side_and_no_controller(golden: Golden, side):
+    tensors = {name: tensor for name, tensor in load_file(golden.folder / "adapter.safetensors").items() if f".{side}_" in name}
     from dualreal_core.storage.reference import pair_from_reference
 
     pair = pair_from_reference(tensors, Path("part.pth"))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
 import torch
-from golden import GOLDEN, golden, needs_golden, relative_l2
+from golden import Golden, relative_l2
 
 from dualreal_core.bases.denoising import denoise
 from dualreal_core.bases.folder_layouts import cogvideox_predict
@@ -21,21 +20,25 @@ from dualreal_core.training.loop import train
 from dualreal_core.training.settings import TrainSettings
 from dualreal_core.training.state import RunState
 
-pytestmark = needs_golden
 ROLE_OF_BATCH = {1: "identity", 3: "motion"}
 
 
 class GoldenObjective(VPrediction):
     """Gives the timesteps and the noise of the golden step instead of random ones."""
 
+    def __init__(self, golden: Golden, alphas_cumprod: tuple[float, ...]) -> None:
+        super().__init__(alphas_cumprod)
+        object.__setattr__(self, "golden", golden)
+
     def sample_timesteps(self, batch_size: int, generator: torch.Generator) -> torch.Tensor:
-        return golden_step(batch_size)["timesteps"]
+        return golden_step(self.golden, batch_size)["timesteps"]
 
     def add_noise(self, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
-        return super().add_noise(latents, golden_step(len(latents))["noise"].transpose(1, 2), timestep)
+        return super().add_noise(latents, golden_step(self.golden, len(latents))["noise"].transpose(1, 2), timestep)
 
     def loss_per_sample(self, model_output, latents, noise, timestep, mask=None) -> torch.Tensor:
-        return super().loss_per_sample(model_output, latents, golden_step(len(latents))["noise"].transpose(1, 2), timestep, mask)
+        noise = golden_step(self.golden, len(latents))["noise"].transpose(1, 2)
+        return super().loss_per_sample(model_output, latents, noise, timestep, mask)
 
 
 class GoldenBase:
@@ -47,16 +50,15 @@ class GoldenBase:
     def batch_texts(self, texts: list[torch.Tensor]) -> torch.Tensor:
         return torch.stack(texts)
 
-    def __init__(self) -> None:
-        from diffusers import CogVideoXDPMScheduler, CogVideoXTransformer3DModel
+    def __init__(self, golden: Golden) -> None:
+        from diffusers import CogVideoXDPMScheduler
 
-        self.transformer = CogVideoXTransformer3DModel.from_pretrained(GOLDEN / "transformer", torch_dtype=torch.float32)
-        self.transformer.eval().requires_grad_(False)
-        self.scheduler = CogVideoXDPMScheduler.from_pretrained(GOLDEN / "scheduler")
-        self.objective = GoldenObjective(tuple(self.scheduler.alphas_cumprod.tolist()))
+        self.golden, self.transformer = golden, golden.transformer()
+        self.scheduler = CogVideoXDPMScheduler.from_pretrained(golden.folder / "scheduler")
+        self.objective = GoldenObjective(golden, tuple(self.scheduler.alphas_cumprod.tolist()))
 
     def predict(self, latents: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-        inputs, suffix = golden("inputs"), "_1frame" if latents.shape[2] == 1 else ""
+        inputs, suffix = self.golden.tensors("inputs"), "_1frame" if latents.shape[2] == 1 else ""
         return self.transformer(
             latents.transpose(1, 2),
             text,
@@ -66,13 +68,13 @@ class GoldenBase:
         )[0].transpose(1, 2)
 
 
-def golden_step(batch_size: int) -> dict[str, torch.Tensor]:
+def golden_step(golden: Golden, batch_size: int) -> dict[str, torch.Tensor]:
     role = ROLE_OF_BATCH[batch_size]
-    return {name.partition(".")[2]: value for name, value in golden("train_steps").items() if name.startswith(f"{role}.")}
+    return {name.partition(".")[2]: value for name, value in golden.tensors("train_steps").items() if name.startswith(f"{role}.")}
 
 
-def golden_items(batch_size: int) -> list[PreparedItem]:
-    step = golden_step(batch_size)
+def golden_items(golden: Golden, batch_size: int) -> list[PreparedItem]:
+    step = golden_step(golden, batch_size)
     conditions = step.get("y_image", [None] * batch_size)
     return [
         PreparedItem(latents.transpose(0, 1), text, shown, None, "")
@@ -96,8 +98,8 @@ def change_norms(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]
     return {group: sum(square for name, square in squares.items() if belongs(name, group)) ** 0.5 for group in groups}
 
 
-def test_trajectory():
-    expected = json.loads((GOLDEN / "train_steps.json").read_text())["trajectory"]
+def test_trajectory(golden):
+    expected = golden.table("train_steps.json")["trajectory"]
     reference = expected["optimizer"]
     settings = TrainSettings(warmup_steps=2, steps=10, identity_batch=1, motion_batch=3)
     assert (reference["name"], reference["warmup"], reference["total"], reference["cycles"]) == ("AdamW", 2, 10, 1)
@@ -105,11 +107,11 @@ def test_trajectory():
     assert ours == tuple(reference[name] for name in ("lr", "betas", "eps", "weight_decay", "max_grad_norm")), (
         "defaults are not the published"
     )
-    base, (pair, _) = GoldenBase(), load_pair(GOLDEN / "adapter.safetensors")
+    base, (pair, _) = GoldenBase(golden), load_pair(golden.folder / "adapter.safetensors")
     before = {name: tensor.clone() for name, tensor in pair.state_dict().items()}
     state = RunState.start(pair, settings)
     state.next_batch = lambda role, items, batch_size: list(items)
-    items = {"identity": golden_items(1), "motion": golden_items(3)}
+    items = {"identity": golden_items(golden, 1), "motion": golden_items(golden, 3)}
     with Attachment(base.transformer, pair) as attachment:
         for one in expected["steps"]:
             forced = replace(settings, motion_ratio=1.0 if one["kind"] == "motion" else 0.0)
@@ -121,8 +123,8 @@ def test_trajectory():
     assert change_norms(before, pair.state_dict()) == pytest.approx(expected["parameter_change_norm"], rel=1e-3)
 
 
-def test_schedule():
-    expected = json.loads((GOLDEN / "train_steps.json").read_text())["shipped_lr_schedule"]
+def test_schedule(golden):
+    expected = golden.table("train_steps.json")["shipped_lr_schedule"]
     settings = TrainSettings()
     assert (settings.warmup_steps, settings.steps) == (200, 1000)
     for step, rate in expected.items():
@@ -130,13 +132,13 @@ def test_schedule():
 
 
 @torch.no_grad()
-def test_sampling(monkeypatch):
-    expected = golden("sampling")
+def test_sampling(golden, monkeypatch):
+    expected = golden.tensors("sampling")
     noises: Iterator[torch.Tensor] = iter(expected["scheduler_noises"])
     monkeypatch.setattr(
         "diffusers.schedulers.scheduling_dpm_cogvideox.randn_tensor", lambda shape, **options: same_shape(next(noises), shape)
     )
-    base, (pair, _) = GoldenBase(), load_pair(GOLDEN / "adapter.safetensors")
+    base, (pair, _) = GoldenBase(golden), load_pair(golden.folder / "adapter.safetensors")
     text = torch.cat([expected["negative_prompt_embeds"], expected["prompt_embeds"]])
     start = expected["latents_start"].transpose(1, 2)
     timesteps, trajectory = [], []
@@ -163,10 +165,10 @@ def same_shape(noise: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
 
 
 @torch.no_grad()
-def test_folder_layout_makes_the_same_rotary_tables():
+def test_folder_layout_makes_the_same_rotary_tables(golden):
     """`predict` of a model folder computes its own; they are the golden ones where the base grid is that of the reference."""
-    base = GoldenBase()
+    base = GoldenBase(golden)
     base.transformer.register_to_config(sample_height=60, sample_width=90)
-    latents, timestep, text = (golden("inputs")[name] for name in ("hidden_states", "timestep", "encoder_hidden_states"))
+    latents, timestep, text = (golden.tensor("inputs", name) for name in ("hidden_states", "timestep", "encoder_hidden_states"))
     output = cogvideox_predict(base.transformer, latents.transpose(1, 2), timestep, text).transpose(1, 2)
-    assert relative_l2(output, golden("outputs")["base"]) < 1e-5
+    assert relative_l2(output, golden.tensor("outputs", "base")) < 1e-5
