@@ -114,8 +114,11 @@ def _loss(directory: RunDirectory, problem: BaseException, reason: BaseException
     """What could not be saved, why, what is lost by it, and what had ended training before."""
     if isinstance(reason, GeneratorExit):  # whoever took the steps left; an error that made him leave is under way
         reason = reason.__context__
-    ended = {KeyboardInterrupt: "Training was interrupted."}.get(type(reason), "")
-    if not ended and reason is not None and str(reason) != str(problem):
+    if reason is None or str(reason) == str(problem):
+        ended = ""
+    elif "Interrupt" in type(reason).__name__:  # Python's, or ComfyUI's
+        ended = "Training was interrupted."
+    else:
         ended = f"Training had ended: {reason if isinstance(reason, InputError) else f'{type(reason).__name__}: {first_line(reason)}'}"
     second = f"{directory.checkpoint_file} could not be written because that was interrupted in turn."
     unsaved = str(problem) if isinstance(problem, InputError) else second

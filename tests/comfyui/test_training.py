@@ -112,6 +112,19 @@ def test_train_interrupt_continue_save_load_apply_sample(server: ComfyServer, na
     assert result.isfinite().all() and not result.equal(stock)
 
 
+def test_an_interrupt_whose_checkpoint_cannot_be_written_says_what_is_lost(server: ComfyServer) -> None:
+    prompt_id = server.queue(training("wan", "unsaved", steps=100, preview_every=0, save_every=1000, accumulation=8))
+    server.wait_for_progress(prompt_id, "train", 2)
+    (run,) = (server.base / "output" / "dualreal" / "runs" / "unsaved").iterdir()
+    (run / "checkpoint.pt").mkdir()
+    server.interrupt()
+    with pytest.raises(RunFailed) as failed:
+        server.wait(prompt_id)
+    assert not failed.value.is_interrupt and failed.value.node_id == "train"
+    assert "checkpoint.pt could not be written because a file or folder of that name is in the way" in failed.value.message
+    assert "There is no good checkpoint: steps 1 to " in failed.value.message and "Training was interrupted." in failed.value.message
+
+
 def test_the_same_graph_finds_its_finished_run(server: ComfyServer) -> None:
     graph = training("wan", "finished")
     server.run(graph)

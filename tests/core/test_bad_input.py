@@ -135,6 +135,31 @@ def test_prompt_without_trigger(trial, capsys):
     assert not out.exists()
 
 
+def test_a_prompt_for_the_motion_alone_needs_no_trigger(trial, capsys):
+    base, paths = load_base("toyworld"), {}
+    for name, kind in (("both", "lora"), ("motion", "none")):
+        paths[name] = trial / f"{name}.safetensors"
+        pair = new_pair(base.transformer, identity_kind=kind, motion_kind="lora")
+        save_pair(paths[name], pair, {"prompts": {"trigger": "sks"}})
+    sampling = ["--prompt", "a cat walks", "--steps", "1", "--num-frames", "2", "--overwrite", "--out", str(trial / "video.mp4")]
+    for name, options in (("both", ["--identity-strength", "0"]), ("motion", [])):
+        assert main(["generate", "--pair", str(paths[name]), *sampling, *options]) == 0
+        assert "note: the prompt lacks the trigger 'sks'" in capsys.readouterr().out
+    for options in ([], ["--identity-strength", "0.1"], ["--identity-strength", "-1"], ["--motion-strength", "0"]):
+        assert main(["generate", "--pair", str(paths["both"]), *sampling, *options]) == 2
+        complaint(capsys, "trigger", "sks")
+    assert main(["generate", "--pair", str(paths["both"]), *sampling[2:], "--prompt", "sks walks", "--identity-strength", "0"]) == 0
+    assert "note" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("tables", ["[train]\nmotion_ratio = 1.0\n", '[pair]\nidentity_kind = "none"\n[train]\nmotion_ratio = 1.0\n'])
+def test_captions_need_no_trigger_where_no_identity_is_trained(trial, tables):
+    for text in (trial / "identity").glob("*.txt"):
+        text.write_text("a figure")
+    (trial / "run.toml").write_text(tables)
+    assert train(trial, "--config", trial / "run.toml", "--steps", "1", "--evaluate-every", "0") == 0
+
+
 def test_a_trigger_of_several_words_is_found_and_missed():
     require_trigger("a photo of a sks dog in the snow", "sks dog", "The prompt")
     require_trigger("sks  dog", " sks dog", "The prompt")

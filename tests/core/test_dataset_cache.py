@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+from pathlib import Path
+
 import pytest
 import torch
 from media import REAL_DATA, SIZE, FakeBase, make_clip, noise, save
@@ -10,6 +14,7 @@ from safetensors.torch import save_file
 from dualreal_core.dataset import Manifest, prepare, scan_identity, scan_motion
 from dualreal_core.dataset.cache import shrink_mask
 from dualreal_core.errors import InputError
+from dualreal_core.files.cache_folder import user_cache_folder
 
 
 @pytest.fixture
@@ -94,6 +99,58 @@ def test_interrupted_prepare_keeps_what_is_done(tmp_path, clips):
     rest = FakeBase()
     prepare(rest, clips, tmp_path / "cache")
     assert rest.calls.count("frames") == 1
+
+
+def test_captions_come_before_frames_so_that_the_text_encoder_can_leave(tmp_path):
+    for name, caption, num_frames in (("a", "dance", 30), ("b", "jump", 20)):
+        make_clip(tmp_path / "clips" / f"{name}.mp4", num_frames, 8)
+        (tmp_path / "clips" / f"{name}.txt").write_text(caption)
+    base = FakeBase(condition_dim=None)
+    prepare(base, scan_motion(tmp_path / "clips", None, SIZE, 13, 8, max_segments=1, frame_multiple=4), tmp_path / "cache")
+    assert base.calls == ["load", "text", "text", "frames", "frames"]
+
+
+def test_processes_share_a_cache_that_they_fill_at_once(tmp_path, clips):
+    together, results = threading.Barrier(4), []
+
+    class Waiting(FakeBase):
+        def encode_frames(self, frames: torch.Tensor) -> torch.Tensor:
+            latents = super().encode_frames(frames)
+            together.wait(20)
+            return latents
+
+    def fill() -> None:
+        results.append(prepare(Waiting(), clips, tmp_path / "cache"))
+
+    threads = [threading.Thread(target=fill) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 4 and len(list((tmp_path / "cache").iterdir())) == len(clips.items)
+    quiet = FakeBase()
+    for done in (*results, prepare(quiet, clips, tmp_path / "cache")):
+        assert all(torch.equal(a.latents, b.latents) for a, b in zip(done.items, results[0].items, strict=True))
+    assert quiet.calls == []
+
+
+@pytest.mark.parametrize(
+    ("platform", "variables", "expected"),
+    [
+        ("linux", {"XDG_CACHE_HOME": "/caches"}, "/caches/dualreal"),
+        ("linux", {}, "/people/ann/.cache/dualreal"),
+        ("linux", {"XDG_CACHE_HOME": "relative"}, "/people/ann/.cache/dualreal"),
+        ("darwin", {}, "/people/ann/Library/Caches/dualreal"),
+        ("darwin", {"XDG_CACHE_HOME": "/caches"}, "/caches/dualreal"),
+        ("win32", {"LOCALAPPDATA": "/people/ann/AppData/Local"}, "/people/ann/AppData/Local/dualreal/Cache"),
+    ],
+)
+def test_the_cache_is_where_the_system_keeps_caches(monkeypatch, platform, variables, expected):
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    for name, value in {"HOME": "/people/ann", **variables}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "platform", platform)
+    assert user_cache_folder() == Path(expected)
 
 
 def test_prepare_photos_with_masks(tmp_path):

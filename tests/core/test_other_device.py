@@ -34,13 +34,15 @@ preservation_ratio = 0.5
 
 
 @pytest.fixture(scope="module")
-def there() -> Iterator[Callable[..., None]]:
+def there() -> Iterator[Callable[..., str]]:
     """Runs `dualreal` with arguments in a process that has the device."""
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), other_device.register) as process:
 
-        def run(*arguments: object) -> None:
-            code, text = process.submit(other_device.run, [*map(str, arguments), "--device", NAME]).result()
+        def run(*arguments: object, names_device: bool = True) -> str:
+            given = [*map(str, arguments), *(["--device", NAME] if names_device else [])]
+            code, text = process.submit(other_device.run, given).result()
             assert code == 0, text
+            return text
 
         yield run
 
@@ -154,7 +156,7 @@ def test_training_is_the_same_there(there, trial, tmp_path, base):
     (tmp_path / "proportional.toml").write_text("[train]\nlearning_rate = 0.1\neps = 1.0\n")
     options = ["--steps", 4, "--evaluate-every", 2, "--validation-split", 1, "--config", tmp_path / "proportional.toml"]
     if base != "toyworld":
-        options += ["--base", trial / base, *SIZE]
+        options += ["--base", trial / base, "--dtype", "fp32", *SIZE]
     pairs = []
     for run in (here, there):
         train(run, trial, tmp_path / f"{len(pairs)}.safetensors", *options)
@@ -176,6 +178,57 @@ def test_published_recipe_stops_resumes_and_samples_there(there, trial, tmp_path
         sampling = ("--steps", 2, "--dtype", dtype, *SIZE, "--out", tmp_path / f"{dtype}.mp4")
         there("generate", "--base", trial / base, "--pair", out, *photo, *sampling)
         assert len(read_video(tmp_path / f"{dtype}.mp4").frames) == 9
+
+
+@pytest.mark.parametrize("base", ["cogvideox-tiny", "wan-tiny"])
+def test_without_options_the_accelerator_computes_in_bf16_and_the_embedded_base_on_the_cpu(there, trial, tmp_path, base):
+    sampling = ("--prompt", "a figure", "--steps", 1, "--num-frames", 9)
+    said = there("generate", "--base", trial / base, *sampling, "--size", "64x48", "--out", tmp_path / "a.mp4", names_device=False)
+    assert f"device {NAME}, weights in bf16" in said
+    said = there("generate", *sampling, "--out", tmp_path / "b.mp4", names_device=False)
+    assert NAME not in said
+
+
+@pytest.mark.parametrize("base", ["cogvideox-tiny", "wan-tiny"])
+def test_offloading_changes_no_pixel_there(there, trial, tmp_path, base):
+    model = ("--base", trial / base, "--dtype", "fp32", *SIZE)
+    for name, offload in (("kept", ()), ("offloaded", ("--offload",))):
+        samples = ("--sample-every", 1, "--sample-prompt", "a figure *", *offload)
+        train(there, trial, tmp_path / f"{name}.safetensors", *model, "--steps", 2, *samples)
+        pair = ("--pair", tmp_path / "kept.safetensors", "--prompt", "a figure * walks", "--steps", 2)
+        there("generate", *model, *pair, *offload, "--out", tmp_path / f"{name}.mp4")
+    one, two = (load_pair(tmp_path / f"{name}.safetensors")[0].state_dict() for name in ("kept", "offloaded"))
+    assert all(torch.equal(weight, two[name]) for name, weight in one.items())
+    assert read_video(tmp_path / "kept.mp4").frames.equal(read_video(tmp_path / "offloaded.mp4").frames)
+
+
+def test_what_is_offloaded_is_not_on_the_device(trial):
+    """Blocks of the DiT that are there: at each call of one, and of the VAE."""
+    script = """
+import sys, torch, other_device
+other_device.register()
+from pathlib import Path
+from dualreal_core.api import generate
+from dualreal_core.bases import load_base
+from dualreal_core.sampling import SamplingSettings
+for offload in ("none", "model", "blocks"):
+    base, seen = load_base(sys.argv[1], device=other_device.NAME, offload=offload), set()
+    blocks = [block for block, _ in base.family.blocks(base.architecture)]
+    count = lambda: sum(any(weight.device.type == other_device.NAME for weight in block.parameters()) for block in blocks)
+    for block in blocks:
+        next(block.children()).register_forward_pre_hook(lambda *call: seen.add(count()))
+    decode = base.decode_latents
+    base.decode_latents = lambda latents: seen.add(("decoding", count())) or decode(latents)
+    for _ in range(2):
+        generate(base, None, "a figure", settings=SamplingSettings(9, 48, 64, 1, 3.0))
+    print(offload, seen, next(base.architecture.parameters()).device)
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(trial / "wan-tiny")], capture_output=True, text=True, cwd=HERE)
+    assert done.returncode == 0, done.stderr
+    found = {line.split()[0]: line.partition(" ")[2] for line in done.stdout.splitlines()}
+    assert found.keys() == {"none", "model", "blocks"}
+    for offload, (computing, where) in {"none": (4, "meta"), "model": (4, "cpu"), "blocks": (1, "cpu")}.items():
+        assert found[offload] in (f"{{{computing}, ('decoding', 0)}} {where}", f"{{('decoding', 0), {computing}}} {where}")
 
 
 def test_scores_are_the_same_there(there, trial, tmp_path):
