@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
-import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -26,6 +24,7 @@ from ..errors import InputError
 from ..files.atomic import atomic_path
 from ..files.locks import exclusive_lock
 from ..files.provenance import provenance
+from ..files.torch_file import load_whole
 from ..method.attach import Attachment
 from ..method.pair import ROLES, Role
 from ..storage.renames import checkpoint_fields, record_fields, run_fields
@@ -37,8 +36,6 @@ from .settings import TrainSettings
 from .state import RunState
 from .stopping import best_of, evaluate_if_due, is_over
 from .validation import split_items
-
-UNREADABLE = (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, OSError)
 
 
 class RunDirectory:
@@ -116,12 +113,8 @@ class RunDirectory:
             self._keep_metrics(0, ())
             return
         try:
-            with zipfile.ZipFile(self.checkpoint_file) as archive:  # torch.load does not compare checksums
-                if archive.testzip() is not None:
-                    raise zipfile.BadZipFile("a checksum differs")
-            saved = torch.load(self.checkpoint_file, map_location="cpu", weights_only=True)
-            state.load_state_dict(checkpoint_fields(saved), attachment.pair)
-        except (*UNREADABLE, AttributeError, KeyError, TypeError, ValueError) as error:
+            state.load_state_dict(checkpoint_fields(load_whole(self.checkpoint_file)), attachment.pair)
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(f"{self.checkpoint_file} is damaged: start afresh with another output.") from error
         self._keep_metrics(state.step, state.evaluations)
 
@@ -156,18 +149,24 @@ class RunDirectory:
     def _begun(self) -> dict[str, object]:
         try:
             return run_fields(json.loads(self.settings_file.read_text(encoding="utf-8")))
-        except (OSError, json.JSONDecodeError, AttributeError) as error:
+        except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
             raise InputError(f"{self.path} holds no run to resume: start it without --resume.") from error
 
     def _records(self) -> list[dict]:
         if not self.metrics_file.exists():
             return []
-        records = []
-        for line in self.metrics_file.read_text(encoding="utf-8").splitlines():
+        records: list[dict] = []
+        lines = self.metrics_file.read_bytes().splitlines()
+        for number, line in enumerate(lines, start=1):
             try:
-                records.append(record_fields(json.loads(line)))
-            except json.JSONDecodeError:  # the last line of a killed run
-                break
+                records.append(_record(line))
+            except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+                if number == len(lines):  # of a killed run
+                    break
+                raise InputError(
+                    f"{self.metrics_file} is damaged in line {number}: put an undamaged copy there, or delete it, which loses the curves "
+                    "of the steps so far and nothing else."
+                ) from error
         return records
 
     def _keep_metrics(self, step: int, evaluations: Sequence[Evaluation]) -> None:
@@ -259,6 +258,16 @@ def _difference(before: Mapping[str, object], now: Mapping[str, object]) -> tupl
         inner = _difference(one, other) if isinstance(one, dict) and isinstance(other, dict) else None
         return (key.strip(), one, other) if inner is None else (f"{key}: {inner[0]}", *inner[1:])
     return None
+
+
+def _record(line: bytes) -> dict:
+    """A line of the metrics; raises what comes of a damaged one."""
+    record = record_fields(json.loads(line))
+    if type(record["step"]) is not int:
+        raise ValueError(f"step is {record['step']!r}")
+    if "evaluation" in record:
+        Evaluation.from_record(record)
+    return record
 
 
 def _short(value: object) -> str:

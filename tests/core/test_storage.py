@@ -15,7 +15,7 @@ from tiny import CONDITION_DIM, FAMILY_NAMES, KINDS, TinyBase, fill, is_same, pr
 
 from dualreal_core.errors import InputError
 from dualreal_core.storage import load_pair, read_header, save_pair, write_lora
-from dualreal_core.storage.format import FORMAT_VERSION, HEADER_KEY
+from dualreal_core.storage.format import FORMAT_VERSION, HEADER_KEY, seal
 
 COMBINATIONS = [both for both in product((*KINDS, "none"), repeat=2) if both != ("none", "none")]
 HEADER = {
@@ -38,18 +38,16 @@ def wan() -> TinyBase:
 
 
 def rewrite(path: Path, tensors: dict[str, torch.Tensor] | None = None, **changes: object) -> None:
-    """Changes tensors, header fields or (as `config`) fields of the stored configuration; None removes."""
+    """Changes tensors, header fields or (as `config`) fields of the stored configuration, and seals them anew; REMOVED removes."""
     header = read_header(path)
     for key, value in changes.items():
         if key == "config" and isinstance(value, dict):
             header["config"] = {name: field for name, field in {**header["config"], **value}.items() if field is not REMOVED}
         else:
             header[key] = value
-    save_file(
-        load_file(path) if tensors is None else tensors,
-        path,
-        {HEADER_KEY: json.dumps({k: v for k, v in header.items() if v is not REMOVED})},
-    )
+    kept = {name: field for name, field in header.items() if field is not REMOVED}
+    kept = {**kept, "seal": seal(kept)} if changes.get("seal") is not REMOVED else kept
+    save_file(load_file(path) if tensors is None else tensors, path, {HEADER_KEY: json.dumps(kept)})
 
 
 REMOVED = ...
@@ -105,7 +103,7 @@ def test_header_and_names(wan, tmp_path):
     path = tmp_path / "pair.safetensors"
     save_pair(path, tiny_pair(wan), HEADER)
     header = read_header(path)
-    assert header["format_version"] == FORMAT_VERSION == 4
+    assert header["format_version"] == FORMAT_VERSION == 5
     assert header["config"].items() >= {"family": "wan", "dim": 32, "num_blocks": 2, "motion_condition_dim": CONDITION_DIM}.items()
     assert {"date", "dualreal", "torch", "diffusers", "peft", "safetensors"} <= set(header["provenance"])
     with safe_open(path, "pt") as file:
@@ -282,7 +280,7 @@ def test_newer_format(wan, tmp_path):
     path = tmp_path / "pair.safetensors"
     save_pair(path, tiny_pair(wan))
     rewrite(path, format_version=FORMAT_VERSION + 1)
-    with pytest.raises(InputError, match=r"format version 5, newer than 4: update DualReal"):
+    with pytest.raises(InputError, match=r"format version 6, newer than 5: update DualReal"):
         load_pair(path)
 
 
