@@ -14,6 +14,7 @@ from .bases.base import check_size
 from .dataset import Manifest, PreparedSet, prepare, scan_identity, scan_motion
 from .dataset.photos import open_photo
 from .errors import InputError
+from .families.base_record import base_record
 from .method.attach import Attachment
 from .method.blend import Blend, BlendRecord
 from .method.pair import ROLES, AdapterPair, Role, new_pair
@@ -102,8 +103,9 @@ class Training:
             if drawn[role] and self.pair.config.kind(role) == "none":
                 raise InputError(f"The {role} side is of kind 'none', but motion_ratio {recipe.train.motion_ratio} trains it: set 0 or 1.")
         self.directory = RunDirectory(directory)
+        name = Path(base.name).resolve().name  # pairs are passed on: no places above it
         self.header = {
-            "base": {"name": Path(base.name).resolve().name, "encoders": base.fingerprint},  # pairs are passed on: no places above it
+            "base": {"name": name, "encoders": base.fingerprint, **base_record(base.transformer, name)},
             "training": {"recipe": recipe.name, "algorithm_version": ALGORITHM_VERSION, **asdict(recipe.train)},
             "datasets": {role: list(data[role].fingerprints) for role in ROLES if self._sees(role)},
             **(header or {}),

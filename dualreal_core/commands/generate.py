@@ -11,6 +11,8 @@ from tqdm import tqdm
 from ..api import generate, require_trigger
 from ..dataset.photos import open_photo
 from ..errors import InputError
+from ..families.base_record import base_difference
+from ..method.attach import check_fit
 from ..method.blend import FixedBlend, LearnedBlend
 from ..sampling import default_sampling
 from ..storage import load_pair
@@ -63,6 +65,10 @@ def run(arguments: argparse.Namespace) -> None:
         pair, header = load_pair(arguments.pair)
         pair.to(device=arguments.device, dtype=base.compute_dtype)
         require_trigger(arguments.prompt, (header.get("prompts") or {}).get("trigger") or "", "The prompt")
+        check_fit(base.transformer, pair)
+        difference = base_difference(header.get("base"), base.transformer, Path(base.name).resolve().name)
+        if difference is not None:
+            print(f"note: {difference}")
         half = pair.config.scale / 2
         if arguments.blend == "learned":
             if pair.controller is None:

@@ -171,6 +171,8 @@ def _adapter(config: dict[str, object], role: str) -> str:
 
 def _field_rows(name: str, value: object) -> list[tuple[str, str]]:
     if isinstance(value, dict) and value:
+        if name == "base" and isinstance(value.get("signature"), dict):  # hundreds of numbers
+            value = {**value, "signature": f"recorded ({len(value['signature'])} biases)"}
         return [(f"{name} {key}", _hashes(part) if name == "datasets" else _text(part)) for key, part in value.items()]
     return [(name, _text(value))]
 
