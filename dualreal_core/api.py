@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -16,6 +16,7 @@ from .bases.base import check_size
 from .dataset import Manifest, PreparedSet, prepare, scan_identity, scan_motion
 from .dataset.photos import open_photo
 from .errors import InputError
+from .families.base_record import base_difference, base_record
 from .files.cache_folder import user_cache_folder
 from .method.attach import Attachment
 from .method.blend import Blend, BlendRecord
@@ -115,8 +116,9 @@ class Training:
         self.pair = _new_pair(base, base.transformer, recipe)
         self.pair.to(next(base.transformer.parameters()).device)
         self.directory = RunDirectory(directory)
+        name = _name_alone(base)
         self.header = {
-            "base": {"name": Path(base.name).resolve().name, "encoders": base.fingerprint},  # pairs are passed on: no places above it
+            "base": {"name": name, "encoders": base.fingerprint, **base_record(base.transformer, name)},
             "training": {"recipe": recipe.name, "algorithm_version": ALGORITHM_VERSION, **asdict(recipe.train)},
             "datasets": {role: list(data[role].fingerprints) for role in ROLES if self._sees(role)},
             **(header or {}),
@@ -233,6 +235,8 @@ def generate(
     settings: SamplingSettings | None = None,
     record: BlendRecord | None = None,
     progress: Progress | None = None,
+    header: Mapping[str, object] | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> torch.Tensor:
     """Samples one video: frames (F, 3, H, W) in [-1, 1].
 
@@ -243,6 +247,8 @@ def generate(
         seed: of the noise; default: that of `settings`.
         strengths: factors on the identity and the motion weights.
         settings: size, length, steps and guidance; default: the base's own, with seed 0.
+        header: of the pair's file, which records the base that it was trained on.
+        on_note: called with a sentence where that is another one than `base`, once its weights are there.
 
     Raises:
         InputError: the image cannot be read, the pair was made for another base, or a size does not suit the base.
@@ -263,12 +269,20 @@ def generate(
             condition = None
             if reference_image is not None and base.condition_dim is not None:
                 condition = base.embed_image(read_reference_image(reference_image, (settings.height, settings.width)))
+        difference = base_difference((header or {}).get("base"), base.transformer, _name_alone(base))
+        if difference is not None and on_note is not None:
+            on_note(difference)
         latents = sample(base, [text], negative, settings, attachment, condition, progress)
     finally:
         if attachment is not None:
             attachment.detach()
     with base.encoders(), torch.no_grad():
         return base.decode_latents(latents[0]).float().cpu()
+
+
+def _name_alone(base: Base) -> str:
+    """Without the places above it, as pairs are passed on."""
+    return Path(base.name).resolve().name
 
 
 def _check_condition(base: Base, pair: AdapterPair) -> None:

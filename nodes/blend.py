@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import logging
 
 import numpy as np
 import torch
@@ -11,10 +12,12 @@ from comfy_api.input import CurveInput
 from comfy_api.latest import io, ui
 
 from ..dualreal_core.errors import InputError
+from ..dualreal_core.families.base_record import base_difference
 from ..dualreal_core.method.blend import PLANS, SharePlan
 from ..dualreal_core.method.pair import ROLES
 from ..dualreal_core.plots.heat_map import blend_map
-from .patching import Strengths, applied_pairs, apply_pair
+from .model_file import model_file
+from .patching import Strengths, applied_pairs, apply_pair, diffusion_model
 from .sampled_part import record_of, run_behind
 from .types import CATEGORY, BlendType, PairType, TrainedPair
 
@@ -81,7 +84,12 @@ class ApplyStageBlender(io.ComfyNode):
             own = copy.deepcopy(pair.pair)
         strengths = Strengths(identity_strength, motion_strength, start_percent, end_percent, negative == NEGATIVE_CHOICES[1])
         weights = None if blend is None else blend.blend(own.config)
-        return io.NodeOutput(apply_pair(model, own, strengths, weights, _condition(own, reference)))
+        patched = apply_pair(model, own, strengths, weights, _condition(own, reference))
+        difference = base_difference(pair.header.get("base"), diffusion_model(model), model_file(model))
+        if difference is None:
+            return io.NodeOutput(patched)
+        logging.warning(difference)
+        return io.NodeOutput(patched, ui=ui.PreviewText(difference))
 
 
 class FixedBlend(io.ComfyNode):

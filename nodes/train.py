@@ -16,11 +16,13 @@ from comfy_api.latest import io, ui
 from ..dualreal_core.api import Training
 from ..dualreal_core.dataset.cache import PreparedSet
 from ..dualreal_core.errors import InputError
+from ..dualreal_core.families.base_record import base_record
 from ..dualreal_core.method.pair import Role, base_sizes
 from ..dualreal_core.training.loop import ALGORITHM_VERSION
 from ..dualreal_core.training.recipes import Recipe, fit_warmup
 from ..dualreal_core.training.run import RunDirectory
 from .comfy_base import ComfyBase
+from .model_file import model_file
 from .neighbours import sentence_on_training
 from .patching import ready_to_train
 from .train_preview import TrainingView
@@ -94,7 +96,8 @@ class JointTrainer(io.ComfyNode):
             note = " ".join(filter(None, (note, warmup_note, sentence_on_training(model[0]))))
             view = TrainingView(cls.hidden.unique_id, base, recipe.train.steps, wanted.preview_every, note)
             view.prepare_sample(_wired(preview_conditioning), _wired(vae), data["motion"].items[0])
-            training = Training(base, data, recipe, directory)
+            made_for = {"name": base.name, "encoders": base.fingerprint, **base_record(base.transformer, model_file(model[0]))}
+            training = Training(base, data, recipe, directory, {"base": made_for})
             try:
                 is_resumed = training.directory.settings_file.exists()
                 taken = training.steps(is_resumed, save_every=wanted.save_every, on_evaluation=view.evaluated, on_note=view.noted)

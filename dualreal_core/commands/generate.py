@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> None:
         check_fps(arguments.fps)
     if arguments.reference_image is not None:
         open_photo(arguments.reference_image)
-    pair, blend = None, None
+    pair, header, blend = None, None, None
     base = open_base(arguments, offload="blocks")
     if arguments.pair is not None:
         pair, header = load_pair(arguments.pair)
@@ -99,6 +99,8 @@ def run(arguments: argparse.Namespace) -> None:
             (arguments.identity_strength, arguments.motion_strength),
             settings,
             progress=lambda done, total: bar.update(),
+            header=header,
+            on_note=lambda note: bar.write(f"note: {note}"),
         )
     fps = arguments.fps or base.default_fps
     if arguments.out.suffix.lower() == ".mp4":

@@ -24,6 +24,8 @@ COGVIDEOX = FamilyDescription(
     controller_streams=("encoder_hidden_states", "hidden_states"),
     time_embedding="time_embedding",
     time_linear="time_embedding.linear_2",
+    patch_layer="patch_embed.proj",
+    variants={16: "text to video", 32: "image to video", 128: "text to video", 256: "image to video"},
 )
 
 COMFY_COGVIDEOX = replace(

@@ -49,6 +49,8 @@ class FamilyDescription:
         time_embedding: path of the module that makes the time embedding, (B, E) or (B * n, E).
         time_embedding_output: index into its output where that is a tuple.
         time_linear: path of the linear layer whose width is E.
+        patch_layer: path of the layer that reads the latents.
+        variants: what a number of its input channels means, for people.
         layer_paths: where this class calls a linear layer otherwise than the family does: the family's name to the path.
         sequences: modules of a block that may compute several of their layers at once, so that no hook on these acts, and the
             sequence of layers that each then stands for.
@@ -64,7 +66,9 @@ class FamilyDescription:
     controller_streams: tuple[str, ...]
     time_embedding: str
     time_linear: str
+    patch_layer: str
     time_embedding_output: int | None = None
+    variants: Mapping[int, str] = field(default_factory=dict)
     layer_paths: Mapping[str, str] = field(default_factory=dict)
     sequences: Mapping[str, str] = field(default_factory=dict)
     unlike: tuple[str, ...] = ()

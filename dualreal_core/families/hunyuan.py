@@ -23,5 +23,7 @@ COMFY_HUNYUAN = FamilyDescription(
     controller_streams=("txt", "img"),
     time_embedding="time_in",
     time_linear="time_in.out_layer",
+    patch_layer="img_in.proj",
+    variants={16: "text to video", 32: "image to video", 33: "image to video"},
     changes_in_place=True,
 )

@@ -19,6 +19,7 @@ COMFY_LTX = FamilyDescription(
     controller_streams=("x",),
     time_embedding="adaln_single",
     time_linear="adaln_single.emb.timestep_embedder.linear_2",
+    patch_layer="patchify_proj",
     time_embedding_output=1,
     sequences={"ff": "ff.net"},
     unlike=("LTXAVModel",),

@@ -4,6 +4,7 @@ from .description import BlockList, FamilyDescription, Site
 
 _ATTENTION_LAYERS = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0")
 _FEED_FORWARD_LAYERS = ("ffn.net.0.proj", "ffn.net.2")
+_VARIANTS = {16: "text to video", 36: "image to video"}
 
 WAN = FamilyDescription(
     name="wan",
@@ -23,6 +24,8 @@ WAN = FamilyDescription(
     time_embedding="condition_embedder",
     time_linear="condition_embedder.time_embedder.linear_2",
     time_embedding_output=0,
+    patch_layer="patch_embedding",
+    variants=_VARIANTS,
 )
 
 COMFY_WAN = FamilyDescription(
@@ -42,6 +45,8 @@ COMFY_WAN = FamilyDescription(
     controller_streams=("x",),
     time_embedding="time_embedding",
     time_linear="time_embedding.2",
+    patch_layer="patch_embedding",
+    variants=_VARIANTS,
     layer_paths={
         "attn1.to_q": "self_attn.q",
         "attn1.to_k": "self_attn.k",

@@ -3,7 +3,7 @@
 Header, in all format versions (`renames` has the former names of fields): `format_version`, `config` (the fields of
 `PairConfig`), `digest` (sha256 of the weights), `base` (name and fingerprint), `prompts` (identity and motion, with their
 triggers), `training` (settings and steps), `datasets` (sha256 of each file used, per role), `consent` (the user's note),
-`provenance` (date, library versions).
+`provenance` (date, library versions); since version 5 `seal` (sha256 of the rest of the header).
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from .renames import pair_fields, tensor_name, training_fields
 FORMAT_VERSION = 5
 SCHEDULE_ALONE_VERSION = 2
 """From this version on a share schedule counts without a controller too."""
+SEALED_VERSION = 5
+"""From this version on the header holds a checksum of itself."""
 HEADER_KEY = "dualreal"
 SIDES = "sides."
 
@@ -46,9 +48,10 @@ def save_pair(path: Path, pair: AdapterPair, header: Mapping[str, object] | None
     """
     tensors = {name.removeprefix(SIDES): tensor.detach().cpu().contiguous() for name, tensor in pair.state_dict().items()}
     own = {"format_version": FORMAT_VERSION, "config": asdict(pair.config), "digest": digest(tensors)}
-    full = {"provenance": provenance(), **(header or {}), **own}
+    full = json.loads(json.dumps({"provenance": provenance(), **(header or {}), **own}))
+    sealed = {**full, "seal": seal(full)}
     with atomic_path(Path(path)) as temporary:
-        temporary.write_bytes(save(tensors, {HEADER_KEY: json.dumps(full, sort_keys=True)}))
+        temporary.write_bytes(save(tensors, {HEADER_KEY: json.dumps(sealed, sort_keys=True)}))
 
 
 def read_header(path: Path) -> Header:
@@ -69,10 +72,12 @@ def read_header(path: Path) -> Header:
         for name in ("prompts", "datasets"):
             if not isinstance(header.get(name) or {}, dict):
                 raise ValueError(f"its {name} are {header[name]!r}")
-    except (KeyError, TypeError, ValueError) as error:
+        if version > FORMAT_VERSION:
+            raise InputError(f"{path} has format version {version}, newer than {FORMAT_VERSION}: update DualReal to read it.")
+        if (version >= SEALED_VERSION or "seal" in header) and header.get("seal") != seal(header):
+            raise ValueError("it does not match its checksum")
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{path} has a damaged '{HEADER_KEY}' header ({_first_line(error)}): use another copy.") from error
-    if version > FORMAT_VERSION:
-        raise InputError(f"{path} has format version {version}, newer than {FORMAT_VERSION}: update DualReal to read it.")
     return {**header, "training": training_fields(header["training"])} if "training" in header else header
 
 
@@ -136,6 +141,12 @@ def digest(tensors: Mapping[str, torch.Tensor]) -> str:
         sha.update(f"{name} {list(tensor.shape)} {tensor.dtype}\n".encode())
         sha.update(tensor.contiguous().flatten().view(torch.uint8).numpy())
     return sha.hexdigest()
+
+
+def seal(header: Header) -> str:
+    """sha256 of a header as JSON, without the seal."""
+    rest = {name: value for name, value in header.items() if name != "seal"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
 def _site_keys(config: PairConfig, tensors: dict[str, torch.Tensor]) -> list[str]:

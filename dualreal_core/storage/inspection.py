@@ -110,6 +110,8 @@ def _describe_lora(path: Path) -> Description | None:
         if min(layer.down.ndim, layer.up.ndim) < 2 or layer.down.shape[0] != layer.up.shape[1]:
             sizes = f"{list(layer.down.shape)} and {list(layer.up.shape)}"
             raise InputError(f"{path} has matrices of sizes {sizes} for {layer.short_name}, which do not fit: use another copy.")
+        if not all(tensor.float().isfinite().all() for tensor in (layer.down, layer.up)):
+            raise InputError(f"{path} holds values that are no numbers in {layer.short_name}: its training failed, or it is damaged.")
         layers.append(
             {
                 "layer": layer.short_name,
@@ -169,6 +171,8 @@ def _adapter(config: dict[str, object], role: str) -> str:
 
 def _field_rows(name: str, value: object) -> list[tuple[str, str]]:
     if isinstance(value, dict) and value:
+        if name == "base" and isinstance(value.get("signature"), dict):  # hundreds of numbers
+            value = {**value, "signature": f"recorded ({len(value['signature'])} biases)"}
         return [(f"{name} {key}", _hashes(part) if name == "datasets" else _text(part)) for key, part in value.items()]
     return [(name, _text(value))]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 import re
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 
 from ..errors import InputError
 from ..families import COGVIDEOX
+from ..files.torch_file import load_whole
 from ..method.pair import AdapterPair, PairConfig
 
 _ADAPTER = re.compile(r"transformer_blocks\.(\d+)\.(id|motion)_(attn|ff)_adapter\.(down|up|condition)_linear\.(weight|bias)")
@@ -41,8 +41,8 @@ def read_reference(path: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise InputError(f"{path} does not exist: check the path of the checkpoint.")
     try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        loaded = load_whole(path)
+    except ValueError as error:
         raise InputError(
             f"{path} is no checkpoint of plain tensors (nothing in it was executed): it is damaged or holds code; use the original file."
         ) from error
@@ -66,6 +66,9 @@ def pair_from_reference(tensors: dict[str, torch.Tensor], path: Path) -> Adapter
 
 
 def _build(tensors: dict[str, torch.Tensor]) -> AdapterPair:
+    broken = next((name for name, tensor in tensors.items() if not tensor.isfinite().all()), None)
+    if broken is not None:
+        raise ValueError(f"{broken} holds values that are no numbers")
     renamed: dict[str, torch.Tensor] = {}
     blocks, roles, condition_dims = set(), set(), {}
     for name, tensor in tensors.items():

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-import pickle
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,6 +21,7 @@ from ..errors import InputError, first_line
 from ..files.atomic import atomic_path
 from ..files.locks import exclusive_lock
 from ..files.provenance import provenance
+from ..files.torch_file import load_whole
 from ..method.attach import Attachment
 from ..method.pair import ROLES, Role
 from ..storage.renames import checkpoint_fields, record_fields, run_fields
@@ -30,8 +29,6 @@ from .recipes import fitted_warmup
 from .report import Outcome
 from .scores import Evaluation
 from .state import RunState
-
-UNREADABLE = (zipfile.BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, OSError)
 
 
 class RunDirectory:
@@ -117,18 +114,15 @@ class RunDirectory:
             self._keep_metrics(0, ())
             return
         try:
-            with zipfile.ZipFile(self.checkpoint_file) as archive:  # torch.load does not compare checksums
-                if archive.testzip() is not None:
-                    raise zipfile.BadZipFile("a checksum differs")
-            saved = torch.load(self.checkpoint_file, map_location="cpu", weights_only=True)
-            state.load_state_dict(checkpoint_fields(saved), attachment.pair)
-        except (*UNREADABLE, AttributeError, KeyError, TypeError, ValueError) as error:
+            state.load_state_dict(checkpoint_fields(load_whole(self.checkpoint_file)), attachment.pair)
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise InputError(f"{self.checkpoint_file} is damaged: start afresh with another output.") from error
         self._keep_metrics(state.step, state.evaluations)
 
     def lengthenings(self) -> list[dict[str, int]]:
         """Where the run was given more steps: the `step` it was at, and the numbers of steps `before` and `after`."""
-        events = [record for record in _read_lines(self.log_file) if record.get("event") == "lengthened"]
+        lose = "what is known of when the run was started, stopped and given more steps"
+        events = [record for record in _read_lines(self.log_file, _log_record, lose) if record["event"] == "lengthened"]
         return [{name: event[name] for name in ("step", "before", "after")} for event in events]
 
     def metrics(self) -> list[dict]:
@@ -162,7 +156,7 @@ class RunDirectory:
     def _begun(self) -> dict[str, object]:
         try:
             return run_fields(json.loads(self.settings_file.read_text(encoding="utf-8")))
-        except (OSError, json.JSONDecodeError, AttributeError) as error:
+        except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
             raise InputError(f"{self.path} holds no run to resume: start it without --resume (in Python without is_resumed).") from error
 
     def _write_settings(self, wanted: Mapping[str, object]) -> None:
@@ -170,7 +164,8 @@ class RunDirectory:
             temporary.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
 
     def _records(self) -> list[dict]:
-        return [record_fields(record) for record in _read_lines(self.metrics_file)]
+        lose = "the curves of the steps so far and nothing else"
+        return _read_lines(self.metrics_file, _metrics_record, lose)
 
     def _keep_metrics(self, step: int, evaluations: Sequence[Evaluation]) -> None:
         """Records up to a step; the checkpoint's evaluations, as lines that were written last can be lost with the power."""
@@ -203,15 +198,42 @@ def _lengthened(begun: Mapping[str, object], wanted: Mapping[str, object]) -> tu
     return {**begun, "training": longer}, steps
 
 
-def _read_lines(path: Path) -> list[dict]:
-    """The objects in a file of one JSON object a line, up to a line that is none: the last one of a killed run."""
+def _read_lines(path: Path, read: Callable[[bytes], dict], loss: str) -> list[dict]:
+    """The records in a file of one JSON object a line; a last line that is none was being written when a run was killed.
+
+    Raises:
+        InputError: another line is damaged.
+    """
     records: list[dict] = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+    lines = path.read_bytes().splitlines() if path.exists() else []
+    for number, line in enumerate(lines, start=1):
         try:
-            records.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+            records.append(read(line))
+        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+            if number == len(lines):
+                break
+            raise InputError(
+                f"{path} is damaged in line {number}: put an undamaged copy there, or delete it, which loses {loss}."
+            ) from error
     return records
+
+
+def _metrics_record(line: bytes) -> dict:
+    """Of a step or an evaluation; raises what comes of a damaged line."""
+    record = record_fields(json.loads(line))
+    if type(record["step"]) is not int:
+        raise ValueError(f"step is {record['step']!r}")
+    if "evaluation" in record:
+        Evaluation.from_record(record)
+    return record
+
+
+def _log_record(line: bytes) -> dict:
+    """Of an event; raises what comes of a damaged line."""
+    record = json.loads(line)
+    if record["event"] == "lengthened" and not all(type(record[name]) is int for name in ("step", "before", "after")):
+        raise ValueError("its steps are no numbers")
+    return record
 
 
 def _difference(before: Mapping[str, object], now: Mapping[str, object]) -> tuple[str, object, object] | None:

@@ -272,3 +272,104 @@ def test_progress_from_the_websocket_is_shown(
     comfy.script = tell
     assert queue() == 0
     assert "002 bo dance: Joint Trainer 3/8" in capsys.readouterr().out
+
+
+ROW = ("dogs/rex", "dance", "a photo of sks dog dancing")
+PLAIN = "identity,motion,prompt\ndogs/rex,dance,a photo of sks dog dancing\n"
+QUOTED = "".join(", ".join(f'"{field}"' for field in line.split(",")) + "\n" for line in PLAIN.splitlines())
+SAME_LISTS = {
+    "plain": PLAIN.encode(),
+    "spaces": PLAIN.replace(",", ", ").encode(),
+    "semicolons": PLAIN.replace(",", ";").encode(),
+    "tabs": PLAIN.replace(",", "\t").encode(),
+    "spaces and semicolons": PLAIN.replace(",", " ; ").encode(),
+    "mark of UTF-8": PLAIN.encode("utf-8-sig"),
+    "mark of UTF-8 and quotes": QUOTED.encode("utf-8-sig"),
+    "UTF-16 of Excel": PLAIN.replace(",", "\t").replace("\n", "\r\n").encode("utf-16"),
+    "big-endian": b"\xfe\xff" + PLAIN.encode("utf-16-be"),
+    "Windows": PLAIN.replace("\n", "\r\n").encode(),
+    "old Mac": PLAIN.replace("\n", "\r").encode(),
+    "no end": PLAIN.strip().encode(),
+    "empty lines": PLAIN.replace("\n", "\n\n  \n").encode(),
+    "lines of separators": f"{PLAIN.replace(',', ';')};;\n;;;\n".encode(),
+    "empty columns": PLAIN.replace("\n", ",,\n").encode(),
+    "capitals": PLAIN.replace("identity,motion", "Identity,MOTION").encode(),
+    "another order": b"prompt,identity,motion\na photo of sks dog dancing,dogs/rex,dance\n",
+    "Excel's own first line": b"sep=;\r\n" + PLAIN.replace(",", ";").encode(),
+}
+
+
+def read(batch: ModuleType, folder: Path, content: bytes, name: str = "list.csv") -> list[tuple[str, str, str]]:
+    (folder / name).write_bytes(content)
+    return [(entry.identity, entry.motion, entry.prompt) for entry in batch.read_list(folder / name)]
+
+
+@pytest.mark.parametrize("form", SAME_LISTS)
+def test_a_list_reads_the_same_however_a_program_wrote_it(batch: ModuleType, tmp_path: Path, form: str) -> None:
+    assert read(batch, tmp_path, SAME_LISTS[form]) == [ROW]
+
+
+@pytest.mark.parametrize("prompt", ["a dog, running", 'a "good" dog; asleep', "two\nlines", "a dog\u2028on a beach", "Übermut, 犬"])
+@pytest.mark.parametrize("sign", [",", ";", "\t"])
+def test_quoted_prompts_may_hold_anything(batch: ModuleType, tmp_path: Path, prompt: str, sign: str) -> None:
+    quoted = '"' + prompt.replace('"', '""') + '"'
+    rows = (batch.COLUMNS, ("rex", "dance", quoted), ("tom", "jump", "x"))
+    text = "".join(sign.join(fields) + "\r\n" for fields in rows)
+    assert read(batch, tmp_path, text.encode()) == [("rex", "dance", prompt), ("tom", "jump", "x")]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_json_lists_may_begin_with_a_mark(batch: ModuleType, tmp_path: Path, encoding: str) -> None:
+    rows = [dict(zip(batch.COLUMNS, ROW, strict=True))]
+    assert read(batch, tmp_path, json.dumps(rows).encode(encoding), "list.json") == [ROW]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("list.csv", b"identity,motion,prompt\nrex,dance,a dog, running\n", r"line 2 has 4 fields, and there are 3 columns.*double quotes"),
+        ("list.csv", b'identity,motion,prompt\nrex,dance,"a dog\ntom,jump,a cat\n', r"line 3.*double quotes"),
+        ("list.csv", b"identity,motion,promt\nrex,dance,a dog\n", r"no column prompt \(its first line says identity, motion, promt\)"),
+        ("list.csv", b"rex,dance,a dog\n", r"no column identity, motion, prompt"),
+        ("list.csv", b"identity,motion,prompt,seed\nrex,dance,a dog,3\n", r"an unknown 'seed'"),
+        ("list.csv", b"identity,motion,prompt,prompt\nrex,dance,a dog,a cat\n", r"'prompt' twice"),
+        ("list.csv", b"identity,motion,prompt\nrex,,a dog\n", r"entry 1: motion is missing"),
+        ("list.csv", b"identity,motion,prompt\n;;\n", r"entry 1: motion, prompt is missing"),
+        ("list.csv", b"identity,motion,prompt\n,,\n", r"holds no entries"),
+        ("list.csv", "identity,motion,prompt\nrex,dance,Übermut\n".encode("cp1252"), r"save it as 'CSV UTF-8'"),
+        ("list.csv", PLAIN.encode("utf-16-le"), r"save it as UTF-8"),
+        ("list.json", b'[{"identity": "rex", "motion": "dance", "prompt": 5}]', r"entry 1: prompt is 5, and takes a text"),
+        ("list.json", b'[{"identity": "rex", "motion": "dance", "promt": "a dog"}]', r"entry 1 has an unknown 'promt'"),
+        ("list.json", b'{"identity": "rex"}', r"holds no list of objects"),
+        ("list.json", b"[" * 100_000, r"cannot be read as JSON"),
+    ],
+)
+def test_what_is_wrong_in_a_list_is_named(batch: ModuleType, tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    with pytest.raises(batch.BatchError, match=rf"{name}.*{message}"):
+        read(batch, tmp_path, content, name)
+
+
+def test_the_list_of_the_example_is_read(batch: ModuleType, tmp_path: Path) -> None:
+    example = batch.EXAMPLE.partition("\n\n")[2].partition("\n\n")[0]
+    assert len(read(batch, tmp_path, "".join(f"{line.strip()}\n" for line in example.splitlines()).encode())) == 2
+
+
+def test_rows_of_one_name_keep_files_apart(batch: ModuleType, comfy: FakeComfy, tmp_path: Path) -> None:
+    """Two rows that are called the same, and three saved files of one name in each."""
+    jobs = [{"identity": "rex", "motion": "dance", "prompt": prompt, "name": "rex"} for prompt in ("a", "b")]
+    (tmp_path / "jobs.json").write_text(json.dumps(jobs), encoding="utf-8")
+
+    def answer(answers: Answers, path: str) -> bool:
+        if not path.startswith("/history/"):
+            return False
+        job = path.split("/")[-1]
+        said = record(job, comfy.graphs[job])
+        saved = [{"filename": "video.mp4", "subfolder": folder, "type": "output"} for folder in "abc"]
+        answers.say({job: {**said, "outputs": {"9": {"images": saved}}}})
+        return True
+
+    comfy.script = answer
+    arguments = [API / "5_batch.json", tmp_path / "jobs.json", "--server", comfy.url, "--out", tmp_path / "out"]
+    assert batch.main([str(argument) for argument in arguments]) == 0
+    files = [file for entry in results(tmp_path / "out") for file in entry["files"]]
+    assert len(set(files)) == len(files) == 6 and all((tmp_path / "out" / file).exists() for file in files)

@@ -6,12 +6,14 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from dualreal_core.bases import load_base
 from dualreal_core.bench.experiment import TOY_RECIPE, load_trial
@@ -115,6 +117,23 @@ def test_train_generate_inspect(trial, capsys):
 def test_a_float16_base_is_refused_before_anything_is_encoded(trial, models, capsys):
     assert train(trial, "--base", models / "wan-tiny", "--dtype", "fp16", "--size", "64x48", "--num-frames", 9) == 2
     assert "use --dtype bf16" in capsys.readouterr().err and not (trial / "pair.safetensors.run").exists()
+
+
+def test_another_base_of_that_size_is_told(trial, models, capsys, tmp_path):
+    """The same folder, its copy under another name, and one with other weights."""
+    size = ["--size", "64x48", "--num-frames", 9]
+    assert train(trial, "--base", models / "wan-tiny", *size, "--prompt-identity", "a *", "--steps", 1) == 0
+    for name in ("copied", "retrained"):
+        shutil.copytree(models / "wan-tiny", tmp_path / name)
+    (weights,) = (tmp_path / "retrained" / "transformer").glob("*.safetensors")
+    save_file({name: weight.flip(0).contiguous() for name, weight in load_file(weights).items()}, weights, {"format": "pt"})
+    said = {}
+    for folder, dtype in ((models / "wan-tiny", "fp32"), (tmp_path / "copied", "bf16"), (tmp_path / "retrained", "fp32")):
+        capsys.readouterr()
+        call = ["generate", "--base", folder, "--dtype", dtype, "--pair", trial / "pair.safetensors", "--prompt", "a * walks", *size]
+        assert main([str(part) for part in [*call, "--steps", 1, "--guidance-scale", 1, "--out", tmp_path / f"{folder.name}.mp4"]]) == 0
+        said[folder.name] = "was trained on another one (wan-tiny): other weights" in capsys.readouterr().out
+    assert said == {"wan-tiny": False, "copied": False, "retrained": True}
 
 
 def test_few_steps_have_little_warm_up(trial):

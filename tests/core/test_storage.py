@@ -16,7 +16,7 @@ from tiny import CONDITION_DIM, FAMILY_NAMES, KINDS, TinyBase, fill, is_same, pr
 from dualreal_core.errors import InputError
 from dualreal_core.method.pair import PER_SIDE, ROLES
 from dualreal_core.storage import load_pair, read_header, save_pair, write_lora
-from dualreal_core.storage.format import FORMAT_VERSION, HEADER_KEY
+from dualreal_core.storage.format import FORMAT_VERSION, HEADER_KEY, seal
 
 COMBINATIONS = [both for both in product((*KINDS, "none"), repeat=2) if both != ("none", "none")]
 HEADER = {
@@ -39,18 +39,16 @@ def wan() -> TinyBase:
 
 
 def rewrite(path: Path, tensors: dict[str, torch.Tensor] | None = None, **changes: object) -> None:
-    """Changes tensors, header fields or (as `config`) fields of the stored configuration; None removes."""
+    """Changes tensors, header fields or (as `config`) fields of the stored configuration, and seals them anew; REMOVED removes."""
     header = read_header(path)
     for key, value in changes.items():
         if key == "config" and isinstance(value, dict):
             header["config"] = {name: field for name, field in {**header["config"], **value}.items() if field is not REMOVED}
         else:
             header[key] = value
-    save_file(
-        load_file(path) if tensors is None else tensors,
-        path,
-        {HEADER_KEY: json.dumps({k: v for k, v in header.items() if v is not REMOVED})},
-    )
+    kept = {name: field for name, field in header.items() if field is not REMOVED}
+    kept = {**kept, "seal": seal(kept)} if changes.get("seal") is not REMOVED else kept
+    save_file(load_file(path) if tensors is None else tensors, path, {HEADER_KEY: json.dumps(kept)})
 
 
 REMOVED = ...

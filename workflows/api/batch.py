@@ -14,6 +14,8 @@ import copy
 import csv
 import hashlib
 import http.client
+import io
+import itertools
 import json
 import os
 import re
@@ -30,6 +32,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 COLUMNS = ("identity", "motion", "prompt")
+KNOWN = {*COLUMNS, "name"}
+SEPARATORS = (",", ";", "\t", "|")
+BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 FOLDERS = {"identity": "LoadImageTextDataSetFromFolder", "motion": "LoadVideoTextDataSetFromFolder"}
 PROMPT_CLASS, PROMPT_TITLE = "CLIPTextEncode", "Prompt"
 TRAINER = "DualRealJointTrainer"
@@ -43,6 +48,7 @@ EXAMPLE = """example of a list, CSV (or JSON: a list of objects with the same ke
   dogs/rex,dance,a photo of sks dog dancing
   dogs/rex,jump,a photo of sks dog jumping
 
+Columns are separated by commas, semicolons or tabs; a text that holds such a sign stands in double quotes.
 Folders are those below the server's input folder; files lie there with a caption in a .txt of the same name."""
 
 
@@ -229,7 +235,7 @@ class Follower:
 
 def read_graph(path: Path) -> dict[str, dict]:
     graph = _read_json(path)
-    if not isinstance(graph, dict) or not all(isinstance(node, dict) and "class_type" in node for node in graph.values()):
+    if not isinstance(graph, dict) or not all(map(_is_node, graph.values())):
         raise BatchError(f"{path} is not in API format: export it with 'Export (API)' from the menu of ComfyUI.")
     for role, kind in FOLDERS.items():
         if not _nodes(graph, kind):
@@ -239,29 +245,98 @@ def read_graph(path: Path) -> dict[str, dict]:
     return graph
 
 
+def _is_node(node: object) -> bool:
+    kinds = {"class_type": str, "inputs": dict, "_meta": dict}
+    return isinstance(node, dict) and all(isinstance(node.get(name, kind()), kind) for name, kind in kinds.items()) and "class_type" in node
+
+
 def read_list(path: Path) -> list[Entry]:
-    if path.suffix.lower() == ".json":
-        rows = _read_json(path)
-    else:
-        try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines(keepends=True)
-            # Spreadsheets write what the country uses: semicolons where the comma is the decimal point.
-            rows = list(csv.DictReader(lines, delimiter=max(",;\t", key="".join(lines[:1]).count)))
-        except (OSError, UnicodeDecodeError, csv.Error) as problem:
-            raise BatchError(f"{path} cannot be read as CSV ({problem}): check the path and the file.") from problem
-    if not isinstance(rows, list) or not rows or not all(isinstance(row, dict) for row in rows):
+    is_json = path.suffix.lower() == ".json"
+    rows = _json_rows(path) if is_json else _csv_rows(path)
+    if not rows:
         raise BatchError(f"{path} holds no entries: give at least one with {', '.join(COLUMNS)}.")
     entries: list[Entry] = []
     for number, row in enumerate(rows, start=1):
-        values = {column: str(row.get(column) or "").strip() for column in (*COLUMNS, "name")}
+        values = {column: (row.get(column) or "").strip() for column in (*COLUMNS, "name")}
         missing = [column for column in COLUMNS if not values[column]]
         if missing:
             raise BatchError(f"{path}, entry {number}: {', '.join(missing)} is missing.")
+        if any(character in "\0\ufffd" for value in values.values() for character in value):
+            raise BatchError(f"{path}, entry {number} holds characters that are none: save the file as UTF-8.")
         label = values.pop("name") or f"{values['identity']} {values['motion']}"
         # The run is named without the number, so that entries of one pair train it once, wherever they stand in the list.
         run = re.sub(r"[^\w .-]+", "-", label).strip(" .-").replace("..", ".")[:76] or "pair"
         entries.append(Entry(f"{number:03} {run}", run, **values))
     return entries
+
+
+def _json_rows(path: Path) -> list[dict[str, str]]:
+    rows = _read_json(path)
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise BatchError(f"{path} holds no list of objects: give one object with {', '.join(COLUMNS)} for each entry.")
+    for number, row in enumerate(rows, start=1):
+        _check_columns(f"{path}, entry {number}", list(row), is_table=False)
+        odd = next((column for column, value in row.items() if value is not None and not isinstance(value, str)), None)
+        if odd is not None:
+            raise BatchError(f"{path}, entry {number}: {odd} is {json.dumps(row[odd])[:40]}, and takes a text in quotes.")
+    return rows
+
+
+def _csv_rows(path: Path) -> list[dict[str, str]]:
+    text = _read_text(path, "CSV")
+    first, _, rest = text.partition("\n")
+    wanted = re.fullmatch(r"sep=(.)\s*", first)  # what Excel writes for itself
+    text = rest if wanted else text
+    # Spreadsheets write what the country uses: semicolons where the comma is the decimal point.
+    signs = [wanted[1]] if wanted else SEPARATORS
+    sign = max(signs, key=lambda sign: len(KNOWN & set(_header(text, sign))))
+    rows: list[dict[str, str]] = []
+    columns: list[str] | None = None
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=sign, skipinitialspace=True, strict=True)
+    try:
+        for fields in reader:
+            if not any(field.strip() for field in fields):  # a line of separators alone too
+                continue
+            if columns is None:
+                columns = _without_empty_end([field.strip().casefold() for field in fields])
+                _check_columns(str(path), columns, is_table=True)
+                continue
+            fields = _without_empty_end(fields)
+            if len(fields) > len(columns):
+                raise BatchError(
+                    f"{path}, line {reader.line_num} has {len(fields)} fields, and there are {len(columns)} columns: put a text that holds "
+                    f"{sign!r} in double quotes."
+                )
+            rows.append(dict(zip(columns, fields, strict=False)))
+    except csv.Error as problem:
+        raise BatchError(
+            f"{path} cannot be read as CSV (line {reader.line_num}: {problem}): begin and end a text with double quotes, and write those "
+            "within it twice."
+        ) from problem
+    return rows
+
+
+def _header(text: str, sign: str) -> list[str]:
+    first = next((line for line in text.splitlines() if line.strip()), "")
+    return [field.strip(' "').casefold() for field in first.split(sign)]
+
+
+def _check_columns(where: str, columns: list[str], is_table: bool) -> None:
+    """Raises: BatchError where a column is missing, unknown, or there twice."""
+    missing = [column for column in COLUMNS if column not in columns]
+    unknown = [column for column in columns if column not in KNOWN]
+    twice = [column for column in KNOWN if columns.count(column) > 1]
+    if is_table and missing:
+        advice = f"begin the file with a line such as {','.join(COLUMNS)}"
+        raise BatchError(f"{where} has no column {', '.join(missing)} (its first line says {', '.join(columns)[:100]}): {advice}.")
+    if unknown or twice:
+        what = f"an unknown {unknown[0][:40]!r}" if unknown else f"{twice[0]!r} twice"
+        raise BatchError(f"{where} has {what}: give {', '.join(COLUMNS)}, and if you like name.")
+
+
+def _without_empty_end(fields: list[str]) -> list[str]:
+    """Fields up to the last that is not blank."""
+    return fields[: max((place for place, field in enumerate(fields, start=1) if field.strip()), default=0)]
 
 
 def fill(graph: dict, entry: Entry) -> dict:
@@ -275,7 +350,7 @@ def fill(graph: dict, entry: Entry) -> dict:
     for node in _nodes(graph, TRAINER):
         node["inputs"]["name"] = entry.run
     for node in graph.values():
-        prefix = node["inputs"].get("filename_prefix")
+        prefix = node.get("inputs", {}).get("filename_prefix")
         if isinstance(prefix, str):
             node["inputs"]["filename_prefix"] = f"{prefix}/{entry.name}"
     return graph
@@ -284,7 +359,9 @@ def fill(graph: dict, entry: Entry) -> dict:
 def _queue(server: Server, graphs: dict[str, dict], entries: list[Entry], out: Path) -> None:
     """Queues what the server does not still have from a client that ended early."""
     earlier = _read_json(out / "results.json") if (out / "results.json").exists() else []
-    left = {row.get("graph_sha256"): row["prompt_id"] for row in earlier if row.get("state") == "queued"}
+    if not isinstance(earlier, list) or not all(isinstance(row, dict) for row in earlier):
+        raise BatchError(f"{out / 'results.json'} is damaged: remove it, or name another folder with --out.")
+    left = {row.get("graph_sha256"): row.get("prompt_id") for row in earlier if row.get("state") == "queued"}
     for entry in entries:
         entry.graph_sha256 = hashlib.sha256(json.dumps(graphs[entry.name], sort_keys=True).encode()).hexdigest()
         if entry.graph_sha256 in left:
@@ -346,9 +423,9 @@ def _finish(server: Server, entry: Entry, record: dict, out: Path) -> None:
 
 def _download(server: Server, item: dict, entry: Entry, out: Path) -> str:
     query = urllib.parse.urlencode({key: item.get(key, "") for key in ("filename", "subfolder", "type")})
-    name = f"{entry.name}{Path(item['filename']).suffix}"
-    if name in entry.files:
-        name = f"{entry.name} {Path(item['filename']).name}"
+    saved = Path(item["filename"])
+    others = (f"{entry.name} {saved.stem}{f' {number}' * (number > 1)}{saved.suffix}" for number in itertools.count(1))
+    name = next(name for name in itertools.chain([f"{entry.name}{saved.suffix}"], others) if name not in entry.files)
     try:
         (out / name).write_bytes(server.request(f"/view?{query}"))
     except OSError as problem:
@@ -389,9 +466,23 @@ def _reason(answer: bytes, graph: dict) -> str:
 
 def _read_json(path: Path) -> object:
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
+        return json.loads(_read_text(path, "JSON"))
+    except (ValueError, RecursionError) as problem:
         raise BatchError(f"{path} cannot be read as JSON ({problem}): check the path and the file.") from problem
+
+
+def _read_text(path: Path, form: str) -> str:
+    """The text of a file in UTF-8 or, with a byte order mark as Excel writes it, UTF-16."""
+    try:
+        content = path.read_bytes()
+        encoding = next((encoding for mark, encoding in BYTE_ORDER_MARKS.items() if content.startswith(mark)), "utf-8")
+        text = content.decode(encoding)
+    except (OSError, UnicodeDecodeError) as problem:
+        advice = "save it as 'CSV UTF-8'" if isinstance(problem, UnicodeDecodeError) and form == "CSV" else "check the path and the file"
+        raise BatchError(f"{path} cannot be read as {form} ({problem}): {advice}.") from problem
+    if "\0" in text:  # UTF-16 without its mark
+        raise BatchError(f"{path} is neither UTF-8 nor UTF-16 text: save it as UTF-8.")
+    return text
 
 
 if __name__ == "__main__":
