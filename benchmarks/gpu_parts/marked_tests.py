@@ -24,7 +24,7 @@ class Collector:
         if report.failed:
             self.outcome.check(name, False, str(report.longrepr)[-MOST_TEXT:])
         elif report.skipped:
-            self.outcome.check(name, None, report.longrepr[2])
+            self.outcome.check(name, None, report.longrepr[2].removeprefix("Skipped: "))
         elif report.when == "call":
             self.outcome.check(name, True)
 

@@ -39,7 +39,7 @@ def table(rows: Sequence[Mapping[str, object]]) -> list[str]:
 
 
 def brief(text: str) -> str:
-    """The last line that says something, for a table."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()] or ["no reason was given"]
-    wanted = next((line for line in reversed(lines) if "Error" in line), lines[-1])
-    return wanted[:MOST_TEXT].replace("|", "\\|")
+    """The line that says most: the error of a traceback, pytest's or Python's, else the last one."""
+    lines = [line.removeprefix("E ").strip() for line in text.splitlines() if line.strip()] or ["no reason was given"]
+    errors = [line for line in lines if "Error: " in line]
+    return (errors or lines)[-1][:MOST_TEXT].replace("|", "\\|")
