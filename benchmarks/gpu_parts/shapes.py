@@ -25,8 +25,8 @@ WAN_14B = {**WAN_13B, "num_attention_heads": 40, "ffn_dim": 13824, "num_layers":
 WAN_TINY = {**WAN_13B, "num_attention_heads": 2, "attention_head_dim": 16, "text_dim": 8, "freq_dim": 32, "ffn_dim": 48, "num_layers": 3}
 COGVIDEOX_5B = {
     "num_attention_heads": 48, "attention_head_dim": 64, "in_channels": 16, "out_channels": 16, "time_embed_dim": 512,
-    "text_embed_dim": 4096, "num_layers": 42, "sample_width": 90, "sample_height": 60, "sample_frames": 49, "patch_size": 2, "max_text_seq_length": 226,
-    "use_rotary_positional_embeddings": True,
+    "text_embed_dim": 4096, "num_layers": 42, "sample_width": 90, "sample_height": 60, "sample_frames": 49, "patch_size": 2,
+    "max_text_seq_length": 226, "use_rotary_positional_embeddings": True,
 }  # fmt: skip
 COGVIDEOX_TINY = {
     **COGVIDEOX_5B, "num_attention_heads": 2, "attention_head_dim": 16, "time_embed_dim": 24, "text_embed_dim": 8, "num_layers": 3,
