@@ -115,7 +115,7 @@ class VideoFile(ClipSource):
             begin = 0.0 if "matroska" in container.format.name else (container.start_time or 0) / av.time_base
             found = Decoding(
                 frames=frames,
-                packets=picture.packets,
+                packets=[] if any(window) else picture.packets,
                 reach=picture.reach,
                 promised=container.duration / av.time_base if is_whole else None,
                 begin=begin,

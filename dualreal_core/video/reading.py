@@ -85,11 +85,10 @@ def decode_clip(
     pixel_format, dtype, channels = ("rgb48le", numpy.dtype("<u2"), 3) if is_wide else ("rgb24", numpy.dtype(numpy.uint8), 3)
     if picture.has_alpha:
         pixel_format, channels = "rgba", 4
-    filters = [f"select=between(n\\,{first}\\,{last})"]
+    filters = ["yadif=deint=interlaced"] if picture.is_interlaced else []  # it needs the frames before and behind
+    filters.append(f"select=between(n\\,{first}\\,{last})")
     if picture.color.lacks_matrix(picture.stream.height, picture.stream.width):
         filters.append("setparams=colorspace=bt709")
-    if picture.is_interlaced:
-        filters.append("yadif=deint=interlaced")
     if picture.has_alpha:
         filters.append("format=gbrap,premultiply=inplace=1")  # else what is hidden under transparency bleeds into the edges
     filters.append(DISPLAY_SHAPE)
