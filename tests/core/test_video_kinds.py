@@ -12,6 +12,7 @@ import numpy
 import pytest
 import torch
 from media import blocks, reasons, save
+from PIL import Image
 from test_video import ffmpeg
 
 from dualreal_core.commands.evaluate import find_files
@@ -212,8 +213,12 @@ def test_transparent_clips_show_grey_and_tell_the_subject_as_photos_do(tmp_path,
 
 
 def test_opaque_clips_have_no_subject(tmp_path):
-    write_gif(tmp_path / "a.gif", quarters(3), 8)
-    assert decode_clip(tmp_path / "a.gif", [0], (64, 64))[1] is None and decode_clip(plain(tmp_path), [0], (64, 64))[1] is None
+    """And their colours are untouched."""
+    board = blocks(64, 96, 3)
+    Image.fromarray(board).quantize(16).save(tmp_path / "a.gif")
+    frames, subject = decode_clip(tmp_path / "a.gif", [0], (64, 96))
+    assert subject is None and torch.equal(frames[0], torch.from_numpy(numpy.array(Image.open(tmp_path / "a.gif").convert("RGB"))))
+    assert decode_clip(plain(tmp_path), [0], (64, 64))[1] is None
 
 
 def older_ffmpeg(path: Path, unknown: str, instead: str = "") -> Path:
