@@ -8,9 +8,11 @@ from __future__ import annotations
 import hashlib
 import struct
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import av
@@ -18,11 +20,11 @@ import comfy.model_management
 import numpy
 import torch
 from av.stream import Disposition
-from av.video.reformatter import Colorspace, Interpolation
+from av.video.reformatter import Colorspace
 from comfy_api.latest import InputImpl
 
 from ..dualreal_core.dataset.items import ClipSource, Pixels
-from ..dualreal_core.dataset.pixels import cover
+from ..dualreal_core.dataset.photos import Photo
 from ..dualreal_core.dataset.report import Unusable
 from ..dualreal_core.dataset.sizes import Size
 from ..dualreal_core.errors import InputError
@@ -40,6 +42,8 @@ PRIMARIES = {1: "bt709", 9: "bt2020", 12: "smpte432"}
 UNSPECIFIED = 2
 """ffmpeg's numbers of colour properties."""
 DISPLAY_MATRIX = "DISPLAYMATRIX"
+SCALING = 0x200 | 0x2000 | 0x40000
+"""The scaler's flags of the core's reader: lanczos, full_chroma_int, accurate_rnd."""
 
 
 @dataclass(frozen=True)
@@ -70,27 +74,23 @@ class VideoFile(ClipSource):
         return self._found
 
     def frames(self, indices: Sequence[int], size: Size) -> Pixels:
-        pictures, subjects = [], []
-        for picture, subject in self.read(indices):
-            pictures.append(cover(picture[None], size)[0])
-            subjects.append(torch.ones(size) if subject is None else cover(subject[None, ..., None], size)[0, ..., 0])
-        subject = torch.stack(subjects)
-        return torch.stack(pictures), None if subject.min() >= 1 else subject
-
-    def read(self, indices: Sequence[int]) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
-        """Frames of the file, in any order, repeats allowed: each uint8 (H, W, 3), grey where transparent, and subject (H, W)."""
-        wanted, found = set(indices), {}
-        shape = self._found.height, self._found.width
+        shape, wanted = (self._found.height, self._found.width), set(indices)
+        found: dict[int, Photo] = {}
         with self._opened() as container:
             picture = _Picture(self.name, container)
-            for index, frame in enumerate(picture.frames(container, self.video.get_active_trim_window(), [])):
+            frames = _deinterlaced(picture.frames(container, self.video.get_active_trim_window(), []), picture.stream.time_base)
+            for index, frame in enumerate(frames):
                 if index in wanted:
-                    found[index] = picture.show(frame, shape)
+                    found[index] = picture.show(frame, shape).cover(size)
                 if len(found) == len(wanted):
                     break
         if len(found) < len(wanted):
             raise InputError(f"{self.name} could not be read at frame {min(wanted - set(found))}; replace the file or encode it anew.")
-        return [found[index] for index in indices]
+        photos = [found[index] for index in indices]
+        pictures = torch.stack([photo.picture for photo in photos])
+        if all(photo.subject is None or photo.subject.min() >= 1 for photo in photos):
+            return pictures, None
+        return pictures, torch.stack([torch.ones(size) if photo.subject is None else photo.subject for photo in photos])
 
     @cached_property
     def _found(self) -> ClipProbe:
@@ -115,7 +115,7 @@ class VideoFile(ClipSource):
             begin = 0.0 if "matroska" in container.format.name else (container.start_time or 0) / av.time_base
             found = Decoding(
                 frames=frames,
-                packets=picture.packets,
+                packets=[] if any(window) else picture.packets,
                 reach=picture.reach,
                 promised=container.duration / av.time_base if is_whole else None,
                 begin=begin,
@@ -168,7 +168,8 @@ class _Picture:
         self.remarks = [*choice_remark(known, chosen), *self.color.remarks()]
         self.packets: list[float] = []
         self.reach = 0.0
-        has_side_alpha = self.stream.metadata.get("alpha_mode") == "1" and context.name in ALPHA_DECODERS
+        tags = self.stream.metadata
+        has_side_alpha = "1" in (tags.get("alpha_mode"), tags.get("ALPHA_MODE")) and context.name in ALPHA_DECODERS
         self.decoder = av.CodecContext.create(ALPHA_DECODERS[context.name], "r") if has_side_alpha else None
 
     def frames(
@@ -205,8 +206,8 @@ class _Picture:
         width = max(1, int(frame.width * aspect)) if aspect else frame.width
         return (width, frame.height) if _turn(frame)[0, 0] == 0 else (frame.height, width)
 
-    def show(self, frame: av.VideoFrame, shape: Size) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Upright uint8 (H, W, 3) of `shape`, and its subject (H, W) where it may be transparent."""
+    def show(self, frame: av.VideoFrame, shape: Size) -> Photo:
+        """Upright, of `shape`."""
         turn = _turn(frame)
         height, width = shape if turn[0, 0] else shape[::-1]
         is_transparent = self.decoder is not None or has_alpha(frame.format.name)
@@ -214,14 +215,14 @@ class _Picture:
         kind = "rgba" if is_transparent else "rgb48le" if is_wide else "rgb24"
         is_yuv = frame.format.name.startswith("yuv") and frame.colorspace == UNSPECIFIED
         matrix = Colorspace.ITU709 if is_yuv and Color().lacks_matrix(frame.height, frame.width) else None
-        values = frame.reformat(width, height, kind, src_colorspace=matrix, interpolation=Interpolation.LANCZOS).to_ndarray()
+        values = frame.reformat(width, height, kind, src_colorspace=matrix, interpolation=SCALING).to_ndarray()
         subject = None
         if is_transparent:
             values, subject = over_grey(values)
         elif is_wide:
             values = to_sdr(values, self.color)
         picture, *rest = [torch.from_numpy(_upright(array, turn)) for array in (values, subject) if array is not None]
-        return picture, rest[0] if rest else None
+        return Photo(picture, rest[0] if rest else None)
 
 
 def _described(stream: av.VideoStream, num_packets: int = 0) -> PictureStream:
@@ -242,6 +243,25 @@ def _until_unreadable(container: av.container.InputContainer, complaints: list[s
         if packet is None:
             return
         yield packet
+
+
+def _deinterlaced(frames: Iterator[av.VideoFrame], time_base: Fraction) -> Iterator[av.VideoFrame]:
+    """As many frames, without combs where the first one is interlaced."""
+    first = next(frames, None)
+    if first is None or not first.interlaced_frame:
+        yield from frames if first is None else chain([first], frames)
+        return
+    graph = av.filter.Graph()
+    ends = graph.add_buffer(width=first.width, height=first.height, format=first.format, time_base=time_base), graph.add("buffersink")
+    deinterlacer = graph.add("yadif", "deint=interlaced")
+    ends[0].link_to(deinterlacer)
+    deinterlacer.link_to(ends[1])
+    graph.configure()
+    for frame in chain([first], frames, [None]):
+        graph.push(frame)
+        with suppress(BlockingIOError, EOFError):
+            while True:
+                yield graph.pull()
 
 
 def _turn(frame: av.VideoFrame) -> numpy.ndarray:

@@ -24,7 +24,9 @@ UNKNOWN_OPTION = re.compile(
 )
 ALPHA_DECODERS = {"vp8": "libvpx", "vp9": "libvpx-vp9"}
 """Of codecs whose alpha is a second picture, which ffmpeg's own decoders pass over."""
-STREAM = re.compile(r"Stream #0:(\d+)[^:]*: (Video|Audio|Subtitle|Data|Attachment)(?:: (.*))?")
+STREAM = re.compile(r"^(?:\[info\])?\s*Stream #0:(\d+)[^:]*: (Video|Audio|Subtitle|Data|Attachment)(?:: (.*))?")
+LAYOUT = re.compile(r", ([a-z]\w*)(?:\(((?:[^()]|\([^()]*\))*)\))?, \d+x\d+")
+"""Pixel format, and what is said of it: 'yuv420p(tv, bt709, top coded first (swapped))'."""
 SIZE = re.compile(r", (\d+)x(\d+)")
 COLORS = re.compile(r"([\w-]+)/([\w-]+)/([\w-]+)|\b(bt709|bt2020nc|bt2020c)\b")
 
@@ -113,6 +115,8 @@ def framecrc(path: Path, options: Sequence[str], decoder: str | None = None) -> 
         process.wait()
     report, messages = output.decode(errors="replace"), errors.decode(errors="replace")
     check_options(messages)
+    if process.returncode:
+        messages += f"\n[error] ffmpeg ended with status {process.returncode}"
     bases = {stream: Fraction(base) for stream, base in re.findall(r"#tb (\d+): (\S+)", report)}
     rows: dict[int, list[tuple[float, float]]] = {}
     for stream, begin, length in re.findall(r"^(\d+),\s*-?\d+,\s*(-?\d+),\s*(\d+),", report, re.MULTILINE):
@@ -158,7 +162,7 @@ def _picture(index: int, description: str, metadata: str) -> Picture:
     """From a line as 'h264 (High), yuv420p(tv, bt709, progressive), 160x96 [SAR 1:1], 30 fps (default)' and the lines below it."""
     size = SIZE.search(description)
     codec = description.split(" ")[0].rstrip(",")
-    layout = re.search(r"(?:^|, )([a-z]\w*)(?:\(([^)]*)\))?, \d+x\d+", description)
+    layout = LAYOUT.search(description)
     pixel_format, said = (layout.group(1), layout.group(2) or "") if layout else ("", "")
     colors = COLORS.search(said)
     names = [colors.group(4)] * 3 if colors and colors.group(4) else list(colors.groups()[:3]) if colors else ["unknown"] * 3

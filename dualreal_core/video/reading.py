@@ -75,57 +75,10 @@ def decode_clip(
     header = ffmpeg.read_header(path)
     is_one = len(header.pictures) == 1
     picture, _ = _choose(path, header, {} if is_one else _packets(path)[0])
-    height, width = size
-    first, last = min(indices), max(indices)
-    places: dict[int, list[int]] = {}
-    for place, index in enumerate(indices):
-        places.setdefault(index, []).append(place)
-
-    is_wide = picture.color.is_wide and not picture.has_alpha
-    pixel_format, dtype, channels = ("rgb48le", numpy.dtype("<u2"), 3) if is_wide else ("rgb24", numpy.dtype(numpy.uint8), 3)
-    if picture.has_alpha:
-        pixel_format, channels = "rgba", 4
-    filters = [f"select=between(n\\,{first}\\,{last})"]
-    if picture.color.lacks_matrix(picture.stream.height, picture.stream.width):
-        filters.append("setparams=colorspace=bt709")
-    if picture.is_interlaced:
-        filters.append("yadif=deint=interlaced")
-    if picture.has_alpha:
-        filters.append("format=gbrap,premultiply=inplace=1")  # else what is hidden under transparency bleeds into the edges
-    filters.append(DISPLAY_SHAPE)
-    if covers:
-        filters += [f"scale={width}:{height}:force_original_aspect_ratio=increase:{SCALING}", f"format={pixel_format}"]
-        filters.append(f"crop={width}:{height}")
-    command = [*ffmpeg.input_command(path, picture.decoder), "-map", f"0:{picture.stream.index}", "-vf", ",".join(filters)]
-    command += [*ffmpeg.passthrough(), "-frames:v", str(last - first + 1), "-f", "rawvideo", "-pix_fmt", pixel_format, "-"]
-    frames = torch.empty(len(indices), height, width, 3, dtype=torch.uint8)
-    subject = torch.empty(len(indices), height, width, dtype=torch.uint8) if picture.has_alpha else None
-    with tempfile.TemporaryFile() as messages:
-        process = ffmpeg.start(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=messages)
-        try:
-            num_bytes = height * width * channels * dtype.itemsize
-            for index in range(first, last + 1):
-                raw = process.stdout.read(num_bytes)
-                if len(raw) < num_bytes:
-                    messages.seek(0)
-                    said = messages.read().decode(errors="replace")
-                    ffmpeg.check_options(said)
-                    reason = next(iter(ffmpeg.complaints(said)), "it ended early")
-                    raise InputError(f"{path} could not be read at frame {index} ({reason}); {CURE.format(name=path.name)}.")
-                if index not in places:
-                    continue
-                values = numpy.frombuffer(raw, dtype=dtype).reshape(height, width, channels)
-                if subject is not None:
-                    values, alpha = over_grey(values, is_premultiplied=True)
-                    subject[places[index]] = torch.from_numpy(alpha.copy())
-                elif is_wide:
-                    values = to_sdr(values, picture.color)
-                frames[places[index]] = torch.from_numpy(values.copy())
-        finally:
-            process.stdout.close()
-            process.kill()
-            process.wait()
-    return frames, None if subject is None or subject.min() == 255 else subject
+    frames, subject = _decode(path, picture, indices, size, covers)
+    if subject is None or subject.min() == 255:
+        return frames, None
+    return _decode(path, picture, indices, size, covers, premultiplies=True)
 
 
 def decode_frames(path: Path | str, indices: Sequence[int], size: tuple[int, int], covers: bool = True) -> torch.Tensor:
@@ -164,3 +117,61 @@ def _choose(path: Path, header: ffmpeg.Header, packets: dict[int, list[tuple[flo
         raise InputError(f"{path} holds no video frames; {CURE.format(name=path.name)}.")
     picture = next(picture for picture in header.pictures if picture.stream.index == chosen.index)
     return picture, [*choice_remark(counted, chosen), *picture.color.remarks()]
+
+
+def _decode(
+    path: Path, picture: ffmpeg.Picture, indices: Sequence[int], size: tuple[int, int], covers: bool, premultiplies: bool = False
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """As `decode_clip`, with a subject wherever the format has alpha.
+
+    premultiplies: keeps what is hidden under transparency from bleeding into the edges, but rounds what is opaque.
+    """
+    height, width = size
+    first, last = min(indices), max(indices)
+    places: dict[int, list[int]] = {}
+    for place, index in enumerate(indices):
+        places.setdefault(index, []).append(place)
+
+    is_wide = picture.color.is_wide and not picture.has_alpha
+    pixel_format = "rgba" if picture.has_alpha else "rgb48le" if is_wide else "rgb24"
+    dtype, channels = numpy.dtype("<u2" if is_wide else "u1"), 4 if picture.has_alpha else 3
+    filters = ["yadif=deint=interlaced"] if picture.is_interlaced else []  # it needs the frames before and behind
+    filters.append(f"select=between(n\\,{first}\\,{last})")
+    if picture.color.lacks_matrix(picture.stream.height, picture.stream.width):
+        filters.append("setparams=colorspace=bt709")
+    if premultiplies:
+        filters.append("format=gbrap,premultiply=inplace=1")
+    filters.append(DISPLAY_SHAPE)
+    if covers:
+        filters += [f"scale={width}:{height}:force_original_aspect_ratio=increase:{SCALING}", f"format={pixel_format}"]
+        filters.append(f"crop={width}:{height}")
+    command = [*ffmpeg.input_command(path, picture.decoder), "-map", f"0:{picture.stream.index}", "-vf", ",".join(filters)]
+    command += [*ffmpeg.passthrough(), "-frames:v", str(last - first + 1), "-f", "rawvideo", "-pix_fmt", pixel_format, "-"]
+    frames = torch.empty(len(indices), height, width, 3, dtype=torch.uint8)
+    subject = torch.empty(len(indices), height, width, dtype=torch.uint8) if picture.has_alpha else None
+    with tempfile.TemporaryFile() as messages:
+        process = ffmpeg.start(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=messages)
+        try:
+            num_bytes = height * width * channels * dtype.itemsize
+            for index in range(first, last + 1):
+                raw = process.stdout.read(num_bytes)
+                if len(raw) < num_bytes:
+                    messages.seek(0)
+                    said = messages.read().decode(errors="replace")
+                    ffmpeg.check_options(said)
+                    reason = next(iter(ffmpeg.complaints(said)), "it ended early")
+                    raise InputError(f"{path} could not be read at frame {index} ({reason}); {CURE.format(name=path.name)}.")
+                if index not in places:
+                    continue
+                values = numpy.frombuffer(bytearray(raw), dtype=dtype).reshape(height, width, channels)
+                if subject is not None:
+                    values, alpha = over_grey(values, is_premultiplied=premultiplies)
+                    subject[places[index]] = torch.from_numpy(alpha)
+                elif is_wide:
+                    values = to_sdr(values, picture.color)
+                frames[places[index]] = torch.from_numpy(values)
+        finally:
+            process.stdout.close()
+            process.kill()
+            process.wait()
+    return frames, subject

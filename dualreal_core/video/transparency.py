@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy
 
 NEUTRAL_GREY = (128, 128, 128)
-ALPHA_FORMATS = ("yuva", "rgba", "bgra", "argb", "abgr", "gbrap", "ya8", "ya16", "pal8")
+ALPHA_FORMATS = ("yuva", "rgba", "bgra", "argb", "abgr", "gbrap", "ya8", "ya16", "pal8", "ayuv", "vuya")
 """How the names of pixel formats with alpha begin."""
 
 
@@ -15,8 +15,8 @@ def has_alpha(pixel_format: str) -> bool:
 
 
 def over_grey(values: numpy.ndarray, is_premultiplied: bool = False) -> tuple[numpy.ndarray, numpy.ndarray]:
-    """uint8 (..., 4) -> picture (..., 3) and subject (...), both uint8."""
-    alpha = values[..., 3:].astype(numpy.float32) / 255
-    picture = values[..., :3].astype(numpy.float32)
-    picture = (picture if is_premultiplied else picture * alpha) + numpy.array(NEUTRAL_GREY, dtype=numpy.float32) * (1 - alpha)
-    return picture.round().clip(0, 255).astype(numpy.uint8), values[..., 3]
+    """(..., 4) of 8 or 16 bits -> picture (..., 3) and subject (...), both uint8."""
+    shares = values.astype(numpy.float32) / numpy.iinfo(values.dtype).max
+    picture, alpha = shares[..., :3], shares[..., 3:]
+    picture = (picture if is_premultiplied else picture * alpha) * 255 + numpy.array(NEUTRAL_GREY, dtype=numpy.float32) * (1 - alpha)
+    return picture.round().clip(0, 255).astype(numpy.uint8), (alpha[..., 0] * 255).round().astype(numpy.uint8)

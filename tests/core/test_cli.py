@@ -68,6 +68,14 @@ def test_demo_writes_everything(tmp_path, capsys):
     assert "DualReal, fused" in capsys.readouterr().out
 
 
+def test_a_gif_that_cannot_play_so_fast_says_so(tmp_path, capsys):
+    generate = ["generate", "--prompt", "a figure walks", "--steps", "1", "--overwrite"]
+    for name, fps, is_told in (("a.gif", "60", True), ("a.gif", "20", False), ("a.mp4", "60", False)):
+        assert main([*generate, "--out", str(tmp_path / name), "--fps", fps]) == 0
+        said = capsys.readouterr().out
+        assert ("at more than 50 frames per second" in said and "instead of 60" in said) == is_told, (name, fps)
+
+
 def test_demo_repeats_itself(tmp_path):
     options = ["--steps", "4", "--identity", "zol", "--motion", "hook"]
     assert main(["demo", "--out", str(tmp_path / "a"), *options]) == 0

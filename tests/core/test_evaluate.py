@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -10,7 +11,9 @@ from statistics import fmean
 
 import pytest
 import torch
+from media import blocks, save
 from PIL import Image
+from test_video import ffmpeg
 from tiny_encoders import SpotFlow, make_clip, make_clip_vision, make_dinov2, spot_clip, straight
 
 from dualreal_core.cli import main
@@ -115,6 +118,23 @@ def test_every_metric_with_every_model(media, models, tmp_path, capsys, stand_in
     assert board["references"]["motion"][0]["dynamic_degree"] == pytest.approx(16, rel=0.02)
     assert board["models"]["raft"]["type"] == "raft_small"
     assert board["models"]["motion_fidelity"] == "dino"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_odd_videos_are_measured_or_named(media, tmp_path, capsys):
+    """A thumbnail before the picture is passed over and told; a pipe named like a video is neither waited for nor left out in silence."""
+    place = tmp_path / "videos"
+    place.mkdir()
+    save(tmp_path / "thumbnail.png", blocks(64, 64, 1))
+    whole = media / "videos" / "a dog runs-0.mp4"
+    ffmpeg("-i", str(tmp_path / "thumbnail.png"), "-i", str(whole), "-map", "0", "-map", "1", "-c:v:0", "mjpeg", "-c:v:1", "copy",
+           str(place / "b.mov"))  # fmt: skip
+    os.mkfifo(place / "c.mp4")
+    assert evaluate(place, "--motion", place / "b.mov", "--out", tmp_path / "out") != 0
+    said, board = capsys.readouterr(), scores(tmp_path / "out")
+    assert [(video["num_frames"], video["height"]) for video in board["videos"]] == [(6, 256)]
+    assert "b.mov: of its 2 picture streams number" in said.out
+    assert "1 of 2 videos could not be measured" in said.err and "c.mp4 is not a file but a pipe" in said.err
 
 
 @pytest.mark.parametrize(("stem", "prompt"), [("a dog runs-3", "a dog runs"), ("a dog runs", "a dog runs"), ("a-2 b-10", "a-2 b")])
