@@ -14,7 +14,7 @@ from .crops import CropSettings
 from .items import ClipSource, Item, PhotoSource, Pixels
 from .photos import Photo
 from .pixels import cover, fit_mask, split_alpha
-from .report import Report, Unusable
+from .report import Report, Unusable, counted
 from .selection import ClipSelection, PhotoSelection, Selection
 from .sizes import Size, TrainingSize
 
@@ -97,8 +97,7 @@ def cut_photos(
         mask = None if masks is None else fit_mask(masks[index], values.shape[:2], name)
         items += chosen.add(DecodedPhoto(name, caption, values, mask))
     notes = [*_shapes(chosen), *chosen.notes, *chosen.framing]
-    if chosen.num_masks:
-        notes.append(f"{chosen.num_masks} images carry a subject mask")
+    notes += chosen.mask_notes()
     return items, chosen.report("Identity Dataset", PHOTO_CURE, notes)
 
 
@@ -119,7 +118,7 @@ def _shapes(chosen: Selection) -> list[str]:
     lines = []
     for (frames, height, width), count in chosen.shapes.items():
         length = f"{frames} frames of " if frames > 1 else ""
-        lines.append(f"{length}{width}x{height} px: {count} samples")
+        lines.append(f"{length}{width}x{height} px: {counted(count, 'sample')}")
     return lines
 
 

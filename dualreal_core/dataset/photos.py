@@ -10,9 +10,12 @@ from pathlib import Path
 
 import numpy
 import torch
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ..errors import InputError
+from ..files.regular import printable, unreadable_reason
+from .colour import to_srgb
+from .decoding import Decoded, decoded, halvings
 from .pixels import NEUTRAL_GREY, cover, to_image, to_pixels
 from .sizes import Size
 
@@ -22,6 +25,7 @@ MAX_THUMBNAIL_DIFFERENCE = 0.02
 MAX_CELL_DIFFERENCE = 0.2
 """A small subject on a plain ground hardly moves the mean: single cells of its photos differ by .27 to .64, those of twins by up to .11."""
 ORIENTATION = 0x0112
+ROWS_AT_ONCE = 256
 TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -41,10 +45,14 @@ class Photo:
     Attributes:
         picture: (H, W, 3).
         subject: (H, W) share of the subject; None where the whole photo is opaque.
+        profile: name of the colour profile that it was converted to sRGB from; None where its values are those of the file.
+        remarks: what people should know, in words that follow the photo's name.
     """
 
     picture: torch.Tensor
     subject: torch.Tensor | None
+    profile: str | None = None
+    remarks: tuple[str, ...] = ()
 
     def cover(self, size: Size) -> Photo:
         """Float, scaled to cover `size` = (height, width) with its aspect kept, then cropped at the centre; see `pixels.cover`."""
@@ -67,20 +75,23 @@ class Thumbnail:
 
 
 def open_photo(path: Path) -> Photo:
-    """Decodes the whole file, turned upright; of an animation, the first picture.
+    """Decodes the whole file, in sRGB, turned upright; of an animation, the first picture.
 
     Raises:
         InputError: no such file, not a picture, damaged, cut off, or absurdly large.
     """
-    if not path.is_file():
-        raise InputError(f"{path} {'is a folder' if path.is_dir() else 'does not exist'}: check the path of the photo.")
+    reason = unreadable_reason(path)
+    if reason is not None:
+        raise InputError(f"{printable(str(path))} {reason}; check the path of the photo, or copy it again.")
     try:
-        with Image.open(path, formats=("PNG", "JPEG", "WEBP")) as image:
-            image.load()
-            return _split_alpha(_to_8_bit(_turn_upright(image)))
+        with decoded(path) as found:
+            return _photo(found)
     except Exception as problem:  # what a decoder raises on damaged bytes is anything
         reason = " ".join(str(problem).replace(str(path), path.name).split()).rstrip(".") or type(problem).__name__
-        raise InputError(f"{path} cannot be read as a PNG, JPEG or WebP image ({reason}); export it again.") from problem
+        if isinstance(problem, UnidentifiedImageError):
+            reason = "its bytes are none of the three"
+        shown = printable(str(path))
+        raise InputError(f"{shown} cannot be read as a PNG, JPEG or WebP image ({printable(reason)}); export it again.") from problem
 
 
 def make_thumbnail(photo: Photo) -> Thumbnail:
@@ -91,29 +102,57 @@ def make_thumbnail(photo: Photo) -> Thumbnail:
     return Thumbnail(sum(1 << place for place, bit in enumerate(bits) if bit), torch.from_numpy(small))
 
 
-def _turn_upright(image: Image.Image) -> Image.Image:
+def _photo(found: Decoded) -> Photo:
+    turn, factor = _turn(found.image), halvings(found.image.size)
+    colours, subject = _split_alpha(found.image)
+    if factor > 1:
+        if subject is not None:
+            colours.putalpha(subject)  # so that colours of clear pixels do not mix into those beside them
+        colours = colours.reduce(factor)
+        colours, subject = (colours, None) if subject is None else (colours.convert("RGB"), colours.getchannel("A"))
+    remarks = []
+    if colours.size != found.size:
+        remarks.append("is {}x{} and is read at {}x{}".format(*found.size, *colours.size))
+    converted = to_srgb(colours, found.profile)
+    picture = converted.picture.convert("RGB")
+    if converted.remark:
+        remarks.append(converted.remark)
+    if subject is not None:
+        picture = Image.composite(picture, Image.new("RGB", picture.size, NEUTRAL_GREY), subject)
+    if turn is not None:
+        picture, subject = picture.transpose(turn), None if subject is None else subject.transpose(turn)
+    share = None if subject is None or subject.getextrema()[0] == 255 else to_pixels(subject)
+    return Photo(to_pixels(picture), share, converted.profile, tuple(remarks))
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
     """Reads the one tag that matters: `ImageOps.exif_transpose` writes all of them anew and fails on any that is mistyped."""
     try:
-        orientation = image.getexif().get(ORIENTATION)
+        return TURNS.get(image.getexif().get(ORIENTATION))
     except Exception:  # a tag that cannot be read says nothing, and the picture itself is whole
-        return image
-    return image.transpose(TURNS[orientation]) if orientation in TURNS else image
+        return None
 
 
-def _to_8_bit(image: Image.Image) -> Image.Image:
-    """Grey of 16 bits keeps its upper 8; converting it directly would clip everything bright to white."""
-    if image.mode not in ("I", "F") and not image.mode.startswith("I;16"):
-        return image
-    values = numpy.asarray(image).astype(numpy.float64)
-    scale = 257 if image.mode.startswith("I;16") or (image.mode == "I" and values.max() > 255) else 1
-    return Image.fromarray((values / scale).round().clip(0, 255).astype(numpy.uint8))
-
-
-def _split_alpha(image: Image.Image) -> Photo:
+def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """8-bit colours (L, RGB or CMYK), and alpha (L) where the file has some."""
+    if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+        return _split_deep_grey(image)
+    is_grey = image.mode in ("1", "L", "LA")
     if not image.has_transparency_data:
-        return Photo(to_pixels(image.convert("RGB")), None)
-    image = image.convert("RGBA")
-    subject = to_pixels(image.getchannel("A"))
-    ground = Image.new("RGBA", image.size, (*NEUTRAL_GREY, 255))
-    picture = to_pixels(Image.alpha_composite(ground, image).convert("RGB"))
-    return Photo(picture, None if subject.min() == 255 else subject)
+        return image if image.mode in ("L", "CMYK") else image.convert("L" if is_grey else "RGB"), None
+    alpha = image.convert("RGBA").getchannel("A")
+    if is_grey:
+        return image.convert("LA").getchannel("L"), alpha
+    return image.convert("RGBA").convert("RGB"), alpha
+
+
+def _split_deep_grey(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+    """Grey of 16 bits keeps its upper 8; Pillow would clip everything bright to white."""
+    values, key = numpy.asarray(image), image.info.get("transparency")
+    scale = 257 if image.mode.startswith("I;16") or (image.mode == "I" and values.max() > 255) else 1
+    grey = numpy.empty(values.shape, numpy.uint8)
+    for top in range(0, len(values), ROWS_AT_ONCE):
+        rows = slice(top, top + ROWS_AT_ONCE)
+        grey[rows] = (values[rows] / scale).round().clip(0, 255)
+    alpha = None if not isinstance(key, int) else Image.fromarray(numpy.where(values == key, 0, 255).astype(numpy.uint8))
+    return Image.fromarray(grey), alpha

@@ -81,12 +81,12 @@ def test_photo_reasons():
         "image 7": "unreadable: it has 2 channels instead of 1, 3 or 4",
     }
     lines = report.lines()
-    assert lines[:2] == ["identity: 2 of 8 images used as photos, 2 training samples", "96x64 px: 1 samples"]
+    assert lines[:2] == ["identity: 2 of 8 images used as photos, 2 training samples", "96x64 px: 1 sample"]
     assert "skipped image 2: exact duplicate of image 1" in lines
 
 
 def test_nothing_usable_is_one_sentence():
-    with pytest.raises(InputError, match=r"^Identity Dataset: the only image can be used \(image 1: too small: 8x8") as caught:
+    with pytest.raises(InputError, match=r"^Identity Dataset: the only image cannot be used \(image 1: too small: 8x8") as caught:
         photos([blocks(8, 8, 1)])
     assert str(caught.value).endswith("wire larger or whole pictures.")
     with pytest.raises(InputError, match="none of the 2 images can be used"):
@@ -156,7 +156,7 @@ def test_alpha_is_the_subject_over_grey():
     samples, report = photos([picture])
     assert samples[0].mask.shape == (1, 64, 96) and samples[0].mask[..., :40].max() == 0 and samples[0].mask[..., 40:].min() == 1
     assert samples[0].frames[0, :, :40].unique().tolist() == pytest.approx([128 / 255])
-    assert torch.equal(samples[0].frames[0, :, 40:], picture[:, 40:, :3]) and "1 images carry a subject mask" in report.notes
+    assert torch.equal(samples[0].frames[0, :, 40:], picture[:, 40:, :3]) and "1 image carries a subject mask" in report.notes
     opaque = blocks(64, 96, 2, channels=4)
     opaque[..., 3] = 1
     assert photos([opaque])[0][0].mask is None
@@ -217,8 +217,8 @@ def test_segments_show_the_right_frames():
         shown = [int((k / 8 + 0.006) * 25) for k in range(start, start + 9)]
         assert (sample.frames.mean((1, 2, 3)) * 100).round().int().tolist() == shown
     report = clips_report(clips)
-    assert report.lines()[0] == "motion: 1 of 1 videos used as clips, 3 training samples"
-    assert report.notes == ("9 frames of 96x64 px: 3 samples", "1 clips are resampled to 8 fps at their true speed")
+    assert report.lines()[0] == "motion: 1 of 1 video used as a clip, 3 training samples"
+    assert report.notes == ("9 frames of 96x64 px: 3 samples", "1 clip is resampled to 8 fps at its true speed")
 
 
 def test_frames_are_repeated_rather_than_slowed_down():
@@ -254,7 +254,7 @@ def test_clip_reasons():
     }
     nothing = selection()
     add(nothing, "video 1", levels(3), 8)
-    with pytest.raises(InputError, match=r"Motion Dataset: the only video can be used \(video 1: too short.*; wire whole clips"):
+    with pytest.raises(InputError, match=r"Motion Dataset: the only video cannot be used \(video 1: too short.*; wire whole clips"):
         clips_report(nothing)
 
 
