@@ -33,7 +33,7 @@ def to_srgb(picture: Image.Image, profile: bytes | None) -> Converted:
     picture: L, RGB or CMYK, 8-bit.
     """
     plain = picture.convert("RGB") if picture.mode == "CMYK" else picture
-    guessed = "is CMYK, and its colours are a guess; save it as sRGB" if picture.mode == "CMYK" else ""
+    guessed = "is CMYK without a profile, and its colours are a guess; save it as sRGB" if picture.mode == "CMYK" else ""
     if not profile:
         return Converted(plain, None, guessed)
     try:

@@ -71,8 +71,8 @@ def decoded(path: Path) -> Iterator[Decoded]:
             image.filename, size = str(path), image.size
             if size[0] * size[1] > MAX_PIXELS:
                 raise ValueError(f"{size[0]}x{size[1]} px are more than {MAX_PIXELS / 1e6:.0f} megapixels; make it smaller")
-            if image.format in ("JPEG", "MPO"):
-                factor = halvings(size)
+            factor = halvings(size)
+            if factor > 1 and image.format in ("JPEG", "MPO"):
                 image.draft(image.mode, (size[0] // factor, size[1] // factor))
             with _strict():
                 image.load()

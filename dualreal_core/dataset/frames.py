@@ -82,8 +82,11 @@ def cut_photos(
     masks: Sequence[torch.Tensor] | None,
     size: TrainingSize,
     crops: CropSettings,
+    names: Sequence[str] | None = None,
 ) -> tuple[list[Item], Report]:
     """Crops of pictures; for pictures and masks see `DecodedPhoto`.
+
+    names: for people; 'image 1' and so on without.
 
     Raises:
         InputError: nothing usable, or a mask that cannot belong to its picture.
@@ -92,8 +95,8 @@ def cut_photos(
         raise InputError(f"images holds {len(pictures)} and masks {len(masks)}; give one mask per image, or none.")
     chosen = PhotoSelection("images", size, crops)
     items: list[Item] = []
-    for index, (values, caption) in enumerate(zip(pictures, captions, strict=True)):
-        name = f"image {index + 1}"
+    names = names or [f"image {number}" for number in range(1, len(pictures) + 1)]
+    for index, (name, values, caption) in enumerate(zip(names, pictures, captions, strict=True)):
         mask = None if masks is None else fit_mask(masks[index], values.shape[:2], name)
         items += chosen.add(DecodedPhoto(name, caption, values, mask))
     notes = [*_shapes(chosen), *chosen.notes, *chosen.framing]

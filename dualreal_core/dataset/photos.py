@@ -103,20 +103,15 @@ def make_thumbnail(photo: Photo) -> Thumbnail:
 
 
 def _photo(found: Decoded) -> Photo:
-    turn, factor = _turn(found.image), halvings(found.image.size)
-    colours, subject = _split_alpha(found.image)
-    if factor > 1:
-        if subject is not None:
-            colours.putalpha(subject)  # so that colours of clear pixels do not mix into those beside them
-        colours = colours.reduce(factor)
-        colours, subject = (colours, None) if subject is None else (colours.convert("RGB"), colours.getchannel("A"))
-    remarks = []
-    if colours.size != found.size:
-        remarks.append("is {}x{} and is read at {}x{}".format(*found.size, *colours.size))
+    turn, factor, image = _turn(found.image), halvings(found.image.size), _plain(found.image)
+    image = image.reduce(factor) if factor > 1 else image
+    subject = image.getchannel("A") if "A" in image.getbands() else None
+    colours = image if subject is None else image.convert("L" if image.mode == "LA" else "RGB")
     converted = to_srgb(colours, found.profile)
+    remarks = [converted.remark] if converted.remark else []
+    if image.size != found.size:
+        remarks.append("is {}x{} and is read at {}x{}".format(*found.size, *image.size))
     picture = converted.picture.convert("RGB")
-    if converted.remark:
-        remarks.append(converted.remark)
     if subject is not None:
         picture = Image.composite(picture, Image.new("RGB", picture.size, NEUTRAL_GREY), subject)
     if turn is not None:
@@ -133,20 +128,17 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
         return None
 
 
-def _split_alpha(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
-    """8-bit colours (L, RGB or CMYK), and alpha (L) where the file has some."""
+def _plain(image: Image.Image) -> Image.Image:
+    """8-bit L, RGB or CMYK, or with the alpha channel that the file has in one form or another LA or RGBA."""
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-        return _split_deep_grey(image)
-    is_grey = image.mode in ("1", "L", "LA")
-    if not image.has_transparency_data:
-        return image if image.mode in ("L", "CMYK") else image.convert("L" if is_grey else "RGB"), None
-    alpha = image.convert("RGBA").getchannel("A")
-    if is_grey:
-        return image.convert("LA").getchannel("L"), alpha
-    return image.convert("RGBA").convert("RGB"), alpha
+        return _upper_bits(image)
+    if image.mode in ("LA", "RGBA") or (image.mode in ("L", "RGB", "CMYK") and not image.has_transparency_data):
+        return image
+    modes = ("LA", "L") if image.mode in ("1", "L") else ("RGBA", "RGB")
+    return image.convert(modes[0] if image.has_transparency_data else modes[1])
 
 
-def _split_deep_grey(image: Image.Image) -> tuple[Image.Image, Image.Image | None]:
+def _upper_bits(image: Image.Image) -> Image.Image:
     """Grey of 16 bits keeps its upper 8; Pillow would clip everything bright to white."""
     values, key = numpy.asarray(image), image.info.get("transparency")
     scale = 257 if image.mode.startswith("I;16") or (image.mode == "I" and values.max() > 255) else 1
@@ -154,5 +146,7 @@ def _split_deep_grey(image: Image.Image) -> tuple[Image.Image, Image.Image | Non
     for top in range(0, len(values), ROWS_AT_ONCE):
         rows = slice(top, top + ROWS_AT_ONCE)
         grey[rows] = (values[rows] / scale).round().clip(0, 255)
-    alpha = None if not isinstance(key, int) else Image.fromarray(numpy.where(values == key, 0, 255).astype(numpy.uint8))
-    return Image.fromarray(grey), alpha
+    plain = Image.fromarray(grey)
+    if isinstance(key, int):
+        plain.putalpha(Image.fromarray(numpy.where(values == key, 0, 255).astype(numpy.uint8)))
+    return plain
