@@ -27,7 +27,8 @@ def planes(name: str, batches: Sequence[torch.Tensor | None], num_dims: int) -> 
 def picture_names(files: Sequence[str], count: int) -> list[str]:
     if files and len(files) != count:
         raise InputError(f"images holds {count} and names {len(files)}; give one name per image, or none.")
-    return [f"image {number} ({file})" if file else f"image {number}" for number, file in enumerate(files or [""] * count, 1)]
+    shown = [file.rpartition("/")[2] for file in files or [""] * count]
+    return [f"image {number} ({file})" if file else f"image {number}" for number, file in enumerate(shown, 1)]
 
 
 def without_notes_of_macos(videos: Sequence[Input.Video], texts: Sequence[str]) -> tuple[list, list, dict[str, str]]:
