@@ -272,3 +272,15 @@ def test_progress_from_the_websocket_is_shown(
     comfy.script = tell
     assert queue() == 0
     assert "002 bo dance: Joint Trainer 3/8" in capsys.readouterr().out
+
+
+def test_our_own_folder_loaders_get_the_folders_too(batch: ModuleType, tmp_path: Path) -> None:
+    text = (API / "5_batch.json").read_text(encoding="utf-8")
+    for stock, own in {"LoadImageTextDataSetFromFolder": "DualRealLoadPhotos", "LoadVideoTextDataSetFromFolder": "DualRealLoadClips"}.items():
+        text = text.replace(stock, own)
+    (tmp_path / "own.json").write_text(text, encoding="utf-8")
+    (tmp_path / "list.csv").write_text("identity,motion,prompt\nrex,dance,a dog dances\n")
+    (entry,) = batch.read_list(tmp_path / "list.csv")
+    filled = batch.fill(batch.read_graph(tmp_path / "own.json"), entry)
+    folders = {node["class_type"]: node["inputs"]["folder"] for node in filled.values() if "folder" in node["inputs"]}
+    assert folders == {"DualRealLoadPhotos": "rex", "DualRealLoadClips": "dance"}

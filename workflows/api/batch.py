@@ -1,8 +1,8 @@
 """Queues one graph for many identities, motions and prompts on a ComfyUI server, and collects what comes out.
 
-The graph is a workflow in API format. It is changed by kind and title, never by node number: 'Load Image-Text (from Folder)' gets the
-identity's folder, 'Load Video-Text (from Folder)' the motion's, the text node titled 'Prompt' the prompt; the trainer's run
-and every saved file are named after the entry. Only the standard library is needed.
+The graph is a workflow in API format. It is changed by kind and title, never by node number: 'Load Photos' or 'Load Image-Text (from
+Folder)' gets the identity's folder, 'Load Clips' or 'Load Video-Text (from Folder)' the motion's, the text node titled 'Prompt' the
+prompt; the trainer's run and every saved file are named after the entry. Only the standard library is needed.
 """
 
 from __future__ import annotations
@@ -30,7 +30,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 COLUMNS = ("identity", "motion", "prompt")
-FOLDERS = {"identity": "LoadImageTextDataSetFromFolder", "motion": "LoadVideoTextDataSetFromFolder"}
+FOLDERS = {
+    "identity": ("LoadImageTextDataSetFromFolder", "DualRealLoadPhotos"),
+    "motion": ("LoadVideoTextDataSetFromFolder", "DualRealLoadClips"),
+}
 PROMPT_CLASS, PROMPT_TITLE = "CLIPTextEncode", "Prompt"
 TRAINER = "DualRealJointTrainer"
 POLL_SECONDS = 1.0
@@ -231,9 +234,9 @@ def read_graph(path: Path) -> dict[str, dict]:
     graph = _read_json(path)
     if not isinstance(graph, dict) or not all(isinstance(node, dict) and "class_type" in node for node in graph.values()):
         raise BatchError(f"{path} is not in API format: export it with 'Export (API)' from the menu of ComfyUI.")
-    for role, kind in FOLDERS.items():
-        if not _nodes(graph, kind):
-            raise BatchError(f"{path} has no {kind} node to give the {role} folder to: start from workflows/api/5_batch.json.")
+    for role, kinds in FOLDERS.items():
+        if not any(_nodes(graph, kind) for kind in kinds):
+            raise BatchError(f"{path} has no {kinds[0]} or {kinds[1]} node to give the {role} folder to: start from workflows/api/5_batch.json.")
     if not _nodes(graph, PROMPT_CLASS, PROMPT_TITLE):
         raise BatchError(f"{path} has no {PROMPT_CLASS} titled '{PROMPT_TITLE}': give the node with the prompt that title.")
     return graph
@@ -267,8 +270,8 @@ def read_list(path: Path) -> list[Entry]:
 def fill(graph: dict, entry: Entry) -> dict:
     """The graph with an entry's folders, prompt and names."""
     graph = copy.deepcopy(graph)
-    for role, kind in FOLDERS.items():
-        for node in _nodes(graph, kind):
+    for role, kinds in FOLDERS.items():
+        for node in (node for kind in kinds for node in _nodes(graph, kind)):
             node["inputs"]["folder"] = getattr(entry, role)
     for node in _nodes(graph, PROMPT_CLASS, PROMPT_TITLE):
         node["inputs"]["text"] = entry.prompt
