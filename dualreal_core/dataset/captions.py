@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import codecs
 import os
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import InputError
 from ..files.regular import printable, unreadable_reason
-from .text_files import find_text
+from .text_files import FolderTexts
 
 PROMPTS_FILE = "prompts.txt"
 LIST_FILE = "videos.txt"
@@ -30,11 +30,13 @@ class Captions:
     """Attributes:
         listed: path -> caption of the pair, in its order; a listed caption may be empty.
         prompt: for files without a caption of their own.
+        texts: of the folders that were looked through; others are when a file of theirs is asked for.
     """
 
     folder: Path
     listed: dict[Path, str]
     prompt: str
+    texts: Mapping[Path, FolderTexts] = field(default_factory=dict)
 
     def own(self, path: Path) -> str:
         """Caption in the file's text file or in the pair; empty where there is none.
@@ -42,7 +44,7 @@ class Captions:
         Raises:
             InputError: its text file cannot be read.
         """
-        beside = find_text(path, self.reserved)
+        beside = (self.texts.get(path.parent) or FolderTexts.read(path.parent, reserved_texts(self.folder))).find(path)
         return (clean_caption("\n".join(_read_lines(beside))) if beside else "") or self.listed.get(path, "")
 
     def of(self, path: Path) -> str:
@@ -59,14 +61,16 @@ class Captions:
             )
         return caption
 
-    @property
-    def reserved(self) -> frozenset[Path]:
-        """Text files that are no caption of one file."""
-        return frozenset({self.folder / PROMPTS_FILE, self.folder / LIST_FILE})
+
+def reserved_texts(folder: Path) -> frozenset[Path]:
+    """Text files that are no caption of one file."""
+    return frozenset({folder / PROMPTS_FILE, folder / LIST_FILE})
 
 
-def read_captions(folder: Path, prompt: str | None) -> Captions:
+def read_captions(folder: Path, prompt: str | None, texts: Mapping[Path, FolderTexts] | None = None) -> Captions:
     """Reads the pair: line i of videos.txt is a path relative to the folder, line i of prompts.txt its caption.
+
+    texts: of folders that were looked through already.
 
     Raises:
         InputError: one file of the pair is missing, or their line counts differ.
@@ -86,7 +90,7 @@ def read_captions(folder: Path, prompt: str | None) -> Captions:
         for name, caption in zip(names, prompts, strict=True):
             if name:
                 listed[Path(os.path.normpath(folder / name.replace("\\", "/")))] = caption
-    return Captions(folder, listed, " ".join((prompt or "").split()))
+    return Captions(folder, listed, " ".join((prompt or "").split()), texts or {})
 
 
 def match_captions(texts: Sequence[str | None], count: int, noun: str, names: Sequence[str] | None = None) -> list[str]:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from ..errors import InputError
 from ..files.regular import printable
-from .captions import LIST_FILE, Captions, read_captions
-from .text_files import is_text, stray_notes
+from .captions import LIST_FILE, Captions, read_captions, reserved_texts
+from .text_files import FolderTexts, is_text
 
 SUBFOLDERS = ("images", "videos")
 """Of a folder of both kinds; each side looks into its own."""
@@ -48,7 +48,7 @@ def list_folder(
     """
     folder = _resolve(given, role)
     skipped: dict[str, str] = {}
-    captions, subfolder = read_captions(folder, prompt), folder / f"{noun}s"
+    subfolder = folder / f"{noun}s"
 
     def name(path: Path) -> str:
         return printable(path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path))
@@ -60,9 +60,11 @@ def list_folder(
         inside = [path for place in places for path in place.iterdir()]
         inner = [name(path) for path in sorted(inside) if path.is_dir() and path != subfolder and path.name not in SYSTEM_FOLDERS]
         found = [path for path in inside if not path.is_dir() and not is_text(path)]
-        notes = [note for place in places for note in stray_notes(place, captions.reserved)]
+        texts = {place: FolderTexts.read(place, reserved_texts(folder)) for place in places}
+        captions = read_captions(folder, prompt, texts)
     except OSError as problem:
         raise InputError(f"{printable(str(folder))} cannot be listed ({problem.strerror}); check its permissions.") from problem
+    notes = [note for place in places for note in texts[place].stray_notes()]
     skipped |= {name(path): "missing: it is still in iCloud; download it" for path in found if path.name.endswith(NOT_DOWNLOADED)}
     found = [path for path in found if not path.name.startswith(".") and path.name.lower() not in SYSTEM_FILES]
     for path in captions.listed:

@@ -276,8 +276,8 @@ def test_progress_from_the_websocket_is_shown(
 
 def test_our_own_folder_loaders_get_the_folders_too(batch: ModuleType, tmp_path: Path) -> None:
     text = (API / "5_batch.json").read_text(encoding="utf-8")
-    for stock, own in {"LoadImageTextDataSetFromFolder": "DualRealLoadPhotos", "LoadVideoTextDataSetFromFolder": "DualRealLoadClips"}.items():
-        text = text.replace(stock, own)
+    text = text.replace("LoadImageTextDataSetFromFolder", "DualRealLoadPhotos")
+    text = text.replace("LoadVideoTextDataSetFromFolder", "DualRealLoadClips")
     (tmp_path / "own.json").write_text(text, encoding="utf-8")
     (tmp_path / "list.csv").write_text("identity,motion,prompt\nrex,dance,a dog dances\n")
     (entry,) = batch.read_list(tmp_path / "list.csv")

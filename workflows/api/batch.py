@@ -236,7 +236,7 @@ def read_graph(path: Path) -> dict[str, dict]:
         raise BatchError(f"{path} is not in API format: export it with 'Export (API)' from the menu of ComfyUI.")
     for role, kinds in FOLDERS.items():
         if not any(_nodes(graph, kind) for kind in kinds):
-            raise BatchError(f"{path} has no {kinds[0]} or {kinds[1]} node to give the {role} folder to: start from workflows/api/5_batch.json.")
+            raise BatchError(f"{path} has no {' or '.join(kinds)} to give the {role} folder to: start from workflows/api/5_batch.json.")
     if not _nodes(graph, PROMPT_CLASS, PROMPT_TITLE):
         raise BatchError(f"{path} has no {PROMPT_CLASS} titled '{PROMPT_TITLE}': give the node with the prompt that title.")
     return graph
