@@ -103,7 +103,7 @@ def match_captions(texts: Sequence[str | None], count: int, noun: str, names: Se
     """
     if not count:
         raise InputError(f"{noun}s holds nothing; wire at least one {noun}.")
-    captions = [clean_caption(text) for text in texts or [] if text is not None]
+    captions = [clean_caption(text or "") for text in texts or []]
     if not any(captions):
         raise InputError(f"The {noun}s have no caption; wire one text per {noun}, or one for all, into texts.")
     if len(captions) not in (1, count):

@@ -16,6 +16,8 @@ from typing import BinaryIO
 
 from PIL import Image, ImageFile
 
+from .camera_colour import camera_profile
+
 MAX_PIXELS = 2**28
 """Refused above: 268 megapixels need over a GiB while they are decoded."""
 MAX_KEPT_PIXELS = 2**26
@@ -44,7 +46,7 @@ _pillow = threading.Lock()
 class Decoded:
     """Attributes:
         image: loaded, as it lies in the file; its key colour, if any, fits its values.
-        profile: ICC bytes.
+        profile: ICC bytes: those of the file, or of the colours that its camera noted.
         size: (width, height) in the file; `image` may be smaller.
     """
 
@@ -77,7 +79,7 @@ def decoded(path: Path) -> Iterator[Decoded]:
             with _strict():
                 image.load()
             _fit_key_colour(image, head)
-            yield Decoded(image, profile or image.info.get("icc_profile"), size)
+            yield Decoded(image, profile or image.info.get("icc_profile") or camera_profile(image), size)
 
 
 def halvings(size: tuple[int, int]) -> int:

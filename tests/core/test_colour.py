@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy
 import pytest
 from media import ADOBE_RGB, DISPLAY_P3, PROPHOTO, REAL_DATA, SRGB, icc_profile, ink_profile, linear_to, png_chunk
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image, ImageCms
 
 from dualreal_core.dataset import scan_identity
 from dualreal_core.dataset.photos import open_photo
@@ -65,6 +65,21 @@ def test_transparency_stays_beside_the_colours(tmp_path):
     picture = numpy.asarray(photo.picture).astype(int)
     assert numpy.abs(picture[:, 32:] - board[:, 32:]).max() <= 4 and (picture[:, :32] == 128).all()
     assert (numpy.asarray(photo.subject) == alpha[..., 0]).all()
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
+@pytest.mark.parametrize("note", ["R03", "colour space 2"])
+def test_adobe_rgb_that_only_the_camera_notes(tmp_path, note, suffix):
+    exif = Image.Exif()
+    exif[0x0112] = 1
+    exif.get_ifd(ExifTags.IFD.Exif)[0xA001] = 0xFFFF if note == "R03" else 2
+    if note == "R03":
+        exif.get_ifd(ExifTags.IFD.Exif)[0xA005] = {1: "R03", 2: b"0100"}
+    board = srgb_board()
+    options = {"jpg": {"quality": 100, "subsampling": 0}, "webp": {"lossless": True}}.get(suffix, {})
+    Image.fromarray(linear_to(ADOBE_RGB, 2.2, linear(board))).save(tmp_path / f"a.{suffix}", exif=exif, **options)
+    assert numpy.abs(picture_of(tmp_path / f"a.{suffix}") - board).max() <= 4
+    assert open_photo(tmp_path / f"a.{suffix}").profile == "Adobe RGB"
 
 
 @pytest.mark.parametrize("mode", ["L", "LA", "1", "P"])

@@ -208,6 +208,28 @@ def test_captions():
         match_captions(["a"], 0, "video")
 
 
+def test_captions_as_windows_writes_them():
+    assert match_captions(["\ufeffa dog *\r\non grass\r\n"], 1, "image") == ["a dog * on grass"]
+    with pytest.raises(InputError, match="The images have no caption"):
+        match_captions(["\ufeff"], 1, "image")
+    with pytest.raises(InputError, match="The caption of image 2 is not UTF-8 text"):
+        match_captions(["a", "a\0 \0d\0o\0g"], 2, "image")
+
+
+def test_captions_that_are_missing_are_named_by_file():
+    names = ["video 1 (a.mp4)", "video 2 (b.mp4)", "video 3 (c.mp4)"]
+    with pytest.raises(InputError, match=r"^video 1 \(a\.mp4\) and video 3 \(c\.mp4\) have no caption; write one"):
+        match_captions(["", "b", None], 3, "video", names)
+
+
+def test_reports_name_pictures_as_they_were_named():
+    items, report = cut_photos(
+        [blocks(64, 96, 1), blocks(64, 96, 1)], ["x", "x"], None, OWN_SIZE, ONE_CROP, ["image 1 (a.png)", "image 2 (b.png)"]
+    )
+    assert [item.source.name for item in items] == ["image 1 (a.png)"]
+    assert report.skipped == {"image 2 (b.png)": "exact duplicate of image 1 (a.png)"}
+
+
 def test_segments_show_the_right_frames():
     clips = selection(num_frames=9, fps=8, max_segments=3)
     samples = add(clips, "video 1", levels(100), 25, "dance")
