@@ -255,7 +255,9 @@ def _encode(vae: comfy.sd.VAE, item: Item, frames: torch.Tensor) -> dict[str, to
     except Exception as problem:  # what a VAE that was made for something else raises is anything
         if comfy.model_management.is_oom(problem):
             raise  # ComfyUI frees memory and says what helps
-        raise InputError(f"The VAE cannot encode {item.name} ({in_one_line(problem)}); load the right VAE.") from problem
+        raise InputError(
+            f"The VAE cannot encode {item.name} ({in_one_line(problem)}); load the right VAE, or train at a smaller size."
+        ) from problem
     if not is_finite:
         raise InputError(f"The VAE turns {item.name} into NaN; start ComfyUI with --fp32-vae or load the right VAE.")
     return {"samples": latent, FILE_KEY: item.source.name}

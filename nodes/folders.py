@@ -14,6 +14,7 @@ from ..dualreal_core.dataset.folder import Listing, list_folder
 from ..dualreal_core.dataset.loading import Loader, folder_state
 from ..dualreal_core.dataset.photos import PHOTO_SUFFIXES
 from ..dualreal_core.errors import InputError
+from ..dualreal_core.files.regular import printable
 from ..dualreal_core.video import VIDEO_SUFFIXES
 
 MAX_SIDE = 16384
@@ -93,7 +94,8 @@ class LoadPhotos(_FolderNode):
             photos.append(photo)
             bar.update(1)
             if photo.mask.nbytes * CHANNELS > comfy.model_management.get_free_memory(torch.device("cpu")):
-                raise InputError(f"{photo.name} and the {len(photos) - 1} photos before it fill the memory; lower max_side.")
+                place = f"{len(photos)} of {len(loader.listing.files)}"
+                raise InputError(f"{photo.name} is number {place}, and the memory is full; lower max_side.")
         text = "\n".join(loader.report(folder, PHOTO_CURE))
         columns = [photo.picture[None] for photo in photos], [photo.caption for photo in photos], [photo.mask[None] for photo in photos]
         return io.NodeOutput(*columns, loader.loaded, text, ui=ui.PreviewText(text))
@@ -162,12 +164,12 @@ def _input_folder(name: str) -> Path:
     Raises:
         InputError: none is chosen, it is not there, or it lies elsewhere.
     """
-    root = folder_paths.get_input_directory()
+    root, shown = folder_paths.get_input_directory(), printable(name)
     folder = Path(root, name)
     if not name or not folder_paths.is_within_directory(root, str(folder)):
-        raise InputError(f"'{name}' is no folder below ComfyUI's input folder; make one there and choose it.")
+        raise InputError(f"'{shown}' is no folder below ComfyUI's input folder; make one there and choose it.")
     if not folder.is_dir():
-        raise InputError(f"ComfyUI's input folder has no folder '{name}'; choose another, or make it and press R to see it in the list.")
+        raise InputError(f"ComfyUI's input folder has no folder '{shown}'; choose another, or make it and press R to see it in the list.")
     return folder
 
 

@@ -79,13 +79,15 @@ def read_captions(folder: Path, prompt: str | None, texts: Mapping[Path, FolderT
     listed: dict[Path, str] = {}
     if prompts_path.is_file() != list_path.is_file():
         present, missing = (PROMPTS_FILE, LIST_FILE) if prompts_path.is_file() else (LIST_FILE, PROMPTS_FILE)
-        raise InputError(f"{folder} has {present} but no {missing}; add {missing} with one line per clip, or remove {present}.")
+        place = printable(str(folder))
+        raise InputError(f"{place} has {present} but no {missing}; add {missing} with one line per clip, or remove {present}.")
     if prompts_path.is_file():
         names, prompts = _without_blank_end(_read_lines(list_path)), _read_lines(prompts_path)
         prompts = prompts[: len(names)] + _without_blank_end(prompts[len(names) :])
         if len(prompts) != len(names):
             raise InputError(
-                f"{prompts_path} has {len(prompts)} lines and {LIST_FILE} has {len(names)}; line i of one belongs to line i of the other."
+                f"{printable(str(prompts_path))} has {len(prompts)} lines and {LIST_FILE} has {len(names)}; "
+                "line i of one belongs to line i of the other."
             )
         for name, caption in zip(names, prompts, strict=True):
             if name:

@@ -48,11 +48,13 @@ class Decoded:
         image: loaded, as it lies in the file; its key colour, if any, fits its values.
         profile: ICC bytes: those of the file, or of the colours that its camera noted.
         size: (width, height) in the file; `image` may be smaller.
+        is_animation: whether `image` is the first of several pictures.
     """
 
     image: Image.Image
     profile: bytes | None
     size: tuple[int, int]
+    is_animation: bool
 
 
 @contextmanager
@@ -68,7 +70,7 @@ def decoded(path: Path) -> Iterator[Decoded]:
         for place, mark, kind in OTHER_KINDS:
             if head[place:].startswith(mark):
                 raise ValueError(f"it is {kind}")
-        stream, profile = _without_text(file) if head.startswith(PNG) else (file, None)
+        stream, profile, is_animation = _without_text(file) if head.startswith(PNG) else (file, None, False)
         with _open(stream) as image:
             image.filename, size = str(path), image.size
             if size[0] * size[1] > MAX_PIXELS:
@@ -79,7 +81,8 @@ def decoded(path: Path) -> Iterator[Decoded]:
             with _strict():
                 image.load()
             _fit_key_colour(image, head)
-            yield Decoded(image, profile or image.info.get("icc_profile") or camera_profile(image), size)
+            profile = profile or image.info.get("icc_profile") or camera_profile(image)
+            yield Decoded(image, profile, size, is_animation or (image.format == "WEBP" and image.n_frames > 1))
 
 
 def halvings(size: tuple[int, int]) -> int:
@@ -111,11 +114,11 @@ def _strict() -> Iterator[None]:
             ImageFile.LOAD_TRUNCATED_IMAGES = tolerance
 
 
-def _without_text(file: BinaryIO) -> tuple[BinaryIO, bytes | None]:
-    """A PNG's pixels and orientation, and its ICC profile; text, however long, is neither read nor unpacked."""
+def _without_text(file: BinaryIO) -> tuple[BinaryIO, bytes | None, bool]:
+    """A PNG's pixels and orientation, its ICC profile, and whether it moves; text, however long, is neither read nor unpacked."""
     end = file.seek(0, 2)
     file.seek(0)
-    kept, profile = BytesIO(), None
+    kept, profile, is_animation = BytesIO(), None, False
     kept.write(file.read(len(PNG)))
     while len(head := file.read(8)) == 8:
         length, kind = min(int.from_bytes(head[:4], "big") + 4, end - file.tell()), head[4:]
@@ -128,11 +131,12 @@ def _without_text(file: BinaryIO) -> tuple[BinaryIO, bytes | None]:
                 kept.write(head + content)
         elif kind == b"iCCP" and length <= MAX_PROFILE_BYTES:
             profile = _unpack_profile(file.read(length)[:-4])
+        is_animation |= kind == b"fdAT"
         file.seek(after)
         if kind == b"IEND":
             break
     kept.seek(0)
-    return kept, profile
+    return kept, profile, is_animation
 
 
 def _unpack_profile(chunk: bytes) -> bytes:

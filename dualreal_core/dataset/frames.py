@@ -37,6 +37,8 @@ class DecodedPhoto(PhotoSource):
     mask: torch.Tensor | None = None
 
     def fingerprint(self) -> str:
+        if not self.values.numel():
+            raise Unusable("unreadable: it has no pixels")
         if self.values.shape[-1] not in (1, 3, 4):
             raise Unusable(f"unreadable: it has {self.values.shape[-1]} channels instead of 1, 3 or 4")
         return _digest(self.values.float(), *([] if self.mask is None else [self.mask]))

@@ -19,7 +19,7 @@ from .decoding import Decoded, decoded, halvings
 from .pixels import NEUTRAL_GREY, cover, to_image, to_pixels
 from .sizes import Size
 
-PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")
+PHOTO_SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".jpe", ".webp")
 MAX_HASH_DISTANCE = 2
 MAX_THUMBNAIL_DIFFERENCE = 0.02
 MAX_CELL_DIFFERENCE = 0.2
@@ -86,6 +86,8 @@ def open_photo(path: Path) -> Photo:
     try:
         with decoded(path) as found:
             return _photo(found)
+    except PermissionError as problem:
+        raise InputError(f"{printable(str(path))} cannot be opened ({problem.strerror}); check its permissions.") from problem
     except Exception as problem:  # what a decoder raises on damaged bytes is anything
         reason = " ".join(str(problem).replace(str(path), path.name).split()).rstrip(".") or type(problem).__name__
         if isinstance(problem, UnidentifiedImageError):
@@ -109,6 +111,8 @@ def _photo(found: Decoded) -> Photo:
     colours = image if subject is None else image.convert("L" if image.mode == "LA" else "RGB")
     converted = to_srgb(colours, found.profile)
     remarks = [converted.remark] if converted.remark else []
+    if found.is_animation:
+        remarks.append("is an animation, of which the first picture is used")
     if image.size != found.size:
         remarks.append("is {}x{} and is read at {}x{}".format(*found.size, *image.size))
     picture = converted.picture.convert("RGB")

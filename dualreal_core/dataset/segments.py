@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..video import ClipProbe
-from .report import Unusable
+from .report import Unusable, counted
 
 TIMESTAMP_SLACK = 0.006  # containers round timestamps to milliseconds, GIF to centiseconds
 
@@ -37,7 +37,8 @@ def find_segments(clip: ClipProbe, fps: float, num_frames: int, max_segments: in
     shown = resample(clip.times, clip.duration, fps)
     length = segment_length(len(shown), num_frames, frame_multiple)
     if length is None:
-        raise Unusable(f"too short: {clip.duration:.2f} s give {len(shown)} frames at {fps:g} fps, and {frame_multiple + 1} are needed")
+        frames = counted(len(shown), "frame")
+        raise Unusable(f"too short: {clip.duration:.2f} s give {frames} at {fps:g} fps, and {frame_multiple + 1} are needed")
     return Segments(shown, length, segment_starts(len(shown), length, max_segments))
 
 

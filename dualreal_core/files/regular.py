@@ -25,7 +25,10 @@ def unreadable_reason(path: Path, may_be_empty: bool = False) -> str | None:
 
 def printable(name: str) -> str:
     """The name with bytes that are no text written out, so that it can be shown and sent on; two names stay two."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
+    try:
+        return os.fsencode(name).decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # halves of letters, which no file system gave
+        return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _is_link(path: Path) -> bool:

@@ -85,6 +85,13 @@ def test_photo_reasons():
     assert "skipped image 2: exact duplicate of image 1" in lines
 
 
+def test_pictures_and_masks_without_pixels_are_named():
+    samples, report = photos([torch.zeros(0, 64, 3), blocks(64, 64, 1)], size=TrainingSize(64, 64, 16))
+    assert len(samples) == 1 and report.skipped == {"image 1": "unreadable: it has no pixels"}
+    with pytest.raises(InputError, match="The mask of image 1 has no pixels"):
+        photos([blocks(64, 64, 1)], [torch.zeros(0, 0)])
+
+
 def test_nothing_usable_is_one_sentence():
     with pytest.raises(InputError, match=r"^Identity Dataset: the only image cannot be used \(image 1: too small: 8x8") as caught:
         photos([blocks(8, 8, 1)])

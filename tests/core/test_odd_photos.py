@@ -196,6 +196,32 @@ def test_pipes_devices_and_links_are_named_and_end_no_scan(tmp_path):
         scan_motion(clips, "x", SIZE, 5, 8)
 
 
+def test_an_animation_gives_its_first_picture_and_is_named(tmp_path):
+    first, second = (Image.fromarray(blocks(64, 64, seed)) for seed in (1, 2))
+    for name in ("a.png", "b.webp"):
+        first.save(tmp_path / name, save_all=True, append_images=[second], lossless=True)
+        photo = open_photo(tmp_path / name)
+        assert photo.remarks == ("is an animation, of which the first picture is used",)
+        assert numpy.array_equal(numpy.asarray(photo.picture), blocks(64, 64, 1))
+
+
+def test_a_photo_that_may_not_be_read_is_called_so(tmp_path, monkeypatch):
+    save(tmp_path / "a.png", noise(80, 80, 1))
+    save(tmp_path / "b.jfif", noise(80, 80, 2), format="JPEG")
+    plain = Path.open
+
+    def guarded(self: Path, *args: object, **kwargs: object) -> object:
+        if self.name == "a.png":
+            raise PermissionError(13, "Permission denied", str(self))
+        return plain(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", guarded)
+    report = scan_identity(tmp_path, "a dog", SIZE).report
+    assert report.used == ("b.jfif",) and report.skipped == {"a.png": "unreadable: Permission denied"}
+    with pytest.raises(InputError, match=r"a\.png cannot be opened \(Permission denied\); check its permissions"):
+        open_photo(tmp_path / "a.png")
+
+
 def test_a_twin_of_a_broken_photo_is_broken_too(tmp_path):
     save(tmp_path / "a.png", noise(80, 80, 1))
     for name in ("b.png", "c.png"):
