@@ -35,6 +35,8 @@ def without_notes_of_macos(videos: Sequence[Input.Video], texts: Sequence[str]) 
     """Clips and their texts without the '._' files that macOS leaves on foreign disks; and these with the reason."""
     names = [with_file_name(f"video {index}", video) for index, video in enumerate(videos, 1)]
     strays = {name: "no clip: a note that macOS keeps on the file of that name; it can be deleted" for name in names if "(._" in name}
+    if strays and len(strays) == len(names):
+        raise InputError(f"videos holds only notes that macOS keeps on files ({', '.join(names)}); wire the clips themselves.")
     keeps = [name not in strays for name in names]
     texts = [text for text, is_kept in zip(texts, keeps, strict=True) if is_kept] if len(texts) == len(videos) else list(texts)
     return [video for video, is_kept in zip(videos, keeps, strict=True) if is_kept], texts, strays

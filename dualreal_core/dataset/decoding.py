@@ -31,8 +31,8 @@ MAX_ORIENTATION_BYTES = 2**16
 GREY, COLOUR = 0, 2
 """PNG's types of pixels whose transparency is a single value."""
 OTHER_KINDS = (
-    (4, b"ftypheic", "a HEIC photo"), (4, b"ftypheix", "a HEIC photo"), (4, b"ftypmif1", "a HEIF photo"),
-    (4, b"ftypavif", "an AVIF picture"), (4, b"ftyp", "a video"), (0, b"GIF8", "a GIF"), (0, b"BM", "a BMP picture"),
+    (4, b"ftyphe", "a HEIC photo"), (4, b"ftypmif1", "a HEIF photo"), (4, b"ftypmsf1", "a HEIF photo"),
+    (4, b"ftypavi", "an AVIF picture"), (4, b"ftyp", "a video"), (0, b"GIF8", "a GIF"), (0, b"BM", "a BMP picture"),
     (0, b"II*\0", "a TIFF or raw picture"), (0, b"MM\0*", "a TIFF or raw picture"), (0, b"8BPS", "a Photoshop file"),
     (0, b"\xff\x0a", "a JPEG XL picture"), (4, b"JXL ", "a JPEG XL picture"), (0, b"%PDF", "a PDF"), (0, b"<svg", "an SVG drawing"),
     (0, b"<", "a web page or XML"), (0, b"version https://git-lfs", "a Git LFS pointer: fetch the file itself"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -68,9 +69,9 @@ def list_folder(
     skipped |= {name(path): "missing: it is still in iCloud; download it" for path in found if path.name.endswith(NOT_DOWNLOADED)}
     found = [path for path in found if not path.name.startswith(".") and path.name.lower() not in SYSTEM_FILES]
     for path in captions.listed:
-        if within is not None and not path.resolve().is_relative_to(within.resolve()):
+        if within is not None and not _true_path(path).is_relative_to(_true_path(within)):
             skipped[name(path)] = f"not allowed: {LIST_FILE} lists it, but it lies outside of {within.name}"
-        elif not path.is_file():
+        elif not os.path.lexists(path):
             skipped[name(path)] = f"missing: {LIST_FILE} lists it, but there is no such file"
         elif path not in found:
             found.append(path)
@@ -102,6 +103,11 @@ def _resolve(given: Path | str, role: str) -> Path:
     if not is_folder:
         raise InputError(f"{printable(str(folder))} is a file; give the folder that holds it as the {role} folder.")
     return folder
+
+
+def _true_path(path: Path) -> Path:
+    """Through links, also through those that lead in a circle, at which `Path.resolve` stops."""
+    return Path(os.path.realpath(path))
 
 
 def _natural_order(path: Path) -> list[tuple[int, int, str]]:

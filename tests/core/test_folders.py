@@ -204,6 +204,20 @@ def test_a_list_does_not_lead_out_of_the_folder_that_a_loader_is_bound_to(tmp_pa
     assert reason == "not allowed: videos.txt lists it, but it lies outside of input"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows asks for rights to make links")
+def test_a_list_of_odd_files(tmp_path):
+    photos(tmp_path, "a.png")
+    (tmp_path / "circle.png").symlink_to("circle.png")
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "videos.txt").write_text("a.png\ncircle.png\npipe.png\ngone.png\n")
+    (tmp_path / "prompts.txt").write_text("one\ntwo\nthree\nfour\n")
+    reading = loader(tmp_path, within=tmp_path)
+    assert [photo.caption for photo in reading.photos(0)] == ["one"]
+    reasons = {"circle.png": "is a link that leads nowhere", "pipe.png": "is a pipe, not a file"}
+    assert reading.skipped == {name: f"unreadable: it {reason}" for name, reason in reasons.items()}
+    assert reading.listing.skipped == {"gone.png": "missing: videos.txt lists it, but there is no such file"}
+
+
 def test_the_state_of_a_folder_changes_with_its_files(tmp_path):
     photos(tmp_path, "a.png", "images/b.png")
     states = [folder_state(tmp_path)]
