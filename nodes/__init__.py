@@ -5,11 +5,12 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 from server import PromptServer
 
-from . import adapters, blend, datasets, embedded, evaluate, former_inputs, train, training_settings
+from . import adapters, blend, datasets, embedded, evaluate, folders, former_inputs, train, training_settings
 
 NODES: list[type[io.ComfyNode]] = [
     *embedded.NODES,
     *adapters.NODES,
+    *folders.NODES,
     *datasets.NODES,
     *training_settings.NODES,
     *train.NODES,

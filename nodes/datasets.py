@@ -18,6 +18,7 @@ from ..dualreal_core.dataset.report import Report
 from ..dualreal_core.dataset.selection import ClipSelection
 from ..dualreal_core.dataset.sizes import TrainingSize
 from ..dualreal_core.errors import InputError
+from .dataset_inputs import picture_names, planes, without_notes_of_macos
 from .types import FILE_KEY
 from .videos import clip_source, named, with_file_name
 
@@ -68,6 +69,12 @@ class IdentityDataset(io.ComfyNode):
                     step=0.05,
                     tooltip="Room for the crops: the image is cut this share larger than the training size (0.25: a quarter).",
                 ),
+                io.String.Input(
+                    "names",
+                    optional=True,
+                    force_input=True,
+                    tooltip="File names, one per image in the same order, for the report and for messages. Load Photos gives them.",
+                ),
             ],
             outputs=_outputs(
                 "image",
@@ -77,13 +84,13 @@ class IdentityDataset(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, images, vae, clip, texts, width, height, num_crops, crop_margin, masks=None) -> io.NodeOutput:
+    def execute(cls, images, vae, clip, texts, width, height, num_crops, crop_margin, masks=None, names=None) -> io.NodeOutput:
         vae, clip = _check_models(vae[0], clip[0])
-        pictures = [picture.cpu() for batch in images for picture in batch.reshape(-1, *batch.shape[-3:])]
-        masks = [mask.cpu() for batch in masks or [] if batch is not None for mask in batch.reshape(-1, *batch.shape[-2:])]
-        captions = match_captions(texts, len(pictures), "image")
+        pictures, masks = planes("images", images, 3), planes("masks", masks or [], 2)
+        names = picture_names(names or [], len(pictures))
+        captions = match_captions(texts, len(pictures), "image", names)
         size = TrainingSize(height[0], width[0], _size_multiple(vae))
-        items, report = cut_photos(pictures, captions, masks or None, size, CropSettings(num_crops[0], crop_margin[0]))
+        items, report = cut_photos(pictures, captions, masks or None, size, CropSettings(num_crops[0], crop_margin[0]), names)
         bar = comfy.utils.ProgressBar(len(items), node_id=cls.hidden.unique_id)
         latents, subjects = [], []
         for item in items:
@@ -91,7 +98,7 @@ class IdentityDataset(io.ComfyNode):
             latents.append(_encode(vae, item, frames))
             subjects.append(torch.ones(frames.shape[:3]) if subject is None else subject)
             bar.update(1)
-        return _result(latents, _encode_captions(clip, [item.caption for item in items]), subjects, report)
+        return _result(latents, _encode_captions(clip, [item.caption for item in items], latents), subjects, report)
 
 
 class MotionDataset(io.ComfyNode):
@@ -153,9 +160,12 @@ class MotionDataset(io.ComfyNode):
         vae, clip = _check_models(vae[0], clip[0])
         if vae.not_video:
             raise InputError("The VAE encodes still images only, so it has no latents of clips; wire the VAE of a video model.")
-        captions = match_captions(texts, len(videos), "video")
+        videos, texts, strays = without_notes_of_macos(videos, texts)
+        names = [with_file_name(f"video {index}", video) for index, video in enumerate(videos, 1)]
+        captions = match_captions(texts, len(videos), "video", names)
         size = TrainingSize(height[0], width[0], _size_multiple(vae))
         chosen = ClipSelection("videos", size, frames[0], fps[0], max_segments[0], vae.temporal_compression_decode() or 1)
+        chosen.skipped.update(strays)
         bar = comfy.utils.ProgressBar(len(videos) * max_segments[0], node_id=cls.hidden.unique_id)
         latents, spoken, stills = [], [], []
         for index, (video, caption) in enumerate(zip(videos, captions, strict=True)):
@@ -170,7 +180,7 @@ class MotionDataset(io.ComfyNode):
         for latent, still in zip(latents, stills, strict=True):
             with named(f"clip_vision cannot encode a frame of {latent[FILE_KEY]}", "wire a CLIP or DINOv2 encoder of Load CLIP Vision"):
                 references.append(encoder.encode_image(still) if encoder else None)
-        return _result(latents, _encode_captions(clip, spoken), references, report)
+        return _result(latents, _encode_captions(clip, spoken, latents), references, report)
 
 
 def _encoding_inputs(noun: str, advice: str) -> list[io.Input]:
@@ -242,18 +252,23 @@ def _encode_video(
 def _encode(vae: comfy.sd.VAE, item: Item, frames: torch.Tensor) -> dict[str, torch.Tensor | str]:
     """One latent (1, C, f, h, w), with the name of the picture or clip, so that its samples can be told from others'."""
     comfy.model_management.throw_exception_if_processing_interrupted()
-    with named(f"The VAE cannot encode {item.name}", "wire the video VAE of the model that you train"):
+    with named(f"The VAE cannot encode {item.name}", "load the right VAE, or train at a smaller size"):
         latent = vae.encode(frames)
-    if not latent.isfinite().all():
+        is_finite = bool(latent.isfinite().all())
+    if not is_finite:
         raise InputError(f"The VAE turns {item.name} into NaN; start ComfyUI with --fp32-vae or load the right VAE.")
     return {"samples": latent, FILE_KEY: item.source.name}
 
 
-def _encode_captions(clip: comfy.sd.CLIP, captions: Sequence[str]) -> list[list]:
+def _encode_captions(clip: comfy.sd.CLIP, captions: Sequence[str], latents: Sequence[dict]) -> list[list]:
+    """latents: of the same samples; they know the files."""
     encoded = {}
-    for caption in dict.fromkeys(captions):
+    for caption, latent in zip(captions, latents, strict=True):
         comfy.model_management.throw_exception_if_processing_interrupted()
-        encoded[caption] = clip.encode_from_tokens_scheduled(clip.tokenize(caption))
+        if caption in encoded:
+            continue
+        with named(f"The text encoder cannot encode the caption of {latent[FILE_KEY]}", "load the right text encoder"):
+            encoded[caption] = clip.encode_from_tokens_scheduled(clip.tokenize(caption))
     return [encoded[caption] for caption in captions]
 
 

@@ -29,6 +29,7 @@ from ..dualreal_core.dataset.report import Unusable
 from ..dualreal_core.dataset.sizes import Size
 from ..dualreal_core.errors import InputError
 from ..dualreal_core.files.digest import file_digest
+from ..dualreal_core.files.regular import unreadable_reason
 from ..dualreal_core.video import ClipProbe
 from ..dualreal_core.video.color import Color, to_sdr
 from ..dualreal_core.video.containers import check_file, is_short
@@ -60,12 +61,12 @@ class VideoFile(ClipSource):
         source, window = self.video.get_stream_source(), self.video.get_active_trim_window()
         try:
             if isinstance(source, str):
-                check_file(Path(source))
+                reason = unreadable_reason(Path(source))
+                if reason is not None:
+                    raise Unusable(f"unreadable: it {reason}")
                 content = file_digest(Path(source))
             else:
                 content = hashlib.sha256(source.getvalue()).hexdigest()
-        except InputError as problem:
-            raise Unusable(f"unreadable: {problem}") from problem
         except OSError as problem:
             raise Unusable(f"unreadable: {problem.strerror or problem}") from problem
         return hashlib.sha256(f"{content} {window}".encode()).hexdigest() if any(window) else content

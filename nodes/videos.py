@@ -50,5 +50,5 @@ def named(what: str, cure: str) -> Iterator[None]:
     except Exception as problem:
         if comfy.model_management.is_oom(problem):
             raise
-        reason = " ".join(str(problem).split()) or type(problem).__name__
+        reason = " ".join(str(problem).split()).rstrip(".") or "without a word"
         raise InputError(f"{what} ({type(problem).__name__}: {reason}); {cure}.") from problem

@@ -48,7 +48,7 @@ QUICK_START_NOTE = """# Who, and how it moves
 
 ## Swap in your own
 Replace **Load Embedded Model** by the loaders of Wan, LTX-Video, HunyuanVideo or CogVideoX and **Example Data** by
-*Load Image-Text* and *Load Video-Text* (from Folder); every other wire stays. Then set the sizes in both datasets to those
+*Load Photos* and *Load Clips*; every other wire stays. Then set the sizes in both datasets to those
 of your model, and switch gradient_checkpointing on. Template 2 is that graph for Wan.
 """
 WAN_TRAIN_NOTE = f"""# Train a pair on Wan 2.1
@@ -114,7 +114,7 @@ It follows each job, collects the videos in a folder and writes `results.json`. 
 
 ## Swap in
 Your model in place of **Load Embedded Model**, its sizes in both datasets. Then *Export (API)* and give that file to batch.py: it
-finds *Load Image-Text*, *Load Video-Text*, the *Prompt*, the trainer and the savers by their kind and title.
+finds *Load Image-Text* or *Load Photos*, *Load Video-Text* or *Load Clips*, the *Prompt*, the trainer and the savers by kind and title.
 """
 
 
@@ -173,11 +173,15 @@ def train_on_wan(sheet: Sheet) -> None:
     sheet.note(WAN_TRAIN_NOTE, height=640)
     model, clip, vae = _wan_models(sheet)
     sheet.group("Data")
-    photos, clips = _folders(sheet)
+    photos = sheet.node("DualRealLoadPhotos", "Photos of the identity", folder="my_identity")
+    clips = sheet.node("DualRealLoadClips", "Clips of the motion", folder="my_motion")
     prompt = sheet.node("CLIPTextEncode", "Prompt of the previews", clip=clip, text="sks dog is dancing in a park")
     sheet.column()
     motion_size = {**WAN_SIZE, "frames": WAN_FRAMES, "fps": WAN_FPS}
-    identity, motion = _datasets(sheet, vae, clip, photos, clips, WAN_SIZE, motion_size)
+    models = {"vae": vae, "clip": clip}
+    given = {name: photos[name] for name in ("images", "texts", "masks", "names")}
+    identity = sheet.node("DualRealIdentityDataset", **given, **models, **WAN_SIZE)
+    motion = sheet.node("DualRealMotionDataset", videos=clips["videos"], texts=clips["texts"], **models, **motion_size)
     sheet.group("Train", width=400)
     settings = _settings(sheet, {"preview_every": 100})
     trainer = _trainer(sheet, model, identity, motion, settings, "my pair", prompt["CONDITIONING"], vae, WIDE)

@@ -14,7 +14,7 @@ from .crops import CropSettings
 from .items import ClipSource, Item, PhotoSource, Pixels
 from .photos import Photo
 from .pixels import fit_mask, split_alpha
-from .report import Report, Unusable
+from .report import Report, Unusable, counted
 from .selection import ClipSelection, PhotoSelection, Selection
 from .sizes import Size, TrainingSize
 
@@ -37,6 +37,8 @@ class DecodedPhoto(PhotoSource):
     mask: torch.Tensor | None = None
 
     def fingerprint(self) -> str:
+        if not self.values.numel():
+            raise Unusable("unreadable: it has no pixels")
         if self.values.shape[-1] not in (1, 3, 4):
             raise Unusable(f"unreadable: it has {self.values.shape[-1]} channels instead of 1, 3 or 4")
         return _digest(self.values.float(), *([] if self.mask is None else [self.mask]))
@@ -89,8 +91,11 @@ def cut_photos(
     masks: Sequence[torch.Tensor] | None,
     size: TrainingSize,
     crops: CropSettings,
+    names: Sequence[str] | None = None,
 ) -> tuple[list[Item], Report]:
     """Crops of pictures; for pictures and masks see `DecodedPhoto`.
+
+    names: for people; 'image 1' and so on without.
 
     Raises:
         InputError: nothing usable, or a mask that cannot belong to its picture.
@@ -99,13 +104,12 @@ def cut_photos(
         raise InputError(f"images holds {len(pictures)} and masks {len(masks)}; give one mask per image, or none.")
     chosen = PhotoSelection("images", size, crops)
     items: list[Item] = []
-    for index, (values, caption) in enumerate(zip(pictures, captions, strict=True)):
-        name = f"image {index + 1}"
+    names = names or [f"image {number}" for number in range(1, len(pictures) + 1)]
+    for index, (name, values, caption) in enumerate(zip(names, pictures, captions, strict=True)):
         mask = None if masks is None else fit_mask(masks[index], values.shape[:2], name)
         items += chosen.add(DecodedPhoto(name, caption, values, mask))
     notes = [*_shapes(chosen), *chosen.notes, *chosen.framing]
-    if chosen.num_masks:
-        notes.append(f"{chosen.num_masks} images carry a subject mask")
+    notes += chosen.mask_notes()
     return items, chosen.report("Identity Dataset", PHOTO_CURE, notes)
 
 
@@ -126,7 +130,7 @@ def _shapes(chosen: Selection) -> list[str]:
     lines = []
     for (frames, height, width), count in chosen.shapes.items():
         length = f"{frames} frames of " if frames > 1 else ""
-        lines.append(f"{length}{width}x{height} px: {count} samples")
+        lines.append(f"{length}{width}x{height} px: {counted(count, 'sample')}")
     return lines
 
 

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..errors import InputError
 from ..files.digest import file_digest
+from ..files.regular import unreadable_reason
 from ..video import VIDEO_SUFFIXES, ClipProbe, decode_clip, probe_video
-from ..video.containers import check_file
-from .captions import LIST_FILE, Captions, read_captions
+from .captions import Captions
 from .crops import CropSettings
+from .folder import list_folder
 from .items import ClipSource, Item, PhotoSource, Pixels
 from .photos import PHOTO_SUFFIXES, Photo, open_photo
-from .report import Report, Unusable
+from .report import NOUNS, Report, Unusable, counted
 from .selection import ClipSelection, PhotoSelection, Selection
 from .sizes import Size, TrainingSize, smallest_side
 
-SUBFOLDERS = ("images", "videos")
-"""Of a folder of both kinds; each side looks into its own."""
 ONE_CROP = CropSettings()
 PHOTO_CURE = "add PNG, JPEG or WebP photos of at least {side} px on the shorter side"
 CLIP_CURE = "add MP4, MOV, AVI, WebM or GIF clips of at least {frames} frames at {fps:g} fps and {side} px on the shorter side"
@@ -47,6 +44,9 @@ class _File:
         return self.captions.of(self.path)
 
     def fingerprint(self) -> str:
+        reason = unreadable_reason(self.path)
+        if reason is not None:
+            raise Unusable(f"unreadable: it {reason}")
         try:
             return file_digest(self.path)
         except OSError as problem:
@@ -67,13 +67,6 @@ class ClipFile(_File, ClipSource):
 
     noun, suffixes = "video", VIDEO_SUFFIXES
 
-    def fingerprint(self) -> str:
-        try:
-            check_file(self.path)
-        except InputError as problem:
-            raise Unusable(f"unreadable: {problem}") from problem
-        return super().fingerprint()
-
     def probe(self) -> ClipProbe:
         return probe_video(self.path)
 
@@ -91,8 +84,8 @@ def scan_identity(folder: Path | str, prompt: str | None, size: Size, crops: Cro
     chosen = PhotoSelection("files", TrainingSize(*size, multiple=1), crops)
     cure = PHOTO_CURE.format(side=smallest_side(size))
     where, items = _add_files(folder, prompt, chosen, PhotoFile, cure)
-    masks = [f"{chosen.num_masks} photos carry a subject mask in their alpha channel"] if chosen.num_masks else []
-    return Manifest(items, chosen.report(where, cure, [*chosen.notes, *chosen.framing, *masks]))
+    notes = [*chosen.notes, *chosen.framing, *chosen.profile_notes(), *chosen.mask_notes("in {} alpha channel")]
+    return Manifest(items, chosen.report(where, cure, notes))
 
 
 def scan_motion(
@@ -129,43 +122,14 @@ def _add_files(
     given: Path | str, prompt: str | None, chosen: Selection, kind: type[PhotoFile | ClipFile], cure: str
 ) -> tuple[str, tuple[Item, ...]]:
     """The folder, and samples of its files in natural order; other files, except text and hidden ones, are skipped as unsupported."""
-    folder = Path(given).resolve()
-    if not folder.exists():
-        raise InputError(f"The {chosen.role} folder {folder} does not exist; check the path.")
-    if not folder.is_dir():
-        raise InputError(f"{folder} is a file; give the folder that holds it as the {chosen.role} folder.")
-    captions, subfolder = read_captions(folder, prompt), f"{kind.noun}s"
-
-    def name(path: Path) -> str:
-        return path.relative_to(folder).as_posix() if path.is_relative_to(folder) else str(path)
-
-    try:
-        found = [path for place in (folder, folder / subfolder) if place.is_dir() for path in place.iterdir()]
-        inner = sorted(path.name for path in folder.iterdir() if path.is_dir() and path.name != subfolder)
-    except OSError as problem:
-        raise InputError(f"{folder} cannot be listed ({problem.strerror}); check its permissions.") from problem
-    found = [path for path in found if not path.is_dir() and not path.name.startswith(".") and path.suffix.lower() != ".txt"]
-    for path in captions.listed:
-        if path.is_file() and path not in found:
-            found.append(path)
-        elif not path.is_file():
-            chosen.skipped[name(path)] = f"missing: {LIST_FILE} lists it, but there is no such file"
-    if not found and not chosen.skipped:
-        below = f" itself; its folder '{inner[0]}' is not looked into: give that one, or" if inner else ";"
-        raise InputError(f"The {chosen.role} folder {folder} holds no {subfolder}{below} {cure}.")
-    others = [other for other in inner if other not in SUBFOLDERS and not other.startswith(".")]
-    if others:
-        chosen.notes.append(f"not looked into: the folder{'s' if len(others) > 1 else ''} {', '.join(others)}")
-    found.sort(key=_natural_order)
-    usable = [path for path in found if path.suffix.lower() in kind.suffixes]
-    for path in found:
-        if path not in usable:
-            what = path.suffix or "a file without suffix"
-            chosen.skipped[name(path)] = f"unsupported: {what} is not among the {kind.noun} kinds used here"
-    return str(folder), tuple(item for path in usable for item in chosen.add(kind(path, name(path), captions)))
-
-
-def _natural_order(path: Path) -> list[tuple[int, int, str]]:
-    """clip2 before clip10."""
-    parts = re.split(r"(\d+)", path.as_posix().lower())
-    return [(0, int(part), "") if part.isdecimal() else (1, 0, part) for part in parts]
+    listing = list_folder(given, prompt, chosen.role, kind.noun, kind.suffixes, cure)
+    chosen.notes += listing.notes
+    chosen.skipped |= listing.skipped
+    sources = [kind(path, name, listing.captions) for path, name in listing.files.items()]
+    items = tuple(item for source in sources for item in chosen.add(source))
+    prompt = listing.captions.prompt
+    with_own = sum(source.caption != prompt for source in sources if source.name in chosen.used)
+    if prompt and with_own:
+        own = "has a caption of its own, which is" if with_own == 1 else "have captions of their own, which are"
+        chosen.notes.append(f"{counted(with_own, NOUNS[chosen.role])} {own} used instead of the prompt '{prompt}'")
+    return str(listing.folder), items

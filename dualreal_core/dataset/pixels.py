@@ -40,6 +40,8 @@ def fit_mask(mask: torch.Tensor, size: Size, name: str) -> torch.Tensor | None:
     mask = mask.float()
     if tuple(mask.shape) == tuple(size):
         return mask
+    if not mask.numel():
+        raise InputError(f"The mask of {name} has no pixels; wire one mask per image, or none.")
     if tuple(mask.shape) == MASK_STAND_IN and mask.min() == mask.max():
         return None
     if abs(mask.shape[0] * size[1] / (mask.shape[1] * size[0]) - 1) > MASK_ASPECT_SLACK:

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+NOUNS = {"identity": "photo", "motion": "clip"}
+
+
+def counted(number: int, noun: str) -> str:
+    """'1 photo', '2 photos'."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
 
 class Unusable(ValueError):
     """A photo or clip that is not trained on. The message is the reason, and begins with its kind: 'too small', 'unreadable', ..."""
@@ -29,7 +36,7 @@ class Report:
 
     def lines(self) -> list[str]:
         """For people: a summary, then the notes, then every skipped file with its reason."""
-        noun = "photo" if self.role == "identity" else "clip"
-        total = len(self.used) + len(self.skipped)
-        summary = f"{self.role}: {len(self.used)} of {total} {self.given} used as {noun}s, {self.num_items} training samples"
+        total, noun = counted(len(self.used) + len(self.skipped), self.given.removesuffix("s")), NOUNS[self.role]
+        kind = f"a {noun}" if len(self.used) == 1 else f"{noun}s"
+        summary = f"{self.role}: {len(self.used)} of {total} used as {kind}, {counted(self.num_items, 'training sample')}"
         return [summary, *self.notes, *(f"skipped {file}: {reason}" for file, reason in self.skipped.items())]

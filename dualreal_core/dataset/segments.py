@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..video.clip import ClipProbe, resample
-from .report import Unusable
+from .report import Unusable, counted
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,8 @@ def find_segments(clip: ClipProbe, fps: float, num_frames: int, max_segments: in
     shown = resample(clip.times, clip.duration, fps)
     length = segment_length(len(shown), num_frames, frame_multiple)
     if length is None:
-        raise Unusable(f"too short: {clip.duration:.2f} s give {len(shown)} frames at {fps:g} fps, and {frame_multiple + 1} are needed")
+        frames = counted(len(shown), "frame")
+        raise Unusable(f"too short: {clip.duration:.2f} s give {frames} at {fps:g} fps, and {frame_multiple + 1} are needed")
     return Segments(shown, length, segment_starts(len(shown), length, max_segments))
 
 

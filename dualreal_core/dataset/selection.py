@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, TypeVar
 
 from ..errors import InputError
+from ..files.regular import printable
 from .crops import CropSettings, crop_place
 from .items import ClipSource, Item, PhotoSource, Source
 from .photos import Thumbnail, make_thumbnail
-from .report import Report, Unusable
+from .report import NOUNS, Report, Unusable, counted
 from .segments import Segments, find_segments
 from .sizes import TrainingSize, framing_notes
 
@@ -28,7 +29,7 @@ class Selection(ABC):
         skipped: reason by name.
         notes: what people should know about the set.
         framing: which sources are enlarged or lose much to the crop.
-        seen: name of the first source with a fingerprint.
+        seen: name of the used source with a fingerprint.
         shapes: how many samples have which (frames, height, width).
     """
 
@@ -53,13 +54,13 @@ class Selection(ABC):
         """
         try:
             fingerprint = source.fingerprint()
-            first = self.seen.setdefault(fingerprint, source.name)
-            if first != source.name:
-                raise Unusable(f"exact duplicate of {first}")
+            if fingerprint in self.seen:
+                raise Unusable(f"exact duplicate of {self.seen[fingerprint]}")
             items = self.cut(source, fingerprint)
         except Unusable as problem:
             self.skipped[source.name] = str(problem)
             return []
+        self.seen[fingerprint] = source.name
         self.used.append(source.name)
         self.shapes.update((item.num_frames, *item.size) for item in items)
         return items
@@ -75,20 +76,23 @@ class Selection(ABC):
             InputError: nothing was usable; names the first reason.
         """
         if not self.used:
-            count = f"none of the {len(self.skipped)} {self.given}" if len(self.skipped) > 1 else f"the only {self.given.removesuffix('s')}"
-            name, reason = next(iter(self.skipped.items()))
-            raise InputError(f"{where}: {count} can be used ({name}: {reason.rstrip('.')}); {cure}.")
+            raise nothing_usable(where, self.given, self.skipped, cure)
         return Report(self.role, self.given, tuple(self.used), self.shapes.total(), self.skipped, tuple(notes))
 
 
 @dataclass
 class PhotoSelection(Selection):
-    """Crops of photos."""
+    """Crops of photos.
+
+    Attributes:
+        profiles: names of the sources that were converted to sRGB, by colour profile.
+    """
 
     role = "identity"
     crops: CropSettings
     num_masks: int = field(init=False, default=0)
     thumbnails: dict[str, Thumbnail] = field(init=False, default_factory=dict)
+    profiles: dict[str, list[str]] = field(init=False, default_factory=dict)
 
     def cut(self, source: PhotoSource, fingerprint: str) -> list[Item]:
         photo = _read(source.open)
@@ -103,12 +107,27 @@ class PhotoSelection(Selection):
         caption = source.caption
         self.thumbnails[source.name] = thumbnail
         self.num_masks += photo.subject is not None
-        self.framing += framing_notes(source.name, picture, canvas)
+        self.framing += [f"{source.name} {remark}" for remark in photo.remarks] + framing_notes(source.name, picture, canvas)
+        colours = ("sRGB",) if photo.profile else ()
+        if photo.profile:
+            self.profiles.setdefault(photo.profile, []).append(source.name)
         places = [crop_place(canvas, size, fingerprint, crop) for crop in range(self.crops.num_crops)]
         return [
-            Item(source, caption, fingerprint, [0], canvas, place, size, f"crop {crop + 1}", ("still", (crop, 1), size, margin))
+            Item(source, caption, fingerprint, [0], canvas, place, size, f"crop {crop + 1}", ("still", (crop, 1), size, margin, *colours))
             for crop, place in enumerate(places)
         ]
+
+    def mask_notes(self, place: str = "") -> list[str]:
+        """How many carry a mask, and where; `place` has a gap for 'its' or 'their'."""
+        if not self.num_masks:
+            return []
+        noun = NOUNS[self.role] if self.given == "files" else self.given.removesuffix("s")
+        verb, whose = ("carries", "its") if self.num_masks == 1 else ("carry", "their")
+        return [" ".join([counted(self.num_masks, noun), verb, "a subject mask", place.format(whose)]).rstrip()]
+
+    def profile_notes(self) -> list[str]:
+        """Which are converted to sRGB, and from what."""
+        return [f"converted to sRGB from {profile}: {', '.join(names)}" for profile, names in self.profiles.items()]
 
 
 @dataclass
@@ -160,11 +179,24 @@ class ClipSelection(Selection):
 
     def rate_notes(self) -> list[str]:
         """Which clips are resampled."""
-        return [f"{self.num_resampled} clips are resampled to {self.fps:g} fps at their true speed"] if self.num_resampled else []
+        if not self.num_resampled:
+            return []
+        verb, whose = ("is", "its") if self.num_resampled == 1 else ("are", "their")
+        return [f"{counted(self.num_resampled, 'clip')} {verb} resampled to {self.fps:g} fps at {whose} true speed"]
+
+
+def nothing_usable(where: str, given: str, skipped: Mapping[str, str], cure: str) -> InputError:
+    """That none of what was given can be used, with the first reason.
+
+    given: in the plural, such as 'files'.
+    """
+    count = f"none of the {len(skipped)} {given} can" if len(skipped) > 1 else f"the only {given.removesuffix('s')} cannot"
+    name, reason = next(iter(skipped.items()))
+    return InputError(f"{printable(where)}: {count} be used ({name}: {reason.rstrip('.')}); {cure}.")
 
 
 def _read(read: Callable[[], Read]) -> Read:
     try:
         return read()
     except InputError as problem:
-        raise Unusable(f"unreadable: {problem}") from problem
+        raise Unusable(f"unreadable: {printable(str(problem))}") from problem

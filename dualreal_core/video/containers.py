@@ -2,28 +2,21 @@
 
 from __future__ import annotations
 
-import stat
 from pathlib import Path
 
 from ..errors import InputError
+from ..files.regular import printable, unreadable_reason
 from .verdict import CURE
 
-KINDS = {stat.S_ISDIR: "a folder", stat.S_ISFIFO: "a pipe", stat.S_ISCHR: "a device", stat.S_ISBLK: "a device", stat.S_ISSOCK: "a socket"}
 RIFF_SLACK = 9
 """Bytes: some programs write the length of the whole file, 8 more than what follows, or forget the last padding."""
 
 
 def check_file(path: Path) -> None:
     """Raises InputError where there is no file with something in it; opening a pipe would wait for ever."""
-    try:
-        status = path.stat()
-    except OSError as problem:
-        raise InputError(f"{path} is not a file ({problem.strerror}); check the path.") from problem
-    kind = next((kind for is_of, kind in KINDS.items() if is_of(status.st_mode)), None)
-    if kind:
-        raise InputError(f"{path} is not a file but {kind}; check the path.")
-    if status.st_size == 0:
-        raise InputError(f"{path} is empty; copy it again.")
+    reason = unreadable_reason(path)
+    if reason is not None:
+        raise InputError(f"{printable(str(path))} {reason}; check the path.")
 
 
 def is_short(path: Path) -> bool:

@@ -74,7 +74,7 @@ def report(server: ComfyServer, plain: Path) -> str:
         ("cut.gif", "cut.gif is cut off"),
         ("damaged.mov", "is damaged: 1 of 20 frames broken"),
         ("empty.mp4", "is empty"),
-        ("pipe.mp4", "not a file but a pipe"),
+        ("pipe.mp4", "is a pipe, not a file"),
         ("sound.mp4", "holds no picture"),
         ("words.mp4", "cannot be read as a video"),
     ],

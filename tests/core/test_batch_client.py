@@ -373,3 +373,15 @@ def test_rows_of_one_name_keep_files_apart(batch: ModuleType, comfy: FakeComfy, 
     assert batch.main([str(argument) for argument in arguments]) == 0
     files = [file for entry in results(tmp_path / "out") for file in entry["files"]]
     assert len(set(files)) == len(files) == 6 and all((tmp_path / "out" / file).exists() for file in files)
+
+
+def test_our_own_folder_loaders_get_the_folders_too(batch: ModuleType, tmp_path: Path) -> None:
+    text = (API / "5_batch.json").read_text(encoding="utf-8")
+    text = text.replace("LoadImageTextDataSetFromFolder", "DualRealLoadPhotos")
+    text = text.replace("LoadVideoTextDataSetFromFolder", "DualRealLoadClips")
+    (tmp_path / "own.json").write_text(text, encoding="utf-8")
+    (tmp_path / "list.csv").write_text("identity,motion,prompt\nrex,dance,a dog dances\n")
+    (entry,) = batch.read_list(tmp_path / "list.csv")
+    filled = batch.fill(batch.read_graph(tmp_path / "own.json"), entry)
+    folders = {node["class_type"]: node["inputs"]["folder"] for node in filled.values() if "folder" in node["inputs"]}
+    assert folders == {"DualRealLoadPhotos": "rex", "DualRealLoadClips": "dance"}

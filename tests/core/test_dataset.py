@@ -73,7 +73,7 @@ def test_smallest_side_follows_the_training_size(tmp_path, size, passes):
     if passes:
         assert len(scan_identity(tmp_path, "x", size).items) == 1
     else:
-        with pytest.raises(InputError, match=r"the only file can be used \(a\.png: too small: 48x40") as caught:
+        with pytest.raises(InputError, match=r"the only file cannot be used \(a\.png: too small: 48x40") as caught:
             scan_identity(tmp_path, "x", size)
         assert "add PNG, JPEG or WebP photos of at least 64 px" in str(caught.value)
 
@@ -117,7 +117,7 @@ def test_captions_beside_then_list_then_prompt(tmp_path):
 
 def test_captions_that_are_not_text(tmp_path):
     save(tmp_path / "a.png", blocks(80, 120, 1))
-    (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00bad")
+    (tmp_path / "a.txt").write_bytes(b"\xff\xfe\x00odd!")
     with pytest.raises(InputError, match=r"a\.txt is not UTF-8 text; save it as UTF-8"):
         scan_identity(tmp_path, "x", SIZE)
 
@@ -158,7 +158,7 @@ def test_alpha_is_the_mask_over_neutral_grey(tmp_path):
     assert mask.shape == (1, 1, *SIZE) and mask[..., :40].max() == 0 and mask[..., 40:].min() == 1
     assert frames[0, :, :, :40].unique().tolist() == pytest.approx([128 / 127.5 - 1], abs=1e-6)
     assert torch.equal(frames[0, :, :, 40:], torch.from_numpy(pixels[:, 40:, :3]).permute(2, 0, 1).float() / 127.5 - 1)
-    assert manifest.report.notes == ("1 photos carry a subject mask in their alpha channel",)
+    assert manifest.report.notes == ("1 photo carries a subject mask in its alpha channel",)
 
 
 def test_image_modes(tmp_path):

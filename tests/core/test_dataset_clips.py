@@ -33,7 +33,7 @@ def test_motion_segments_show_the_right_frames(tmp_path):
     make_clip(tmp_path / "a.mp4", 100, 25)
     manifest = scan_motion(tmp_path, "x", (64, 64), 9, 8, max_segments=3, frame_multiple=4)
     assert [item.name for item in manifest.items] == ["a.mp4 frames 0-8", "a.mp4 frames 12-20", "a.mp4 frames 23-31"]
-    assert manifest.report.notes == ("1 clips are resampled to 8 fps at their true speed",)
+    assert manifest.report.notes == ("1 clip is resampled to 8 fps at its true speed",)
     for item, start in zip(manifest.items, (0, 12, 23), strict=True):
         frames, mask = item.load()
         assert mask is None and frames.shape == (9, 3, 64, 64) and frames.abs().max() <= 1

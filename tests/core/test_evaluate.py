@@ -134,7 +134,7 @@ def test_odd_videos_are_measured_or_named(media, tmp_path, capsys):
     said, board = capsys.readouterr(), scores(tmp_path / "out")
     assert [(video["num_frames"], video["height"]) for video in board["videos"]] == [(6, 256)]
     assert "b.mov: of its 2 picture streams number" in said.out
-    assert "1 of 2 videos could not be measured" in said.err and "c.mp4 is not a file but a pipe" in said.err
+    assert "1 of 2 videos could not be measured" in said.err and "c.mp4 is a pipe, not a file" in said.err
 
 
 @pytest.mark.parametrize(("stem", "prompt"), [("a dog runs-3", "a dog runs"), ("a dog runs", "a dog runs"), ("a-2 b-10", "a-2 b")])

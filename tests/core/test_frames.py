@@ -81,12 +81,19 @@ def test_photo_reasons():
         "image 7": "unreadable: it has 2 channels instead of 1, 3 or 4",
     }
     lines = report.lines()
-    assert lines[:2] == ["identity: 2 of 8 images used as photos, 2 training samples", "96x64 px: 1 samples"]
+    assert lines[:2] == ["identity: 2 of 8 images used as photos, 2 training samples", "96x64 px: 1 sample"]
     assert "skipped image 2: exact duplicate of image 1" in lines
 
 
+def test_pictures_and_masks_without_pixels_are_named():
+    samples, report = photos([torch.zeros(0, 64, 3), blocks(64, 64, 1)], size=TrainingSize(64, 64, 16))
+    assert len(samples) == 1 and report.skipped == {"image 1": "unreadable: it has no pixels"}
+    with pytest.raises(InputError, match="The mask of image 1 has no pixels"):
+        photos([blocks(64, 64, 1)], [torch.zeros(0, 0)])
+
+
 def test_nothing_usable_is_one_sentence():
-    with pytest.raises(InputError, match=r"^Identity Dataset: the only image can be used \(image 1: too small: 8x8") as caught:
+    with pytest.raises(InputError, match=r"^Identity Dataset: the only image cannot be used \(image 1: too small: 8x8") as caught:
         photos([blocks(8, 8, 1)])
     assert str(caught.value).endswith("wire larger or whole pictures.")
     with pytest.raises(InputError, match="none of the 2 images can be used"):
@@ -156,7 +163,7 @@ def test_alpha_is_the_subject_over_grey():
     samples, report = photos([picture])
     assert samples[0].mask.shape == (1, 64, 96) and samples[0].mask[..., :40].max() == 0 and samples[0].mask[..., 40:].min() == 1
     assert samples[0].frames[0, :, :40].unique().tolist() == pytest.approx([128 / 255])
-    assert torch.equal(samples[0].frames[0, :, 40:], picture[:, 40:, :3]) and "1 images carry a subject mask" in report.notes
+    assert torch.equal(samples[0].frames[0, :, 40:], picture[:, 40:, :3]) and "1 image carries a subject mask" in report.notes
     opaque = blocks(64, 96, 2, channels=4)
     opaque[..., 3] = 1
     assert photos([opaque])[0][0].mask is None
@@ -208,6 +215,28 @@ def test_captions():
         match_captions(["a"], 0, "video")
 
 
+def test_captions_as_windows_writes_them():
+    assert match_captions(["\ufeffa dog *\r\non grass\r\n"], 1, "image") == ["a dog * on grass"]
+    with pytest.raises(InputError, match="The images have no caption"):
+        match_captions(["\ufeff"], 1, "image")
+    with pytest.raises(InputError, match="The caption of image 2 is not UTF-8 text"):
+        match_captions(["a", "a\0 \0d\0o\0g"], 2, "image")
+
+
+def test_captions_that_are_missing_are_named_by_file():
+    names = ["video 1 (a.mp4)", "video 2 (b.mp4)", "video 3 (c.mp4)"]
+    with pytest.raises(InputError, match=r"^video 1 \(a\.mp4\) and video 3 \(c\.mp4\) have no caption; write one"):
+        match_captions(["", "b", None], 3, "video", names)
+
+
+def test_reports_name_pictures_as_they_were_named():
+    items, report = cut_photos(
+        [blocks(64, 96, 1), blocks(64, 96, 1)], ["x", "x"], None, OWN_SIZE, ONE_CROP, ["image 1 (a.png)", "image 2 (b.png)"]
+    )
+    assert [item.source.name for item in items] == ["image 1 (a.png)"]
+    assert report.skipped == {"image 2 (b.png)": "exact duplicate of image 1 (a.png)"}
+
+
 def test_segments_show_the_right_frames():
     clips = selection(num_frames=9, fps=8, max_segments=3)
     samples = add(clips, "video 1", levels(100), 25, "dance")
@@ -217,8 +246,8 @@ def test_segments_show_the_right_frames():
         shown = [int((k / 8 + 0.006) * 25) for k in range(start, start + 9)]
         assert (sample.frames.mean((1, 2, 3)) * 100).round().int().tolist() == shown
     report = clips_report(clips)
-    assert report.lines()[0] == "motion: 1 of 1 videos used as clips, 3 training samples"
-    assert report.notes == ("9 frames of 96x64 px: 3 samples", "1 clips are resampled to 8 fps at their true speed")
+    assert report.lines()[0] == "motion: 1 of 1 video used as a clip, 3 training samples"
+    assert report.notes == ("9 frames of 96x64 px: 3 samples", "1 clip is resampled to 8 fps at its true speed")
 
 
 def test_frames_are_repeated_rather_than_slowed_down():
@@ -254,7 +283,7 @@ def test_clip_reasons():
     }
     nothing = selection()
     add(nothing, "video 1", levels(3), 8)
-    with pytest.raises(InputError, match=r"Motion Dataset: the only video can be used \(video 1: too short.*; wire whole clips"):
+    with pytest.raises(InputError, match=r"Motion Dataset: the only video cannot be used \(video 1: too short.*; wire whole clips"):
         clips_report(nothing)
 
 

@@ -1,8 +1,8 @@
 """Queues one graph for many identities, motions and prompts on a ComfyUI server, and collects what comes out.
 
-The graph is a workflow in API format. It is changed by kind and title, never by node number: 'Load Image-Text (from Folder)' gets the
-identity's folder, 'Load Video-Text (from Folder)' the motion's, the text node titled 'Prompt' the prompt; the trainer's run
-and every saved file are named after the entry. Only the standard library is needed.
+The graph is a workflow in API format. It is changed by kind and title, never by node number: 'Load Photos' or 'Load Image-Text (from
+Folder)' gets the identity's folder, 'Load Clips' or 'Load Video-Text (from Folder)' the motion's, the text node titled 'Prompt' the
+prompt; the trainer's run and every saved file are named after the entry. Only the standard library is needed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ COLUMNS = ("identity", "motion", "prompt")
 KNOWN = {*COLUMNS, "name"}
 SEPARATORS = (",", ";", "\t", "|")
 BYTE_ORDER_MARKS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
-FOLDERS = {"identity": "LoadImageTextDataSetFromFolder", "motion": "LoadVideoTextDataSetFromFolder"}
+FOLDERS = {
+    "identity": ("LoadImageTextDataSetFromFolder", "DualRealLoadPhotos"),
+    "motion": ("LoadVideoTextDataSetFromFolder", "DualRealLoadClips"),
+}
 PROMPT_CLASS, PROMPT_TITLE = "CLIPTextEncode", "Prompt"
 TRAINER = "DualRealJointTrainer"
 POLL_SECONDS = 1.0
@@ -237,9 +240,9 @@ def read_graph(path: Path) -> dict[str, dict]:
     graph = _read_json(path)
     if not isinstance(graph, dict) or not all(map(_is_node, graph.values())):
         raise BatchError(f"{path} is not in API format: export it with 'Export (API)' from the menu of ComfyUI.")
-    for role, kind in FOLDERS.items():
-        if not _nodes(graph, kind):
-            raise BatchError(f"{path} has no {kind} node to give the {role} folder to: start from workflows/api/5_batch.json.")
+    for role, kinds in FOLDERS.items():
+        if not any(_nodes(graph, kind) for kind in kinds):
+            raise BatchError(f"{path} has no {' or '.join(kinds)} to give the {role} folder to: start from workflows/api/5_batch.json.")
     if not _nodes(graph, PROMPT_CLASS, PROMPT_TITLE):
         raise BatchError(f"{path} has no {PROMPT_CLASS} titled '{PROMPT_TITLE}': give the node with the prompt that title.")
     return graph
@@ -342,8 +345,8 @@ def _without_empty_end(fields: list[str]) -> list[str]:
 def fill(graph: dict, entry: Entry) -> dict:
     """The graph with an entry's folders, prompt and names."""
     graph = copy.deepcopy(graph)
-    for role, kind in FOLDERS.items():
-        for node in _nodes(graph, kind):
+    for role, kinds in FOLDERS.items():
+        for node in (node for kind in kinds for node in _nodes(graph, kind)):
             node["inputs"]["folder"] = getattr(entry, role)
     for node in _nodes(graph, PROMPT_CLASS, PROMPT_TITLE):
         node["inputs"]["text"] = entry.prompt

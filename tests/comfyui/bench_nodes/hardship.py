@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from unittest import mock
 
 import comfy.model_management
@@ -66,4 +67,26 @@ class BenchScarceEvaluate(io.ComfyNode):
         return io.NodeOutput(ui=ui.PreviewText("evaluated"))
 
 
-NODES: list[type[io.ComfyNode]] = [BenchCancel, BenchScarceEvaluate]
+class BenchFailingCoders(io.ComfyNode):
+    """A VAE or text encoder in which something goes wrong that only its programmer understands."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="BenchFailingCoders",
+            category="bench",
+            inputs=[io.Vae.Input("vae"), io.Clip.Input("clip"), io.Combo.Input("fails", options=["vae", "clip"])],
+            outputs=[io.Vae.Output(), io.Clip.Output()],
+        )
+
+    @classmethod
+    def execute(cls, vae: object, clip: object, fails: str) -> io.NodeOutput:
+        vae, clip = copy.copy(vae), copy.copy(clip)
+        if fails == "vae":
+            vae.encode = lambda frames: {}["latent_rgb_factors"]
+        else:
+            clip.tokenize = lambda text: len(None)
+        return io.NodeOutput(vae, clip)
+
+
+NODES: list[type[io.ComfyNode]] = [BenchCancel, BenchScarceEvaluate, BenchFailingCoders]
