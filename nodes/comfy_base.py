@@ -87,7 +87,9 @@ class ComfyBase:
         outputs: list[torch.Tensor] = []
         keep = self.transformer.register_forward_hook(lambda module, args, output: outputs.append(output))
         sigmas = self._sigmas(timestep)
-        following = torch.tensor([self._following.get(sigma, sigma) for sigma in sigmas.tolist()]).to(sigmas)
+        following = sigmas
+        if self._following:
+            following = torch.tensor([self._following.get(sigma, sigma) for sigma in sigmas.cpu().tolist()]).to(sigmas)
         options = {
             **call_options(self.patcher),
             "cond_or_uncond": [0],
@@ -107,7 +109,7 @@ class ComfyBase:
         progress: Progress | None = None,
     ) -> torch.Tensor:  # fmt: skip
         """Samples plainly; meanwhile a model that asks which sigma comes next is told. latents: (B, C, f, h, w) -> the same."""
-        sigmas = self._sigmas(torch.tensor(plain_timesteps(self.objective, num_steps), device=self.device)).tolist()
+        sigmas = self._sigmas(torch.tensor(plain_timesteps(self.objective, num_steps))).cpu().tolist()
         self._following = dict(itertools.pairwise([*sigmas, 0.0]))
         try:
             return denoise_plainly(self.objective, model, latents, num_steps, generator, progress)
