@@ -30,6 +30,9 @@ from .report import Outcome
 from .scores import Evaluation
 from .state import RunState
 
+MEANINGS = {"base: encoders": ", a digest of the encoders' files and of --dtype"}
+"""What is added to names of settings that tell nobody what to change."""
+
 
 class RunDirectory:
     """The folder of one run.
@@ -82,7 +85,7 @@ class RunDirectory:
         if difference is not None:
             name, before, now = difference
             raise InputError(
-                f"{self.path} was started with another {name} ({_short(before)}, now {_short(now)}): "
+                f"{self.path} was started with another {name}{MEANINGS.get(name, '')} ({_short(before)}, now {_short(now)}): "
                 "use the same settings and data, or start afresh with another output."
             )
         if self.former_steps is not None:

@@ -226,6 +226,12 @@ def test_the_accelerator_is_the_default(monkeypatch, given, accelerator, opened)
     assert (calls[1][2], calls[1][1]) == ("cpu", torch.float32), "the embedded base"
 
 
+def test_a_run_in_another_precision_is_told_so(folders, trial, capsys):
+    assert train(folders["wan"], trial, "pair.safetensors", "--steps", 2, "--stop-after", 1, "--dtype", "bf16") == 0
+    assert train(folders["wan"], trial, "pair.safetensors", "--steps", 2, "--resume") == 2
+    assert "another base: encoders, a digest of the encoders' files and of --dtype" in capsys.readouterr().err
+
+
 def test_a_device_that_is_not_there_is_refused_in_one_sentence(tmp_path, capsys):
     for device in ("cuda:77", "nonsense"):
         assert main(["generate", "--prompt", "a", "--device", device, "--out", str(tmp_path / "a.mp4")]) == 2
