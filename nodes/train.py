@@ -22,6 +22,7 @@ from ..dualreal_core.training.recipes import Recipe, fit_warmup
 from ..dualreal_core.training.run import RunDirectory
 from .comfy_base import ComfyBase
 from .model_file import model_file
+from .model_inputs import check_references
 from .patching import ready_to_train
 from .train_preview import TrainingView
 from .types import CATEGORY, LossMapType, PairType, SettingsType, TrainedPair, TrainerSettings
@@ -81,6 +82,7 @@ class JointTrainer(io.ComfyNode):
                 "motion_references are wired, and a LoRA cannot take them: set adapter to 'bottleneck' in Training Settings, or unwire "
                 "them."
             )
+        check_references(references, "motion_references")
         width = int(references[0].image_embeds.shape[-1]) if references else None
         with ready_to_train(model[0]) as patcher:
             base = ComfyBase(patcher, width)
