@@ -17,6 +17,7 @@ from ..dualreal_core.method.blend import PLANS, SharePlan
 from ..dualreal_core.method.pair import ROLES
 from ..dualreal_core.plots.heat_map import blend_map
 from .model_file import model_file
+from .model_inputs import check_references
 from .patching import Strengths, applied_pairs, apply_pair, diffusion_model
 from .sampled_part import record_of, run_behind
 from .types import CATEGORY, BlendType, PairType, TrainedPair
@@ -206,6 +207,7 @@ def _condition(pair, reference) -> torch.Tensor | None:
     widths = {pair.config.condition_dim(role) for role in ROLES} - {None}
     if reference is None or not widths:
         return None
+    check_references([reference], "reference")
     embedding = reference.image_embeds[:1]
     if {embedding.shape[-1]} != widths:
         raise InputError(

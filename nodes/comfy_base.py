@@ -23,6 +23,7 @@ from ..dualreal_core.errors import InputError
 from ..dualreal_core.families import family_of
 from ..dualreal_core.method.pair import Role
 from ..dualreal_core.objective import FlowMatching, VPrediction
+from .model_inputs import check_channels, check_text
 from .patching import applied_pairs, call_options
 from .types import FILE_KEY
 
@@ -140,16 +141,21 @@ class ComfyBase:
         """(C, f, h, w); sizes are counted in latent cells here, because a MODEL does not know its VAE."""
         return self.patcher.model.latent_format.latent_channels, num_frames, height, width
 
-    def conds(self, conditioning: list, latents: torch.Tensor) -> ComfyConds:
+    def conds(self, conditioning: list, latents: torch.Tensor, name: str = "The conditioning") -> ComfyConds:
         """A CONDITIONING as the conds of one sample.
 
         latents: (C, f, h, w), for conds that have the latents' shape.
 
+        Args:
+            name: of the input that it came through, for error messages.
+
         Raises:
-            InputError: it has several entries, which training cannot tell apart, or lacks the image that the model wants.
+            InputError: it has several entries, which training cannot tell apart, is of another text encoder than the model's, or lacks
+                the image that the model wants.
         """
         if len(conditioning) != 1:
             raise InputError(f"A conditioning has {len(conditioning)} entries, and training takes one per sample: do not combine prompts.")
+        check_text(conditioning, self.transformer, self.family, name)
         noise = latents[None].to(self.device)
         given = comfy.sampler_helpers.convert_cond(conditioning)
         encoded = comfy.samplers.encode_model_conds(self.patcher.model.extra_conds, given, noise, self.device, "positive")
@@ -177,8 +183,9 @@ class ComfyBase:
             references: CLIP_VISION_OUTPUTs; one per sample, or none.
 
         Raises:
-            InputError: lists do not agree in length, are empty, or hold what is no number.
+            InputError: lists do not agree in length, are empty, are of another VAE or encoder than the model's, or hold what is no number.
         """
+        num_channels = self.patcher.model.latent_format.latent_channels
         named = [(latent.get(FILE_KEY, ""), sample) for latent in latents for sample in _samples(latent, role)]
         samples = [sample for _, sample in named]
         if not samples:
@@ -190,6 +197,8 @@ class ComfyBase:
         items, digests, contents = [], [], {}
         for index, (file, sample) in enumerate(named):
             cond = conditioning[index if len(conditioning) > 1 else 0]
+            wiring = f"wire into the node that makes {role}_latents ({role.title()} Dataset)"
+            check_channels(sample.shape[0], num_channels, f"The {role} latents have", wiring, self.family)
             if not torch.isfinite(sample).all():
                 raise InputError(
                     f"The {role} latents hold values that are no numbers (NaN or infinite): encode them again, in another precision."
@@ -197,7 +206,7 @@ class ComfyBase:
             content = contents.setdefault(file, _digest([sample])) if file else ""
             shown = [reference.image_embeds for reference in references[index : index + 1]]
             clean = self.patcher.model.process_latent_in(sample[None]).float()[0].cpu()
-            text = self.conds(cond, clean)
+            text = self.conds(cond, clean, f"{role}_conditioning")
             said = [part for name in sorted(text) for part in (name, text[name].cond)]
             digests.append(_digest([sample, *said, *masks[index : index + 1], *shown]))
             items.append(

@@ -23,6 +23,7 @@ from ..dualreal_core.training.recipes import Recipe, fit_warmup
 from ..dualreal_core.training.run import RunDirectory
 from .comfy_base import ComfyBase
 from .model_file import model_file
+from .model_inputs import check_references
 from .neighbours import sentence_on_training
 from .patching import ready_to_train
 from .train_preview import TrainingView
@@ -83,6 +84,7 @@ class JointTrainer(io.ComfyNode):
                 "motion_references are wired, and a LoRA cannot take them: set adapter to 'bottleneck' in Training Settings, or unwire "
                 "them."
             )
+        check_references(references, "motion_references")
         width = int(references[0].image_embeds.shape[-1]) if references else None
         with ready_to_train(model[0]) as patcher:
             base = ComfyBase(patcher, width)

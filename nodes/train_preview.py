@@ -17,6 +17,7 @@ from ..dualreal_core.sampling import SamplingSettings, sample
 from ..dualreal_core.training.loop import StepResult
 from ..dualreal_core.training.scores import Evaluation
 from .comfy_base import ComfyBase, ComfyConds, ComfyItem
+from .model_inputs import check_channels
 from .patching import load_to_train
 
 SAMPLE_STEPS = 8
@@ -38,9 +39,16 @@ class TrainingView:
         self._say(note)
 
     def prepare_sample(self, conditioning: Sequence[list], vae: Sequence[object], item: ComfyItem) -> None:
-        """Remembers what previews sample; without a prompt and a VAE they show loss curves alone."""
+        """Remembers what previews sample; without a prompt and a VAE they show loss curves alone.
+
+        Raises:
+            InputError: the VAE or the prompt's text encoder is not the model's.
+        """
         if conditioning and vae and self.every:
-            self.sample_text = self.base.conds(conditioning[0], item.latents)
+            num_channels = self.base.patcher.model.latent_format.latent_channels
+            given = getattr(vae[0], "latent_channels", num_channels)
+            check_channels(given, num_channels, "The VAE of the preview has", "wire into vae", self.base.family)
+            self.sample_text = self.base.conds(conditioning[0], item.latents, "preview_conditioning")
             self.vae, self.shape = vae[0], item.latents.shape
             self.condition = None if item.conditions is None else item.conditions[0]
 

@@ -25,6 +25,7 @@ COGVIDEOX = FamilyDescription(
     time_embedding="time_embedding",
     time_linear="time_embedding.linear_2",
     patch_layer="patch_embed.proj",
+    text_layer="patch_embed.text_proj",
     variants={16: "text to video", 32: "image to video", 128: "text to video", 256: "image to video"},
 )
 

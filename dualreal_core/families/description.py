@@ -50,6 +50,9 @@ class FamilyDescription:
         time_embedding_output: index into its output where that is a tuple.
         time_linear: path of the linear layer whose width is E.
         patch_layer: path of the layer that reads the latents.
+        text_layer: path of the linear layer that reads the text's tokens.
+        pooled_layer: of the one that reads a pooled text, where there is one.
+        needs_text_mask: it cannot run without the text's attention mask.
         variants: what a number of its input channels means, for people.
         layer_paths: where this class calls a linear layer otherwise than the family does: the family's name to the path.
         sequences: modules of a block that may compute several of their layers at once, so that no hook on these acts, and the
@@ -67,7 +70,10 @@ class FamilyDescription:
     time_embedding: str
     time_linear: str
     patch_layer: str
+    text_layer: str
     time_embedding_output: int | None = None
+    pooled_layer: str = ""
+    needs_text_mask: bool = False
     variants: Mapping[int, str] = field(default_factory=dict)
     layer_paths: Mapping[str, str] = field(default_factory=dict)
     sequences: Mapping[str, str] = field(default_factory=dict)

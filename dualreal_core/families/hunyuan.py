@@ -24,6 +24,8 @@ COMFY_HUNYUAN = FamilyDescription(
     time_embedding="time_in",
     time_linear="time_in.out_layer",
     patch_layer="img_in.proj",
+    text_layer="txt_in.input_embedder",
+    pooled_layer="vector_in.in_layer",
     variants={16: "text to video", 32: "image to video", 33: "image to video"},
     changes_in_place=True,
 )

@@ -25,6 +25,7 @@ WAN = FamilyDescription(
     time_linear="condition_embedder.time_embedder.linear_2",
     time_embedding_output=0,
     patch_layer="patch_embedding",
+    text_layer="condition_embedder.text_embedder.linear_1",
     variants=_VARIANTS,
 )
 
@@ -46,6 +47,7 @@ COMFY_WAN = FamilyDescription(
     time_embedding="time_embedding",
     time_linear="time_embedding.2",
     patch_layer="patch_embedding",
+    text_layer="text_embedding.0",
     variants=_VARIANTS,
     layer_paths={
         "attn1.to_q": "self_attn.q",
