@@ -22,10 +22,10 @@ MOST_WHEELS_MIB, MOST_ALL_MIB = 60, 64
 WHEELS = (
     "diffusers==0.42.1", "importlib_metadata==8.7.0", "zipp==3.23.0", "peft==0.21.2", "accelerate==1.15.0", "imageio-ffmpeg==0.6.0",
     "einops==0.8.2", "torchsde==0.2.6", "trampoline==0.1.2", "comfy-aimdo==0.4.13", "pytest==9.2.0", "pluggy==1.6.0", "iniconfig==2.3.0",
-    "pygments==2.19.2",
+    "pygments==2.19.2", "requests==2.34.2", "urllib3==2.6.3", "idna==3.11", "certifi",
 )  # fmt: skip
 """For the machine's Python. imageio-ffmpeg is the last one with a small ffmpeg."""
-PURE_WHEELS = ("comfy-kitchen==0.2.31",)
+PURE_WHEELS = ("comfy-kitchen==0.2.31", "charset-normalizer==3.4.4")
 """Those of which there is a small form without compiled code."""
 PLATFORMS = ("manylinux_2_28_x86_64", "manylinux_2_27_x86_64", "manylinux_2_17_x86_64", "manylinux2014_x86_64", "manylinux1_x86_64")
 PARTS_OF_COMFYUI = ("comfy", "comfy_api", "comfy_execution", "*.py")
@@ -56,7 +56,8 @@ def main() -> int:
         print(f"{mebibytes([wheel]):6.2f} MiB {wheel.name}")
     wheels = mebibytes((arguments.folder / "wheels").iterdir())
     whole = mebibytes([*arguments.folder.rglob("*"), *(ROOT / name for name in tracked if name)])
-    print(f"{wheels:6.2f} MiB of wheels (at most {MOST_WHEELS_MIB}), {whole:.2f} MiB with ComfyUI and the repository (at most {MOST_ALL_MIB})")
+    print(f"{wheels:6.2f} MiB of wheels (at most {MOST_WHEELS_MIB})")
+    print(f"{whole:6.2f} MiB with ComfyUI and the repository (at most {MOST_ALL_MIB})")
     if wheels > MOST_WHEELS_MIB or whole > MOST_ALL_MIB:
         print("That is too much: leave out a wheel, or take a smaller version.", file=sys.stderr)
         return 1
@@ -73,8 +74,8 @@ def download(folder: Path, python: str, platforms: tuple[str, ...], names: tuple
 
 def copy_comfyui(source: Path, target: Path) -> None:
     """Source files of the parts that models and samplers are made of."""
-    files = [path for part in PARTS_OF_COMFYUI for found in source.glob(part) for path in ([found] if found.is_file() else found.rglob("*"))]
-    for path in files:
+    parts = [found for part in PARTS_OF_COMFYUI for found in source.glob(part)]
+    for path in (path for part in parts for path in ([part] if part.is_file() else part.rglob("*"))):
         if path.suffix in SUFFIXES and path.stat().st_size < LARGEST_FILE and "__pycache__" not in path.parts:
             copied = target / path.relative_to(source)
             copied.parent.mkdir(parents=True, exist_ok=True)
