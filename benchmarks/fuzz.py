@@ -66,10 +66,11 @@ def prepared(kind: str) -> list[tuple[str, bytes, object]]:
 
 
 @cache
-def _others() -> list[bytes]:
+def _others(own: str) -> list[bytes]:
+    """Good files of other kinds."""
     from fuzz_kinds import KINDS
 
-    return [KINDS[kind].samples()[0][1] for kind in ("png", "gif", "toml", "pair", "pth", "csv")]
+    return [KINDS[kind].samples()[0][1] for kind in ("png", "gif", "toml", "pair", "pth", "csv") if kind != own]
 
 
 def make_input(kind: str, seed: int, number: int) -> tuple[str, bytes, object]:
@@ -79,7 +80,7 @@ def make_input(kind: str, seed: int, number: int) -> tuple[str, bytes, object]:
 
     random = Random(f"{seed} {kind} {number}")
     name, content, expected = random.choice(prepared(kind))
-    return name, mutate(content, KINDS[kind].mutations, _others(), random), expected
+    return name, mutate(content, KINDS[kind].mutations, _others(kind), random), expected
 
 
 def try_input(kind: str, seed: int, number: int) -> Outcome:

@@ -189,7 +189,9 @@ def _rgb(frames: torch.Tensor) -> torch.Tensor:
 def _labels(names: Sequence[str] | None, num_videos: int) -> list[str]:
     if names and len(names) != num_videos:
         raise InputError(f"names holds {len(names)} and images {num_videos}; give one name per video, or none.")
-    return [name.strip() or f"video {index}" for index, name in enumerate(names or [""] * num_videos, start=1)]
+    places = [f"video {index}" for index in range(1, num_videos + 1)]
+    given = [name.strip() or place for name, place in zip(names or places, places, strict=True)]
+    return [f"{name} ({place})" if given.count(name) > 1 else name for name, place in zip(given, places, strict=True)]
 
 
 def _draw(scored: Sequence[Mapping], metric: str, given: str) -> torch.Tensor:

@@ -46,8 +46,7 @@ class MeasuredVideo:
 
 def table_lines(videos: Sequence[MeasuredVideo]) -> list[str]:
     """A line per video and one of means, a column per metric that was measured, and below which were not, and why."""
-    names = [name if len(name) <= NAME_WIDTH else f"{name[: NAME_WIDTH - 3]}..." for name in (video.path.name for video in videos)]
-    names = ["video", *names, "mean"]
+    names = ["video", *names_apart([video.path for video in videos], NAME_WIDTH), "mean"]
     columns = [[name.ljust(max(map(len, names))) for name in names]]
 
     def add(heading: str, values: list[float | None]) -> None:
@@ -61,6 +60,25 @@ def table_lines(videos: Sequence[MeasuredVideo]) -> list[str]:
         if metric.name == "dynamic_degree":
             add(OF_REFERENCES, [video.result.reference_dynamic_degree for video in videos])
     return [*map("  ".join, zip(*columns, strict=True)), *_remarks(videos)]
+
+
+def names_apart(paths: Sequence[Path], longest: int | None = None) -> list[str]:
+    """File names, with so many of their folders that no two are equal, and numbered where these do not do it.
+
+    Args:
+        longest: of a name, in characters; the middle of longer ones is left out.
+    """
+    depths = [1] * len(paths)
+    while True:
+        names = ["/".join(path.parts[-depth:]) for path, depth in zip(paths, depths, strict=True)]
+        growing = [index for index, name in enumerate(names) if names.count(name) > 1 and depths[index] < len(paths[index].parts)]
+        if not growing:
+            break
+        for index in growing:
+            depths[index] += 1
+    tails = [name if longest is None or len(name) <= longest else f"{name[: longest // 2 - 3]}...{name[-longest // 2 :]}" for name in names]
+    counts = [tails[: index + 1].count(name) for index, name in enumerate(tails)]
+    return [name if tails.count(name) == 1 else f"{name} ({count})" for name, count in zip(tails, counts, strict=True)]
 
 
 def document(
@@ -99,14 +117,14 @@ def document(
 
 
 def _remarks(videos: Sequence[MeasuredVideo]) -> list[str]:
-    lines = []
+    lines, apart = [], names_apart([video.path for video in videos])
     for metric in METRICS:
         by_reason: dict[str, list[str]] = {}
-        for video in videos:
+        for video, name in zip(videos, apart, strict=True):
             if metric.name in video.result.not_measured:
-                by_reason.setdefault(video.result.not_measured[metric.name], []).append(video.path.name)
+                by_reason.setdefault(video.result.not_measured[metric.name], []).append(name)
         for reason, names in by_reason.items():
             whose = "" if len(names) == len(videos) else f" on {', '.join(names)}"
             lines.append(f"not measured{whose}: {metric.heading} ({reason})")
-    cut = [video.path.name for video in videos if video.is_prompt_cut]
+    cut = [name for video, name in zip(videos, apart, strict=True) if video.is_prompt_cut]
     return lines + ([f"note: CLIP sees only the beginning of the prompt of {', '.join(cut)}"] if cut else [])

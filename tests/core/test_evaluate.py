@@ -21,6 +21,7 @@ from dualreal_core.commands.evaluate import prompt_of
 from dualreal_core.metrics.encoders import ClipEncoder, DinoEncoder
 from dualreal_core.metrics.features import References, VideoFeatures
 from dualreal_core.metrics.registry import METRICS, NEEDS
+from dualreal_core.metrics.report import names_apart
 from dualreal_core.metrics.scores import VideoScores, measure
 from dualreal_core.metrics.toyworld_metrics import TOYWORLD_METRICS
 from dualreal_core.video import read_video, write_gif, write_mp4
@@ -298,3 +299,30 @@ def test_definitions_are_explained_in_the_documentation():
     for metric in (*METRICS, *TOYWORLD_METRICS):
         assert f"`{metric.name}`" in text
         assert set(metric.needs) <= set(NEEDS)
+
+
+def test_equal_names_in_two_folders_are_told_apart(media, tmp_path, capsys):
+    """In the table and in the remarks below it."""
+    for folder in ("ours", "theirs"):
+        (tmp_path / folder).mkdir()
+        for name in ("b.mp4", f"{folder}.mp4"):
+            shutil.copy(media / "videos" / "b.mp4", tmp_path / folder / name)
+    (tmp_path / "ours" / "b.txt").write_text("a dog", encoding="utf-8")
+    assert evaluate(tmp_path / "ours", tmp_path / "theirs", "--out", tmp_path / "out") == 0
+    rows = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:5]]
+    assert rows == ["ours/b.mp4", "ours.mp4", "theirs/b.mp4", "theirs.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("paths", "names"),
+    [
+        (["a/x/0.mp4", "b/x/0.mp4", "b/y/0.mp4", "c/1.mp4"], ["a/x/0.mp4", "b/x/0.mp4", "y/0.mp4", "1.mp4"]),
+        (["0.mp4", "a/0.mp4"], ["0.mp4", "a/0.mp4"]),
+        (["0.mp4", "0.mp4"], ["0.mp4 (1)", "0.mp4 (2)"]),
+        (["/r/a/0.mp4", "/s/a/0.mp4"], ["r/a/0.mp4", "s/a/0.mp4"]),
+        ([f"{'a dog runs ' * 5}{end}.mp4" for end in "pq"], [f"a dog runs a dog ...uns a dog runs {end}.mp4" for end in "pq"]),
+        ([f"{'x' * 30}{middle}{'y' * 30}.mp4" for middle in "pq"], [f"{'x' * 17}...{'y' * 16}.mp4 ({number})" for number in (1, 2)]),
+    ],
+)
+def test_names_in_a_table_are_never_equal(paths, names):
+    assert names_apart(list(map(Path, paths)), 40) == names
