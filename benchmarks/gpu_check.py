@@ -16,6 +16,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -165,11 +166,18 @@ def run_part(part: Part, options: list[str], limit_s: float, environment: dict[s
     with log.open("a", encoding="utf-8") as printed:
         printed.write(f"\n$ {' '.join(command)}\n")
         printed.flush()
+        process = subprocess.Popen(
+            command, env=environment, stdout=printed, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True
+        )
         try:
-            done = subprocess.run(command, env=environment, stdout=printed, stderr=subprocess.STDOUT, timeout=limit_s, cwd=ROOT)
-            result = f"ended with code {done.returncode}" if done.returncode else None
+            status = process.wait(limit_s)
+            result = f"ended with code {status}" if status else None
         except subprocess.TimeoutExpired:
             result = f"stopped after {limit_s:.0f} s"
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)  # with the processes that it started
+                process.wait()
     outcome = json.loads(found.read_text(encoding="utf-8")) if found.exists() else {"checks": [], "rows": []}
     found.unlink(missing_ok=True)
     held = [one["held"] for one in outcome["checks"]]

@@ -85,7 +85,7 @@ def measure(base: RandomBase, call: Callable[[], object], num_parts: int = 1) ->
             torch.cuda.set_sync_debug_mode("warn")
             call()
             torch.cuda.set_sync_debug_mode("default")
-        waits = sum("synchronizing" in str(one.message) for one in seen) // num_parts
+        waits = sum("called a synchronizing" in str(one.message) for one in seen) // num_parts
         torch.cuda.reset_peak_memory_stats()
     else:
         call()

@@ -230,7 +230,7 @@ def waits(call: Callable[[], object]) -> int:
             call()
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    return sum("synchronizing" in str(one.message) for one in seen)
+    return sum("called a synchronizing" in str(one.message) for one in seen)
 
 
 def behind_the_compile_node_nothing_is_compiled() -> None:
