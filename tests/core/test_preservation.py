@@ -67,8 +67,9 @@ def test_recomputed_blocks_see_the_same_sides():
         pair = fill(make_pair(base, num_groups=2))
         run(pair, base, **ALWAYS, steps=4, frozen_adapter_dropout=1.0, accumulation=2, gradient_checkpointing=is_checkpointed)
         ends[is_checkpointed] = pair.state_dict()
+    # Adam divides by the size of a gradient: where that is all rounding, a step of rounding is left
     for name, value in ends[False].items():
-        torch.testing.assert_close(ends[True][name], value, rtol=1e-4, atol=1e-6, msg=name)
+        torch.testing.assert_close(ends[True][name], value, rtol=1e-4, atol=1e-4, msg=name)
 
 
 def test_the_controller_learns_from_the_own_data_alone():
