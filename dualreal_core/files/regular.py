@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import stat
 from pathlib import Path
 
@@ -25,10 +24,7 @@ def unreadable_reason(path: Path, may_be_empty: bool = False) -> str | None:
 
 def printable(name: str) -> str:
     """The name with bytes that are no text written out, so that it can be shown and sent on; two names stay two."""
-    try:
-        return os.fsencode(name).decode("utf-8", "backslashreplace")
-    except UnicodeEncodeError:  # halves of letters, which no file system gave
-        return name.encode("utf-8", "backslashreplace").decode()
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _is_link(path: Path) -> bool:

@@ -134,7 +134,7 @@ def test_names_that_are_no_text(tmp_path):
     Path(os.fsdecode(bytes(tmp_path) + b"/d\xe9j\xe0.txt")).write_text("its own")
     Path(os.fsdecode(bytes(tmp_path) + b"/\xfd.png")).write_text("no picture")
     report = scan_identity(tmp_path, "x", SIZE).report
-    assert set(report.used) == {"\\xff.png", "\\xfe.png", "d\\xe9j\\xe0.png"} and report.skipped.keys() == {"\\xfd.png"}
+    assert set(report.used) == {"\\udcff.png", "\\udcfe.png", "d\\udce9j\\udce0.png"} and report.skipped.keys() == {"\\udcfd.png"}
     "\n".join(report.lines()).encode()
     with pytest.raises(InputError) as caught:
         scan_identity(tmp_path, None, SIZE)
