@@ -258,7 +258,7 @@ class PairState:
         replaced = replaced_blocks(options)
         usual = replaced if self.guider is None else replaced_blocks(self.guider.model_options["transformer_options"])
         if all(usual.get(key) is patch for key, patch in replaced.items()):
-            transformer = next(one for one, own in self.attachments.items() if own is attachment)
+            transformer = next(one for one, own in list(self.attachments.items()) if own is attachment)  # other devices may add theirs
             raise InputError(sentence_on_places(transformer, places, replaced))
 
     def check_whole(self, sigmas: torch.Tensor) -> None:

@@ -100,6 +100,16 @@ def test_two_devices_give_what_one_gives(server: ComfyServer, order: str) -> Non
     assert server.tensors(again)["0.samples"].equal(expected)
 
 
+def test_training_on_a_model_for_two_devices_is_that_on_one(server: ComfyServer) -> None:
+    losses = []
+    for run_name in ("one device", "two devices"):
+        graph = training("wan", run_name) | {"pair": pair_of(["model", 0]), "blended": apply(["model", 0], ["pair", 0])}
+        graph["devices"] = node("BenchSecondDevice", model=["blended", 0])
+        graph["train"]["inputs"]["model"] = ["devices" if run_name == "two devices" else "blended", 0]
+        losses.append(server.run(graph).text("losses"))
+    assert losses[0] == losses[1]
+
+
 @pytest.mark.parametrize("cache", ["EasyCache", "LazyCache"])
 def test_training_does_without_a_cache_and_says_so(server: ComfyServer, cache: str) -> None:
     """It is the same training; and sampling with the same MODEL afterwards is cached as before."""

@@ -9,6 +9,7 @@ import graphs
 import pytest
 from comfy_host import PACK_NAME, PACK_ROOT, ComfyHost
 from comfy_server import ComfyServer
+from graphs import node
 from test_blending import apply
 from test_training import STEPS
 from test_training_on_a_pair import upon
@@ -41,8 +42,9 @@ def test_template_runs_on_an_accelerator(accelerated: ComfyServer, name: str) ->
 
 def test_a_model_that_was_sampled_can_be_trained_on(accelerated: ComfyServer) -> None:
     """Sampling leaves the weights of the pair, too, where and as ComfyUI has loaded them: in inference mode, on the device."""
-    graph = upon("sampled before", apply(["model", 0], ["old", 0]))
+    half = node("ModelComputeDtype", model=["model", 0], dtype="bf16")
+    graph = upon("sampled before", apply(["half", 0], ["old", 0]), half=half)
     sampling = graphs.text_to_latent("wan") | graphs.sampling("wan", ["changed", 0])
-    nodes = {key: graph[key] for key in ("model", "old", "changed")}
+    nodes = {key: graph[key] for key in ("model", "half", "old", "changed")}
     assert accelerated.tensors(accelerated.run(nodes | sampling | {"model": graph["model"]}))["0.samples"].isfinite().all()
     assert accelerated.run(graph).text("steps") == str(STEPS)
