@@ -149,10 +149,11 @@ class RunDirectory:
     def _begun(self) -> dict[str, object]:
         try:
             return run_fields(json.loads(self.settings_file.read_text(encoding="utf-8")))
-        except FileNotFoundError as error:
-            raise InputError(f"{self.path} holds no run to resume: start it without --resume.") from error
         except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
-            raise InputError(f"{self.settings_file} is damaged: put an undamaged copy there, or start afresh with another output.") from error
+            if self.settings_file.exists() and self.checkpoint_file.exists():
+                advice = "put an undamaged copy there, or start afresh with another output"
+                raise InputError(f"{self.settings_file} is damaged: {advice}.") from error
+            raise InputError(f"{self.path} holds no run to resume: start it without --resume.") from error
 
     def _records(self) -> list[dict]:
         if not self.metrics_file.exists():
