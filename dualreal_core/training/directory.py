@@ -160,6 +160,9 @@ class RunDirectory:
         try:
             return run_fields(json.loads(self.settings_file.read_text(encoding="utf-8")))
         except (OSError, ValueError, AttributeError, TypeError, RecursionError) as error:
+            if self.settings_file.exists() and self.checkpoint_file.exists():
+                advice = "put an undamaged copy there, or start afresh with another output"
+                raise InputError(f"{self.settings_file} is damaged: {advice}.") from error
             raise InputError(f"{self.path} holds no run to resume: start it without --resume (in Python without is_resumed).") from error
 
     def _write_settings(self, wanted: Mapping[str, object]) -> None:

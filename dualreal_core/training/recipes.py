@@ -119,7 +119,7 @@ def read_recipe(path: Path, recipe: Recipe) -> Recipe:
         tables = tomllib.loads(Path(path).read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}): check the path of the configuration.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InputError(f"{path} is no valid TOML ({error}): correct that line.") from error
     allowed = {
         "train": [item.name for item in fields(TrainSettings)],
@@ -156,7 +156,7 @@ def read_recipe(path: Path, recipe: Recipe) -> Recipe:
         changed = replace(recipe, train=train, pair={**kept, **pair}, conditions_motion=conditions_motion, **tables.get("crops", {}))
         _ = changed.crops
         PairConfig(family="any", dim=1, num_blocks=MOST_BLOCKS, time_dim=1, **per_side(changed.pair))
-    except (TypeError, ValueError) as error:
+    except (OverflowError, TypeError, ValueError) as error:
         raise InputError(f"{path}: {error}") from error
     return changed
 

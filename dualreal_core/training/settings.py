@@ -20,7 +20,12 @@ _LIMITS: tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...] = (
     (("steps", "identity_batch", "motion_batch", "accumulation"), lambda value: value >= 1, "it must be at least 1"),
     (_SHARES, lambda value: 0 <= value <= 1, "it must lie between 0 and 1"),
     ((*_RATES, "eps", "clip_norm"), lambda value: value is None or value > 0, "it must be positive"),
-    (("timestep_bias",), math.isfinite, "it must be a finite number"),
+    (
+        ("timestep_bias", "weight_decay", "eps", *_RATES),
+        lambda value: value is None or math.isfinite(value),
+        "it must be a finite number",
+    ),
+    (("seed",), lambda value: -(2**63) <= value < 2**63, "it must have at most 18 digits"),
     (("optimizer",), get_args(OptimizerName).__contains__, f"it must be one of {', '.join(get_args(OptimizerName))}"),
     (("precision",), get_args(Precision).__contains__, f"it must be one of {', '.join(get_args(Precision))}"),
     (_NOT_NEGATIVE, lambda value: value >= 0, "it must not be negative"),

@@ -95,6 +95,41 @@ def test_a_side_of_two_widths_is_refused(tmp_path):
         load_pair(tmp_path / "adapter.pth")
 
 
+def small_reference(value: float = 0.5) -> dict[str, torch.Tensor]:
+    sizes = {"down_linear.weight": (4, 8), "down_linear.bias": (4,), "up_linear.weight": (8, 4), "up_linear.bias": (8,)}
+    names = [f"transformer_blocks.0.id_{site}_adapter.{name}" for site in ("attn", "ff") for name in sizes]
+    return {name: torch.full(sizes[name.partition("adapter.")[2]], value) for name in names}
+
+
+def test_a_flipped_bit_is_told_by_the_checksum(tmp_path):
+    path = tmp_path / "pair.pth"
+    torch.save(small_reference(), path)
+    load_pair(path)
+    content = bytearray(path.read_bytes())
+    content[content.index(torch.full((4,), 0.5).numpy().tobytes()) + 2] ^= 1
+    path.write_bytes(content)
+    assert all(isinstance(tensor, torch.Tensor) for tensor in torch.load(path, weights_only=True).values()), "torch sees nothing"
+    with pytest.raises(InputError, match=r"pair\.pth is no checkpoint of plain tensors"):
+        load_pair(path)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_values_that_are_no_numbers_are_refused(tmp_path, value):
+    torch.save(small_reference(value), tmp_path / "pair.pth")
+    with pytest.raises(InputError, match="holds values that are no numbers"):
+        load_pair(tmp_path / "pair.pth")
+
+
+@pytest.mark.parametrize("length", [1, 40, 200, 600])
+def test_a_cut_file_of_the_old_form_is_one_sentence(tmp_path, length):
+    path = tmp_path / "pair.pth"
+    torch.save(small_reference(), path, _use_new_zipfile_serialization=False)
+    load_pair(path)
+    path.write_bytes(path.read_bytes()[:length])
+    with pytest.raises(InputError, match=r"pair\.pth is no checkpoint of plain tensors"):
+        load_pair(path)
+
+
 def test_reference_forms_agree(golden: Golden, tmp_path):
     from_pth, header = load_pair(golden.folder / "adapter.pth")
     from_safetensors, _ = load_pair(golden.folder / "adapter.safetensors")

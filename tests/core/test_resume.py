@@ -308,3 +308,28 @@ def test_full_disk_keeps_the_last_checkpoint(tmp_path, monkeypatch, uninterrupte
     assert (tmp_path / "checkpoint.pt").read_bytes() == before
     assert not list(tmp_path.glob(".checkpoint*"))
     check_end(tmp_path, uninterrupted["wan"])
+
+
+@pytest.fixture
+def stopped(tmp_path) -> Session:
+    session = Session(tmp_path / "run")
+    list(session.run(stop_after=4))
+    return session
+
+
+def test_a_damaged_line_amid_the_metrics_is_named(stopped):
+    file = stopped.directory.metrics_file
+    lines = file.read_bytes().splitlines(keepends=True)
+    for damage in (b"{\xff\n", b"[1]\n", b"{}\n", b'{"step": "2"}\n', b"[" * 100_000 + b"\n"):
+        file.write_bytes(b"".join([lines[0], damage, *lines[2:]]))
+        with pytest.raises(InputError, match=r"metrics\.jsonl is damaged in line 2"):
+            stopped.directory.metrics()
+        file.write_bytes(b"".join([*lines, damage]))  # the last one, of a killed run
+        assert len(stopped.directory.metrics()) == 4
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"[1]", b'{"training": 3, "pair": ', b"[" * 100_000])
+def test_a_damaged_run_file_is_one_sentence(stopped, content):
+    stopped.directory.settings_file.write_bytes(content)
+    with pytest.raises(InputError, match=r"run\.json is damaged: .* start afresh"):
+        list(stopped.run(is_resumed=True))

@@ -396,3 +396,29 @@ def test_a_folder_in_the_way(wan, tmp_path):
     (tmp_path / "pair.safetensors").mkdir()
     with pytest.raises(InputError, match="is in the way"):
         save_pair(tmp_path / "pair.safetensors", tiny_pair(wan))
+
+
+CHANGED_HEADERS = [{"config": {"scale": 0.7}}, {"config": {"alpha": 4.5}}, {"prompts": {"trigger": "cat"}}, {"digest": REMOVED}]
+
+
+@pytest.mark.parametrize("change", CHANGED_HEADERS, ids=str)
+def test_a_changed_header_is_told_by_its_checksum(wan, tmp_path, change):
+    path = tmp_path / "pair.safetensors"
+    save_pair(path, tiny_pair(wan, kind="lora"), HEADER)
+    seal_before = read_header(path)["seal"]
+    rewrite(path, **change)
+    load_pair(path)  # sealed anew
+    with safe_open(path, "pt") as file:
+        header = json.loads(file.metadata()[HEADER_KEY])
+    for seal_now in (seal_before, None):
+        changed = {**header, "seal": seal_now} if seal_now else {name: value for name, value in header.items() if name != "seal"}
+        save_file(load_file(path), path, {HEADER_KEY: json.dumps(changed)})
+        with pytest.raises(InputError, match=r"damaged 'dualreal' header \(it does not match its checksum\)"):
+            load_pair(path)
+
+
+def test_former_headers_have_no_checksum(wan, tmp_path):
+    path = tmp_path / "pair.safetensors"
+    save_pair(path, tiny_pair(wan), HEADER)
+    rewrite(path, format_version=4, seal=REMOVED)
+    assert load_pair(path)[1]["format_version"] == 4
