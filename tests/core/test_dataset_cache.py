@@ -185,7 +185,7 @@ def test_prepare_refuses_what_the_base_cannot_use(tmp_path, clips):
 
 def test_file_that_vanishes_before_preparing(tmp_path, clips):
     clips.items[0].source.path.unlink()
-    with pytest.raises(InputError, match=r"a\.mp4 could not be read"):
+    with pytest.raises(InputError, match=r"a\.mp4 does not exist"):
         prepare(FakeBase(), clips, tmp_path / "cache")
 
 
