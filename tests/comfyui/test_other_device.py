@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-import graphs
 import pytest
 from comfy_host import PACK_NAME, PACK_ROOT, ComfyHost
 from comfy_server import ComfyServer
-from graphs import node
-from test_blending import apply
-from test_training import STEPS
-from test_training_on_a_pair import upon
 from workflow_bench import NAMES, furnish, read_twin, shortened
 
 PLENTY, SCARCE = (str(2**34), "plain"), (str(2**30), "plain")
@@ -38,13 +33,3 @@ def test_template_runs_on_an_accelerator(accelerated: ComfyServer, name: str) ->
     assert accelerated.get("/system_stats")["devices"][0]["type"] != "cpu"
     accelerated.run(shortened(read_twin(name)))
     assert "loaded partially" in accelerated.log() or (*accelerated.main[1:],) == PLENTY
-
-
-def test_a_model_that_was_sampled_can_be_trained_on(accelerated: ComfyServer) -> None:
-    """Sampling leaves the weights of the pair, too, where and as ComfyUI has loaded them: in inference mode, on the device."""
-    half = node("ModelComputeDtype", model=["model", 0], dtype="bf16")
-    graph = upon("sampled before", apply(["half", 0], ["old", 0]), half=half)
-    sampling = graphs.text_to_latent("wan") | graphs.sampling("wan", ["changed", 0])
-    nodes = {key: graph[key] for key in ("model", "half", "old", "changed")}
-    assert accelerated.tensors(accelerated.run(nodes | sampling | {"model": graph["model"]}))["0.samples"].isfinite().all()
-    assert accelerated.run(graph).text("steps") == str(STEPS)
