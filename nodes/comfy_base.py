@@ -24,7 +24,8 @@ from ..dualreal_core.families import family_of
 from ..dualreal_core.method.pair import Role
 from ..dualreal_core.objective import FlowMatching, VPrediction
 from .model_inputs import check_channels, check_text
-from .patching import applied_pairs, call_options
+from .patching import applied_pairs
+from .training_model import call_options
 from .types import FILE_KEY
 
 ComfyConds = dict[str, object]

@@ -25,8 +25,8 @@ from .comfy_base import ComfyBase
 from .model_file import model_file
 from .model_inputs import check_references
 from .neighbours import sentence_on_training
-from .patching import ready_to_train
 from .train_preview import TrainingView
+from .training_model import ready_to_train
 from .types import CATEGORY, LossMapType, PairType, SettingsType, TrainedPair, TrainerSettings
 
 RUN_NAME = re.compile(r"[\w][\w .-]{0,99}")

@@ -18,7 +18,7 @@ from ..dualreal_core.training.loop import StepResult
 from ..dualreal_core.training.scores import Evaluation
 from .comfy_base import ComfyBase, ComfyConds, ComfyItem
 from .model_inputs import check_channels
-from .patching import load_to_train
+from .training_model import load_to_train
 
 SAMPLE_STEPS = 8
 SAMPLE_SEED = 0

@@ -29,7 +29,8 @@ from dualreal_pack.dualreal_core.training.loop import train
 from dualreal_pack.dualreal_core.training.settings import TrainSettings
 from dualreal_pack.dualreal_core.training.state import RunState
 from dualreal_pack.nodes.comfy_base import ComfyBase
-from dualreal_pack.nodes.patching import Strengths, applied_pairs, apply_pair, ready_to_train
+from dualreal_pack.nodes.patching import Strengths, applied_pairs, apply_pair
+from dualreal_pack.nodes.training_model import ready_to_train
 from safetensors.torch import save_file
 from tiny_checkpoints import MODELS, build, noise_weights
 

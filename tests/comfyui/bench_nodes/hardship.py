@@ -30,7 +30,7 @@ class BenchCancel(io.ComfyNode):
     @classmethod
     def execute(cls, model: object, latent: dict, conditioning: list) -> io.NodeOutput:
         calls: list[torch.nn.Module] = []
-        with of_pack("nodes.patching").ready_to_train(model) as patcher, torch.no_grad():
+        with of_pack("nodes.training_model").ready_to_train(model) as patcher, torch.no_grad():
             base = of_pack("nodes.comfy_base").ComfyBase(patcher, None)
             text = base.batch_texts([base.conds(conditioning, latent["samples"][0].clone())])
             clean, timestep = latent["samples"].clone(), base.objective.sample_timesteps(1, torch.Generator().manual_seed(0))

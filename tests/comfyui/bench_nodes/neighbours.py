@@ -144,7 +144,7 @@ class BenchBatchedPredictions(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: Patcher, latent: dict, conditioning: list) -> io.NodeOutput:
-        with of_pack("nodes.patching").ready_to_train(model) as patcher, torch.no_grad():
+        with of_pack("nodes.training_model").ready_to_train(model) as patcher, torch.no_grad():
             base = of_pack("nodes.comfy_base").ComfyBase(patcher, None)
             noise, sigmas = latent["samples"][:1].clone(), torch.tensor([0.9, 0.4])
             text = base.conds(conditioning, noise[0])

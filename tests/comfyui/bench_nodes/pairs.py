@@ -78,13 +78,13 @@ class BenchStateless(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: object, latent: dict, conditioning: list) -> io.NodeOutput:
-        patching, attach = of_pack("nodes.patching"), of_pack("dualreal_core.method.attach")
+        training_model, attach = of_pack("nodes.training_model"), of_pack("dualreal_core.method.attach")
         comfy.model_management.load_models_gpu([model, *model.get_nested_additional_models()])
         dit, noise, sigma = model.model.diffusion_model, latent["samples"], torch.tensor([0.6])
         base = of_pack("nodes.comfy_base").ComfyBase(model, None)
         text = base.batch_texts([base.conds(conditioning, noise[0])])
-        (applied,) = patching.applied_pairs(model)
-        options = {**patching.call_options(model), "sigmas": sigma}
+        (applied,) = of_pack("nodes.patching").applied_pairs(model)
+        options = {**training_model.call_options(model), "sigmas": sigma}
         found, again = (model.model.apply_model(noise, sigma, transformer_options=dict(options), **text) for _ in range(2))
         plain = model.model.apply_model(noise, sigma, transformer_options={"sigmas": sigma}, **text)
         with attach.Attachment(dit, applied.pair) as attachment:
@@ -124,7 +124,7 @@ class BenchGradients(io.ComfyNode):
 
     @classmethod
     def execute(cls, model: object, latent: dict, conditioning: list, kind: str) -> io.NodeOutput:
-        with of_pack("nodes.patching").ready_to_train(model) as patcher:
+        with of_pack("nodes.training_model").ready_to_train(model) as patcher:
             make_double(patcher.model.diffusion_model)
             base = of_pack("nodes.comfy_base").ComfyBase(patcher, None)
             sizes = {"identity_kind": kind, "motion_kind": kind, "rank": 2, "alpha": 2.0, "bottleneck_dim": 4, "scale": 2.0}
