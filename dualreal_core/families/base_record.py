@@ -19,6 +19,8 @@ NUM_VALUES = 16
 LEAST_BIASES = 3
 LEAST_LIKENESS = 0.995
 """Mean cosine of the biases. Copies in bfloat16 and in both kinds of fp8 keep 0.998 and more."""
+EQUAL = 1 - 1e-6
+"""Of biases that are the same in every digit; experts that differ little have more than `LEAST_LIKENESS`, and count by their names."""
 DIGITS = 4
 EXPERTS = {"high-noise": r"high[ ._-]?noise", "low-noise": r"low[ ._-]?noise"}
 """Experts of models that have two, by what stands in the names of their files."""
@@ -61,14 +63,14 @@ def base_difference(recorded: object, transformer: nn.Module, file: str | None) 
         return None
     now = base_record(transformer, file)
     likeness = _likeness(recorded.get("signature"), now.get("signature"))
-    is_alike = likeness is not None and likeness >= LEAST_LIKENESS
+    is_same = likeness is not None and likeness >= EQUAL
     reasons = []
     for name, shown in (("in_channels", _channels_shown), ("expert", _expert_shown)):
         before, after = recorded.get(name), now.get(name)
-        is_telling = not is_alike or name == "in_channels"  # a name may be wrong where the weights are the same
+        is_telling = name == "in_channels" or not is_same  # the same weights may lie under a wrong name
         if is_telling and type(before) is type(after) and before is not None and before != after:
             reasons.append(f"{shown(family_of(transformer), before)} there, {shown(family_of(transformer), after)} here")
-    if likeness is not None and not is_alike:
+    if likeness is not None and likeness < LEAST_LIKENESS:
         reasons.append("other weights")
     if not reasons:
         return None

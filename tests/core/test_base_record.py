@@ -71,6 +71,13 @@ def test_experts_are_told_by_their_names_where_weights_cannot_be_read(base):
     assert base_difference(recorded(base, high), unread, "wan2.2 high-noise.gguf") is None
     assert base_difference(recorded(base, high), unread, "wan.gguf") is None
     assert base_difference(recorded(base, high), base.transformer, low) is None  # the same weights under a wrong name
+    alike = copy.deepcopy(base.transformer)
+    with torch.no_grad():
+        for name, weight in alike.named_parameters():
+            if name.endswith("bias"):
+                weight += 0.01 * weight.std() * torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
+    assert base_difference(recorded(base, high), alike, high) is None
+    assert "the high-noise expert there, the low-noise expert here" in base_difference(recorded(base, high), alike, low)
 
 
 def test_input_channels_are_told(base):
