@@ -24,7 +24,7 @@ from fuzz_mutations import BYTES, SAFETENSORS, TEXT, Mutation
 from safetensors.torch import save
 
 from dualreal_core.errors import InputError
-from dualreal_core.method.pair import AdapterPair, PairConfig, new_pair
+from dualreal_core.method.pair import AdapterPair, PairConfig, new_pair, per_side
 from dualreal_core.storage import load_pair, save_pair
 from dualreal_core.storage.inspection import describe, lines
 from dualreal_core.training.recipes import DUALREAL, read_recipe
@@ -184,7 +184,7 @@ def _lora_fault(expected: object, got: object) -> str | None:
     return None if numbers and all(math.isfinite(number) for number in numbers) else "numbers that are none"
 
 
-ASKED = {"training": {"recipe": "dualreal", "steps": 5}, "pair": {"rank": 2}, "base": {"name": "tiny"}}
+ASKED = {"training": {"recipe": "dualreal", "steps": 5}, "pair": {"identity_rank": 2}, "base": {"name": "tiny"}}
 
 
 def _run_files(folder: Path) -> dict[str, bytes]:
@@ -242,7 +242,7 @@ def _toml_fault(expected: object, got: object) -> str | None:
     flat = [(name, one) for name, value in numbers.items() for one in (value if isinstance(value, tuple) else (value,))]
     # clipping at infinity is none
     odd = [f"{name} = {value}" for name, value in flat if isinstance(value, float) and not math.isfinite(value) and name != "clip_norm"]
-    unknown = set(got.pair) - {item.name for item in fields(PairConfig)}
+    unknown = set(per_side(got.pair)) - {item.name for item in fields(PairConfig)}
     return odd[0] if odd else f"the settings {unknown}" if unknown else None
 
 
