@@ -189,12 +189,11 @@ def test_without_options_the_accelerator_computes_in_bf16_and_the_embedded_base_
     assert NAME not in said
 
 
-@pytest.mark.parametrize("base", ["cogvideox-tiny", "wan-tiny"])
-def test_offloading_changes_no_pixel_there(there, trial, tmp_path, base):
-    model = ("--base", trial / base, "--dtype", "fp32", *SIZE)
+def test_offloading_changes_no_pixel_there(there, trial, tmp_path):
+    model = ("--base", trial / "cogvideox-tiny", "--dtype", "fp32", *SIZE)
     for name, offload in (("kept", ()), ("offloaded", ("--offload",))):
-        samples = ("--sample-every", 1, "--sample-prompt", "a figure *", *offload)
-        train(there, trial, tmp_path / f"{name}.safetensors", *model, "--steps", 2, *samples)
+        samples = ("--sample-every", 2, "--sample-prompt", "a figure *", *offload)
+        train(there, trial, tmp_path / f"{name}.safetensors", *model, "--steps", 3, *samples)
         pair = ("--pair", tmp_path / "kept.safetensors", "--prompt", "a figure * walks", "--steps", 2)
         there("generate", *model, *pair, *offload, "--out", tmp_path / f"{name}.mp4")
     one, two = (load_pair(tmp_path / f"{name}.safetensors")[0].state_dict() for name in ("kept", "offloaded"))
