@@ -398,7 +398,7 @@ def test_a_folder_in_the_way(wan, tmp_path):
         save_pair(tmp_path / "pair.safetensors", tiny_pair(wan))
 
 
-CHANGED_HEADERS = [{"config": {"scale": 0.7}}, {"config": {"alpha": 4.5}}, {"prompts": {"trigger": "cat"}}, {"digest": REMOVED}]
+CHANGED_HEADERS = [{"config": {"scale": 0.7}}, {"config": {"motion_alpha": 4.5}}, {"prompts": {"trigger": "cat"}}, {"digest": REMOVED}]
 
 
 @pytest.mark.parametrize("change", CHANGED_HEADERS, ids=str)

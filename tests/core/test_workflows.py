@@ -219,8 +219,8 @@ def test_batch_reads_what_spreadsheets_write(batch: ModuleType, tmp_path: Path, 
     [
         ("empty.csv", "identity,motion,prompt\n", "holds no entries"),
         ("gap.csv", "identity,motion,prompt\na,,c\n", "entry 1: motion is missing"),
-        ("columns.csv", "who,how\na,b\n", "identity, motion, prompt is missing"),
-        ("list.json", '{"identity": "a"}', "holds no entries"),
+        ("columns.csv", "who,how\na,b\n", "no column identity, motion, prompt"),
+        ("list.json", '{"identity": "a"}', "holds no list of objects"),
         ("broken.json", "[", "cannot be read as JSON"),
     ],
 )
