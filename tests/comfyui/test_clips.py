@@ -106,7 +106,7 @@ def test_a_recording_keeps_its_time(server: ComfyServer, report: str) -> None:
     folder.mkdir()
     (folder / "recorder.webm").write_bytes((server.base / "input" / "kinds" / "recorder.webm").read_bytes())
     said = server.run(motion("recording", fps=8.0, frames=9)).text("report")
-    assert "9 frames of 96x64 px: 1 samples" in said and "resampled to 8 fps" in said
+    assert "9 frames of 96x64 px: 1 sample" in said and "resampled to 8 fps" in said
     assert "used at 17 frames instead of 97" in server.run(motion("recording", fps=8.0)).text("report")
 
 

@@ -12,7 +12,7 @@ from comfy_host import PACK_NAME, PACK_ROOT, ComfyHost
 from comfy_run import PromptRejected, RunFailed
 from comfy_server import ComfyServer
 
-IMPORT_SECONDS = 0.5
+IMPORT_SECONDS = 3.0  # a third of one on a quiet machine; diffusers alone takes several
 
 every_architecture = pytest.mark.parametrize("architecture", ARCHITECTURES.values(), ids=list(ARCHITECTURES))
 
