@@ -35,6 +35,13 @@ class ComingWeights:
 
     def check(self, shapes: TensorShapes) -> None:
         """Raises InputError where the weight files, of which these are the shapes, do not have what the config asks for."""
+        quantization = self._config.get("quantization_config")
+        if quantization:
+            method = quantization.get("quant_method") if isinstance(quantization, dict) else None
+            raise InputError(
+                f"{self._folder} holds quantized weights ({method or 'of an unknown kind'}), which cannot be used here: "
+                "take the model's original weights, in float32 or 16 bit."
+            )
         wanted = {name: tuple(tensor.shape) for name, tensor in self.modules.state_dict().items()}
         check_complete(self._class, self._folder, [name for name in wanted if name not in shapes])
         for name, shape in wanted.items():

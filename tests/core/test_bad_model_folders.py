@@ -61,6 +61,10 @@ BREAKAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no weights": (lambda folder: (folder / "text_encoder" / "model.safetensors").unlink(), "no .safetensors file: download"),
     "short transformer": (lambda folder: truncate(next((folder / "transformer").glob("*.safetensors"))), "download is broken, repeat"),
     "short vae": (lambda folder: truncate(next((folder / "vae").glob("*.safetensors"))), "the download is broken, repeat it"),
+    "quantized transformer": (
+        lambda folder: edit_json(folder / "transformer" / "config.json", quantization_config={"quant_method": "bitsandbytes"}),
+        r"holds quantized weights \(bitsandbytes\).*: take the model's original weights",
+    ),
     "pointer file": (
         lambda folder: (folder / "text_encoder" / "model.safetensors").write_text("version https://git-lfs.github.com/spec/v1"),
         "no complete safetensors file",
