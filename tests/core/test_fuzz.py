@@ -10,7 +10,7 @@ from fuzz_kinds import KINDS
 from fuzz_media import CODECS
 
 SEED = 18
-COUNT = {**dict.fromkeys(KINDS, 40), **dict.fromkeys(CODECS, 8)}
+COUNT = {**dict.fromkeys(KINDS, 16), **dict.fromkeys(CODECS, 4)}
 
 
 @pytest.mark.parametrize("kind", KINDS)
