@@ -166,6 +166,7 @@ def test_training_is_the_same_there(there, trial, tmp_path, base):
         torch.testing.assert_close(pairs[1][name], weight, rtol=1e-4, atol=1e-6, msg=name)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("base", ["wan-tiny"])
 def test_published_recipe_stops_resumes_and_samples_there(there, trial, tmp_path, base):
     options = ("--base", trial / base, "--recipe", "paper", "--config", trial / "run.toml", "--steps", 4, *SIZE)
