@@ -19,6 +19,8 @@ def load_whole(path: Path) -> object:
             with zipfile.ZipFile(path) as archive:  # torch.load does not compare checksums
                 if archive.testzip() is not None:
                     raise ValueError("a checksum differs")
+                if min((member.header_offset for member in archive.infolist()), default=0):  # torch would read what was not compared
+                    raise ValueError("something stands before its archive")
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged archive or pickle may raise anything
         raise ValueError((str(error).strip().splitlines() or [type(error).__name__])[0]) from error

@@ -113,6 +113,18 @@ def test_a_flipped_bit_is_told_by_the_checksum(tmp_path):
         load_pair(path)
 
 
+def test_a_flipped_bit_in_front_of_a_whole_copy_is_told(tmp_path):
+    """Checksums are compared in the last archive of a file, and torch reads the first."""
+    path = tmp_path / "pair.pth"
+    torch.save(small_reference(), path)
+    whole = path.read_bytes()
+    flipped = bytearray(whole)
+    flipped[flipped.index(torch.full((4,), 0.5).numpy().tobytes()) + 2] ^= 1
+    path.write_bytes(bytes(flipped) + whole)
+    with pytest.raises(InputError, match=r"pair\.pth is no checkpoint of plain tensors"):
+        load_pair(path)
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_values_that_are_no_numbers_are_refused(tmp_path, value):
     torch.save(small_reference(value), tmp_path / "pair.pth")
