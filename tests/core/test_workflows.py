@@ -235,6 +235,14 @@ def test_batch_refuses_a_canvas_file(batch: ModuleType) -> None:
         batch.read_graph(WORKFLOWS / "5_batch.json")
 
 
+def test_batch_refuses_a_graph_with_a_node_without_inputs(batch: ModuleType, tmp_path: Path) -> None:
+    graph = json.loads((WORKFLOWS / "api" / "5_batch.json").read_text(encoding="utf-8"))
+    del next(node for node in graph.values() if "Load" in node["class_type"])["inputs"]
+    (tmp_path / "graph.json").write_text(json.dumps(graph), encoding="utf-8")
+    with pytest.raises(batch.BatchError, match="not in API format"):
+        batch.read_graph(tmp_path / "graph.json")
+
+
 def test_batch_without_a_server(batch: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     jobs = tmp_path / "jobs.json"
     jobs.write_text(json.dumps([{"identity": "a", "motion": "b", "prompt": "c"}]), encoding="utf-8")

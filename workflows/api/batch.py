@@ -250,7 +250,7 @@ def read_graph(path: Path) -> dict[str, dict]:
 
 def _is_node(node: object) -> bool:
     kinds = {"class_type": str, "inputs": dict, "_meta": dict}
-    return isinstance(node, dict) and all(isinstance(node.get(name, kind()), kind) for name, kind in kinds.items()) and "class_type" in node
+    return isinstance(node, dict) and {"class_type", "inputs"} <= set(node) and all(isinstance(node.get(name, kind()), kind) for name, kind in kinds.items())
 
 
 def read_list(path: Path) -> list[Entry]:
