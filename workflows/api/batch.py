@@ -249,8 +249,9 @@ def read_graph(path: Path) -> dict[str, dict]:
 
 
 def _is_node(node: object) -> bool:
-    kinds = {"class_type": str, "inputs": dict, "_meta": dict}
-    return isinstance(node, dict) and {"class_type", "inputs"} <= set(node) and all(isinstance(node.get(name, kind()), kind) for name, kind in kinds.items())
+    if not isinstance(node, dict) or not {"class_type", "inputs"} <= set(node):
+        return False
+    return all(isinstance(node.get(name, kind()), kind) for name, kind in {"class_type": str, "inputs": dict, "_meta": dict}.items())
 
 
 def read_list(path: Path) -> list[Entry]:
