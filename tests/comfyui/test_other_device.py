@@ -14,7 +14,11 @@ PLENTY, SCARCE = (str(2**34), "plain"), (str(2**30), "plain")
 PAGED = (PLENTY[0], "paged")
 
 
-@pytest.fixture(scope="module", params=[PLENTY, SCARCE, pytest.param(PAGED, marks=pytest.mark.thorough)], ids=["plenty", "scarce", "paged"])
+@pytest.fixture(
+    scope="module",
+    params=[PLENTY, pytest.param(SCARCE, marks=pytest.mark.thorough), pytest.param(PAGED, marks=pytest.mark.thorough)],
+    ids=["plenty", "scarce", "paged"],
+)
 def accelerated(
     request: pytest.FixtureRequest, comfy_host: ComfyHost, tmp_path_factory: pytest.TempPathFactory, models: Path
 ) -> Iterator[ComfyServer]:
