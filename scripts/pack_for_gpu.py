@@ -32,8 +32,8 @@ PARTS_OF_COMFYUI = ("comfy", "comfy_api", "comfy_execution", "*.py")
 SUFFIXES = (".py", ".json")
 LARGEST_FILE = 200_000
 """Beyond it are tokenizers, which nothing here uses."""
-COMMAND = """python3 -m pip install -q --no-index --no-deps --no-compile --target /tmp/site {folder}/wheels/*.whl && \\
-PYTHONPATH=/tmp/site python3 benchmarks/gpu_check.py --out /tmp/gpu_check --markdown /tmp/gpu_check/gpu.md"""
+COMMAND = """python3 -m pip install -q --no-index --no-deps --no-compile --target ~/dualreal-gpu/site {folder}/wheels/*.whl && \\
+PYTHONPATH=~/dualreal-gpu/site python3 benchmarks/gpu_check.py --out ~/dualreal-gpu/check --markdown ~/dualreal-gpu/check/gpu.md"""
 
 
 def main() -> int:
