@@ -1,33 +1,20 @@
-"""Mixed precision: trained weights stay float32 whatever the precision of the base."""
+"""Precision of activations. Trained weights stay float32 whatever that of the base, and adapters compute in that of the tokens."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING
 
 import torch
 
+from .bases import Base
 from .errors import InputError
 
-if TYPE_CHECKING:
-    from .bases import Base
-    from .method.pair import AdapterPair
 
-
-def mixed(base: Base, pair: AdapterPair | None, lowers: bool = False) -> AbstractContextManager[None]:
-    """Autocast wherever base and adapters differ in dtype, or the caller wants bfloat16 activations; else nothing.
-
-    Raises:
-        InputError: a float16 base is to train float32 adapters, whose gradients would underflow.
-    """
-    dtype = base.compute_dtype
-    differs = pair is not None and any(weight.dtype != dtype for weight in pair.sides.parameters())
-    if not differs and not lowers:
+def lowered(base: Base, is_asked_for: bool) -> AbstractContextManager[None]:
+    """Autocast to bfloat16 where that is asked for on a float32 base; any other computes as it is, when it trains as when it samples."""
+    if not is_asked_for or base.compute_dtype != torch.float32:
         return nullcontext()
-    dtype = torch.bfloat16 if dtype == torch.float32 else dtype
-    if torch.is_grad_enabled():
-        check_trainable(dtype)
-    return torch.autocast(torch.device(base.device).type, dtype)
+    return torch.autocast(torch.device(base.device).type, torch.bfloat16)
 
 
 def check_trainable(dtype: torch.dtype) -> None:

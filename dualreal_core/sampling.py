@@ -8,11 +8,10 @@ import torch
 
 from .bases.base import Base, Progress
 from .method.attach import Attachment
-from .precision import mixed
 
 SAMPLING_VERSION = 2
-"""Another number wherever the same pair and settings begin to give another video. 1: the stage followed the number of steps.
-2: it follows from the timestep alone."""
+"""Another number wherever the same pair and settings begin to give another video, beyond rounding. 1: the stage followed the number
+of steps. 2: it follows from the timestep alone."""
 
 
 @dataclass(frozen=True)
@@ -72,16 +71,15 @@ def sample(
         attachment.coverage.start_over()
         attachment.condition = None if condition is None else condition[None].to(next(attachment.pair.parameters()))
         if is_guided and not settings.adapts_negative:
-            attachment.row_strengths = torch.tensor([0.0] * len(texts) + [1.0] * len(texts), device=device)
+            attachment.row_strengths = [0.0] * len(texts) + [1.0] * len(texts)
 
     def predict(latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         rows = torch.cat([latents, latents]) if is_guided else latents
         if attachment is not None:
             attachment.stage = float(base.objective.stage(timestep))
-        with mixed(base, attachment and attachment.pair):
-            output = base.predict(rows, timestep.to(device).expand(len(rows)), text).float()
+        output = base.predict(rows, timestep.to(device).expand(len(rows)), text).float()
         if attachment is not None:
-            attachment.check_fired()
+            attachment.finish_call()
         if is_guided:
             unconditional, conditional = output.chunk(2)
             output = unconditional + settings.guidance_scale * (conditional - unconditional)

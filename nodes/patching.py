@@ -1,13 +1,12 @@
 """A pair on a MODEL, by ComfyUI's patchers; beside `training_model` the only file that touches them.
 
-A pair is hooked into the DiT for the length of each call of it, from a wrapper around that call. So nothing is left on
-the module that clones share, order does not matter, and the DiT that a call reaches is the one that is hooked.
+A pair is in the DiT for the length of each call of the model, from a wrapper around that call. So nothing is left on the module that
+clones share, order does not matter, and the DiT that a call reaches is the one that has the pair in it.
 """
 
 from __future__ import annotations
 
 import copy
-import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -17,7 +16,6 @@ import comfy.model_management
 import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
-from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 from comfy_execution.utils import get_executing_context
 from torch import nn
 
@@ -96,7 +94,6 @@ class AppliedPair:
         """Gives each sampling a state of its own, and keeps what it used. noise, latent_image: (B, C, f, h, w), sigmas: (S + 1,)"""
         guider = executor.class_obj
         options = guider.model_options["transformer_options"]  # those of this sampling alone
-        _run_uncompiled(options)
         state = options[self.key] = self.start(guider.model_patcher, guider)
         try:
             made = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)
@@ -121,16 +118,15 @@ class AppliedPair:
             model_options = {**model_options, "transformer_options": {**options, self.key: known}}
         return executor(model, prompts, latents, timestep, model_options)
 
-    def diffusion_model_wrapper(self, executor: Callable, latents: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
-        """Runs the DiT with the pair hooked in, or as it is where the pair does not act.
+    def apply_model_wrapper(self, executor: Callable, latents: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
+        """Calls the model with the pair in its DiT, or as it is where the pair does not act.
 
-        While ComfyUI trains on the MODEL, hooks stay in place from one call to the next, as blocks are run again for the
-        backward pass, and nothing is recorded.
+        The DiT may be compiled, as a whole or in parts: this is around that. While ComfyUI trains on the MODEL, the pair stays in
+        place from one call to the next, as blocks are run again for the backward pass, and nothing is recorded.
 
         latents: (B, C, f, h, w), B / n rows for each of the n lists of prompts in this call -> (B, C, f, h, w)
         """
-        transformer, is_training, num_rows = executor.class_obj, comfy.model_management.in_training, latents.shape[0]
-        # the place of the options among the arguments differs by model
+        model, is_training, num_rows = executor.class_obj, comfy.model_management.in_training, latents.shape[0]
         options = next((value for value in [*args, *kwargs.values()] if isinstance(value, dict) and "sigmas" in value), {})
         state = options.get(self.key) or PairState(self, self.schedule)
         state.reached.set()
@@ -141,32 +137,26 @@ class AppliedPair:
         stages = [state.schedule.stage(sigma) for sigma in sigmas]
         acting = ("wanted", "unwanted") if self.strengths.adapts_negative else ("wanted",)
         factors = [float(kind in acting and state.schedule.covers(sigma)) for kind, sigma in zip(kinds, sigmas, strict=True)]
-        is_watched = "wanted" in kinds and not is_training
+        watched = kinds.index("wanted") if "wanted" in kinds and not is_training else None
         if not any(factors) or not (self.strengths.identity or self.strengths.motion):
             if is_training:
                 state.release()
-            elif is_watched:
-                with state.lock:
-                    state.record.add(torch.zeros(1, self.pair.config.num_groups, 2), stages[0])
+            elif watched is not None:
+                state.note(torch.zeros(1, self.pair.config.num_groups, 2), stages[watched])
             return executor(latents, *args, **kwargs)
-        attachment = state.attachment(transformer, latents)
-        attachment.row_strengths = torch.tensor(factors, device=latents.device)
+        attachment = state.attachment(model.diffusion_model, latents.device, model.get_dtype_inference())
+        attachment.row_strengths = factors
         attachment.stage = stages[0] if len(set(stages)) == 1 else torch.tensor(stages)
-        # its own record, as another device may be at its rows of the same prompts
-        attachment.record = record = BlendRecord(kinds.index("wanted")) if is_watched else None
-        runs = attachment.coverage.num_runs
         attachment.attach()
         try:
             output = executor(latents, *args, **kwargs)
+            if attachment.weights is not None:  # or something answered in the DiT's place
+                state.check_call(attachment, options)
+                if watched is not None:
+                    state.note(attachment.weights[watched : watched + 1], stages[watched])
         finally:
             if not (is_training and self.key in options):
                 attachment.detach()
-        if attachment.coverage.num_runs > runs:
-            state.check_call(attachment, options)
-        if record is not None:
-            with state.lock:
-                state.record.calls.extend(record.calls)
-                state.record.stages.extend(record.stages)
         return output
 
 
@@ -212,26 +202,31 @@ class PairState:
         known = self.kinds[mark] if mark < len(self.kinds) else None
         return known or ("unwanted" if mark == NEGATIVE else "wanted")
 
-    def attachment(self, transformer: nn.Module, latents: torch.Tensor) -> Attachment:
-        """The pair's hooks for a DiT, its weights where and in what precision the latents (B, C, f, h, w) are.
+    def note(self, weights: torch.Tensor, stage: float) -> None:
+        """Records the weights (1, G, 2) of a call; other devices may be at other rows of the same prompts."""
+        with self.lock:
+            self.record.add(weights, stage)
+
+    def attachment(self, transformer: nn.Module, device: torch.device, dtype: torch.dtype) -> Attachment:
+        """The pair's attachment to a DiT, its weights where and in what precision the DiT computes.
 
         The pair itself is left as it is: other MODELs carry it as well, and may be of another precision.
         """
-        applied, place = self.applied, (latents.device, latents.dtype)
+        applied, transformer = self.applied, getattr(transformer, "_orig_mod", transformer)
         with self.lock:
             attachment = self.attachments.get(transformer)
-            if attachment is None or not is_placed(attachment.pair, *place):
+            if attachment is None or not is_placed(attachment.pair, device, dtype):
                 if attachment is not None:
                     attachment.detach()
-                pair = self._pair_for(transformer, latents.dtype)
+                pair = self._pair_for(transformer, dtype)
                 is_taken = any(other.pair is pair for other in self.attachments.values())
-                if is_taken or not is_placed(pair, *place):
-                    pair = placed(pair, *place)
-                attachment = self.attachments[transformer] = Attachment(transformer, pair, _blend_at(applied.blend, latents.device))
+                if is_taken or not is_placed(pair, device, dtype):
+                    pair = placed(pair, device, dtype)
+                attachment = self.attachments[transformer] = Attachment(transformer, pair, _blend_at(applied.blend, device))
                 attachment.detach()
                 attachment.strengths = {"identity": applied.strengths.identity, "motion": applied.strengths.motion}
-        if applied.condition is not None:
-            attachment.condition = applied.condition.to(latents)
+                if applied.condition is not None:
+                    attachment.condition = applied.condition.to(device, dtype)
         return attachment
 
     def _pair_for(self, transformer: nn.Module, dtype: torch.dtype) -> AdapterPair:
@@ -269,7 +264,7 @@ class PairState:
                 "node between the loader and the sampler that replaces how the model is called."
             )
         for transformer, attachment in self.attachments.items():
-            if attachment.coverage.num_runs and (places := attachment.silent()):
+            if attachment.coverage.has_run and (places := attachment.silent()):
                 raise InputError(sentence_on_places(transformer, places, {}))
 
     def release(self) -> None:
@@ -304,7 +299,7 @@ def apply_pair(
     patched = model.clone()
     patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, applied.outer_sample_wrapper)
     patched.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, key, applied.calc_cond_batch_wrapper)
-    patched.add_wrapper_with_key(WrappersMP.DIFFUSION_MODEL, key, applied.diffusion_model_wrapper)
+    patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, key, applied.apply_model_wrapper)
     dtype = model.get_model_object("manual_cast_dtype") or model.model.get_dtype()
     loaded = pair if is_placed(pair, model.offload_device, dtype) else placed(pair, model.offload_device, dtype)
     patched.set_additional_models(key, [_patcher_of(loaded, model.load_device, model.offload_device)])
@@ -362,12 +357,3 @@ def _blend_at(blend: Blend | None, device: torch.device) -> Blend | None:
 def _schedule(model: ModelPatcher, strengths: Strengths) -> NoiseSchedule:
     sampling = model.get_model_object("model_sampling")
     return NoiseSchedule.of(sampling.percent_to_sigma, strengths.start_percent, strengths.end_percent)
-
-
-def _run_uncompiled(options: dict) -> None:
-    """Takes a compile node's wrapper out of per-call options: compiled code does not see that hooks come and go."""
-    wrappers = options.get("wrappers", {})
-    around = wrappers.get(WrappersMP.APPLY_MODEL, {})
-    if COMPILE_KEY in around:
-        logging.warning("The model runs uncompiled here: a pair cannot act in compiled code.")
-        wrappers[WrappersMP.APPLY_MODEL] = {key: wrapper for key, wrapper in around.items() if key != COMPILE_KEY}

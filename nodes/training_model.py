@@ -16,6 +16,7 @@ from comfy_api.torch_helpers.torch_compile import COMPILE_KEY
 from torch import nn
 
 from ..dualreal_core.errors import InputError
+from .frozen_linear import keeping_no_weights
 from .neighbours import caches, sentence_on_training
 from .patching import applied_pairs, diffusion_model
 
@@ -65,7 +66,8 @@ def ready_to_train(model: ModelPatcher) -> Iterator[ModelPatcher]:
         comfy.model_management.in_training = True
         patcher.pre_run()
         try:
-            yield patcher
+            with keeping_no_weights(patcher.model.diffusion_model):
+                yield patcher
         finally:
             comfy.model_management.in_training = was_in_training
             patcher.cleanup()

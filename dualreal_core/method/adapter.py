@@ -19,7 +19,44 @@ def zero_init(layer: nn.Linear) -> None:
         nn.init.zeros_(layer.bias)
 
 
-class Bottleneck(nn.Module):
+class LowRank(nn.Module):
+    """An adapter `scaling * up(code)` of a narrow code of each token, plus `x` where it `keeps_skip`.
+
+    A weight on the update may be put on its code: up to rounding that is the same, and a code is narrow.
+    """
+
+    down: nn.Linear
+    up: nn.Linear
+    scaling: float = 1.0
+    keeps_skip: bool = False
+
+    def code(self, hidden: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
+        """hidden: (B, ..., C) or (T, C); condition: (B or 1, E) -> (B, ..., R) or (T, R), in the dtype of hidden."""
+        raise NotImplementedError
+
+    def forward(self, hidden: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
+        """hidden: (B, ..., C); condition: (B or 1, E), ignored by an adapter that takes none -> (B, ..., D)."""
+        update = self.up(self.code(hidden, condition)) * self.scaling
+        return update + hidden if self.keeps_skip else update
+
+    def add_to(
+        self, output: torch.Tensor, hidden: torch.Tensor, weights: torch.Tensor, condition: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """`output + weights * self(hidden)`. Autograd keeps the input and codes, and no update: as much as of a plain LoRA.
+
+        Trained weights stay in their precision; products are computed in that of the output.
+
+        output: (B, ..., D) or (T, D); hidden: likewise with C; weights: (B or 1,) -> as output.
+        """
+        dtype, weights = output.dtype, over_tokens(weights[:, None], hidden)
+        code = (self.code(hidden.to(dtype), condition) * (weights * self.scaling)).to(dtype)
+        updated = torch.addmm(output.flatten(0, -2), code.flatten(0, -2), self.up.weight.to(dtype).t()).view(output.shape)
+        if self.up.bias is not None:
+            updated = updated + (weights * self.up.bias).to(dtype)
+        return torch.addcmul(updated, hidden.to(dtype), weights.to(dtype)) if self.keeps_skip else updated
+
+
+class Bottleneck(LowRank):
     """`up(gelu(down(x + cond(c))))`, plus `x` where `keeps_skip` (the paper's form).
 
     All tokens get the same condition, so it is folded: `down(x) + down.weight @ cond(c)`.
@@ -39,16 +76,19 @@ class Bottleneck(nn.Module):
         self.keeps_skip = keeps_skip
         zero_init(self.up)
 
-    def forward(self, hidden: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
-        """hidden: (B, T, C); condition: (B or 1, E), ignored by an unconditioned adapter -> (B, T, C)."""
-        code = self.down(hidden)
-        if self.condition_proj is not None and condition is not None:
-            code = code + functional.linear(self.condition_proj(condition), self.down.weight)[:, None]
-        update = self.up(functional.gelu(code))
-        return update + hidden if self.keeps_skip else update
+    def code(self, hidden: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
+        code = functional.linear(hidden, self.down.weight.to(hidden.dtype), self.down.bias.to(hidden.dtype))
+        shift = self.shift(condition)
+        return functional.gelu(code if shift is None else code + over_tokens(shift.to(code.dtype), hidden))
+
+    def shift(self, condition: torch.Tensor | None) -> torch.Tensor | None:
+        """What a condition (B or 1, E) adds to the hidden units of all tokens, (B or 1, R); None without or for one that takes none."""
+        if self.condition_proj is None or condition is None:
+            return None
+        return functional.linear(self.condition_proj(condition.to(self.down.weight.dtype)), self.down.weight)
 
 
-class LoRA(nn.Module):
+class LoRA(LowRank):
     """The update `scaling * up(down(x))` of one linear layer; `scaling` is alpha / rank."""
 
     def __init__(self, in_dim: int, out_dim: int, rank: int, scaling: float = 1.0) -> None:
@@ -59,6 +99,10 @@ class LoRA(nn.Module):
         nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
         zero_init(self.up)
 
-    def forward(self, hidden: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
-        """hidden: (..., in_dim) -> (..., out_dim); LoRA takes no condition."""
-        return self.up(self.down(hidden)) * self.scaling
+    def code(self, hidden: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
+        return functional.linear(hidden, self.down.weight.to(hidden.dtype))
+
+
+def over_tokens(rows: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    """Values (B or 1, N) of rows, shaped to be spread over the tokens of hidden, (B, ..., C) or (T, C) of a single row."""
+    return rows.reshape(len(rows), *[1] * (hidden.ndim - 2), rows.shape[1])

@@ -1,96 +1,164 @@
-"""Puts a pair into a DiT's forward pass with hooks, and takes it out again; the DiT's weights are never touched."""
+"""Puts a pair into a DiT's forward pass, and takes it out again; the DiT's weights are never touched."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from types import TracebackType
+from types import MappingProxyType, TracebackType
 
 import torch
 from torch import nn
-from torch.utils.hooks import RemovableHandle
 
 from ..errors import InputError
 from ..families import FamilyDescription, Site, family_of
 from .blend import Blend, BlendRecord, FixedBlend, LearnedBlend, SharePlan
+from .call import Call
 from .coverage import WHAT_TO_DO, Coverage, Place, stepped_past
-from .fused import FusedSite, can_fuse
+from .interception import Interception, Interceptor
 from .pair import ROLES, AdapterPair, Role, base_sizes, iterate_sides
 from .stage_blender import Stage
+from .updates import ReadTokens, Updates, partial_batch, streams_of
 
 
 class Attachment:
     """A pair at work in a DiT, from the start until `detach`. Also a context manager: attached inside, detached after.
 
+    The DiT may be compiled, before or after. What is set here counts from the next call on. Weights of a pair that were changed do
+    so as well, in compiled code from the next time that anything is set.
+
     Attributes:
-        blend: where the weights come from; exchangeable at any time.
-        condition: reference embedding (B or 1, E) of the next calls, or None.
-        stage: position of the next calls in denoising, 0 (noise) to 1, or (B,) of their rows; None where it is not known.
-        strengths: factors on the weights of both sides.
-        row_strengths: factors (B,) on the weights of each row of the next calls, or None.
-        record: collects the weights that were used, when set.
         coverage: which of the pair's places the DiT has called.
+        record: collects the weights that were used, when set; see `finish_call`.
     """
 
     def __init__(self, transformer: nn.Module, pair: AdapterPair, blend: Blend | None = None) -> None:
         """Attaches `pair`; without `blend`, by its controller, or on its share schedule, or each side at half its scale.
 
         Raises:
-            InputError: the pair was made for another architecture or width, or the DiT is compiled.
+            InputError: the pair was made for another architecture or width.
         """
+        transformer = getattr(transformer, "_orig_mod", transformer)
         check_fit(transformer, pair)
-        _check_uncompiled(transformer)
+        family = family_of(transformer)
         self.pair = pair
-        self.blend = blend or default_blend(pair)
-        self.condition: torch.Tensor | None = None
-        self.stage: Stage | None = None
-        self.strengths: dict[Role, float] = dict.fromkeys(ROLES, 1.0)
-        self.row_strengths: torch.Tensor | None = None
         self.record: BlendRecord | None = None
         self.coverage = Coverage()
-        self._embedding: tuple[torch.Tensor, torch.Tensor] | None = None
-        self._weights: torch.Tensor | None = None
-        self._read: dict[tuple[nn.Module, str], list[torch.Tensor]] = {}
-        self._registrations = list(_registrations(self, transformer, family_of(transformer)))
-        self._handles: list[RemovableHandle | _LayerByLayer] = []
+        self.call = Call()
+        self._blend = blend or default_blend(pair)
+        self._stage: Stage | None = None
+        self._row_strengths: tuple[float, ...] | None = None
+        self._given_of: tuple = ()
+        self._side_weights = list(pair.sides.parameters())
+        self._arranged_for: tuple = ()
+        self._dtype = family.compute_dtype(transformer)
+        if self._side_weights and (not self._dtype.is_floating_point or self._dtype.itemsize < 2):  # stored so, computed otherwise
+            self._dtype = self._side_weights[0].dtype
+        self._updates: list[Updates] = []
+        self._registrations = list(_registrations(self, transformer, family))
+        self._handles: list[Interception] = []
         self.attach()
 
     def attach(self) -> None:
-        """Puts the hooks in place; does nothing where they are."""
+        """Puts everything in place; does nothing where it is."""
         if not self._handles:
             self._handles = [register() for register in self._registrations]
+            self._give()
+            self._arrange_anew()
 
     def detach(self) -> None:
-        """Removes every hook; the DiT is then as it was. Calling it again does nothing."""
-        for handle in self._handles:
+        """Takes everything out; the DiT is then as it was. Calling it again does nothing."""
+        for handle in reversed(self._handles):
             handle.remove()
         self._handles = []
-        self._embedding = self._weights = None
-        self._read.clear()
+        self.call.embedding = self.call.embedded = self.call.weights = None
+        for update in self._updates:
+            update.read = None
+
+    @property
+    def blend(self) -> Blend:
+        """Where the weights come from; exchangeable at any time."""
+        return self._blend
+
+    @blend.setter
+    def blend(self, blend: Blend) -> None:
+        self._blend = blend
+        self._give()
+
+    @property
+    def stage(self) -> Stage | None:
+        """Position of the next calls in denoising, 0 (noise) to 1, or (B,) of their rows; None where it is not known."""
+        return self._stage
+
+    @stage.setter
+    def stage(self, stage: Stage | None) -> None:
+        self._stage = stage
+        self._give()
+
+    @property
+    def strengths(self) -> Mapping[Role, float]:
+        """Factors on the weights of both sides; to be set as a whole."""
+        return MappingProxyType(self.call.strengths)
+
+    @strengths.setter
+    def strengths(self, strengths: Mapping[Role, float]) -> None:
+        self.call.strengths = {role: float(strengths[role]) for role in ROLES}
+        self._give()
+        self._arrange_anew()
+
+    @property
+    def row_strengths(self) -> tuple[float, ...] | None:
+        """Factors on the weights of each row of the next calls, or None. Rows of factor 0 cost nothing."""
+        return self._row_strengths
+
+    @row_strengths.setter
+    def row_strengths(self, strengths: Sequence[float] | None) -> None:
+        self._row_strengths = None if strengths is None else tuple(float(one) for one in strengths)
+        acts = [True] if strengths is None else [one != 0 for one in self._row_strengths]
+        self.call.rows = None if all(acts) else _runs(acts)
+        self._give()
+
+    @property
+    def condition(self) -> torch.Tensor | None:
+        """Reference embedding (B or 1, E) of the next calls, or None."""
+        return self.call.condition
+
+    @condition.setter
+    def condition(self, condition: torch.Tensor | None) -> None:
+        if condition is not self.call.condition:
+            self.call.condition = condition
+            self._arrange_anew()
+
+    @property
+    def weights(self) -> torch.Tensor | None:
+        """Weights (B, G, 2) of the current call, chosen when its first block was entered."""
+        return self.call.weights
 
     def silent(self) -> list[Place]:
         """Places where the pair should have acted by now and has not; none, at no cost, once all have been called."""
         return self.coverage.silent(self.strengths)
 
-    def check_fired(self) -> None:
-        """To be called after the DiT: raises InputError where it stepped past a place on which the pair acts."""
+    def finish_call(self) -> None:
+        """To be called after the DiT: records the weights that were used.
+
+        Raises:
+            InputError: the DiT stepped past a place on which the pair acts.
+        """
         if places := self.silent():
             raise InputError(stepped_past(places))
+        if self.record is not None and self.call.weights is not None:
+            self.record.add(self.call.weights, self.stage)
 
     @contextmanager
     def weighted(self, weights: torch.Tensor) -> Iterator[None]:
-        """Uses these weights (B, G, 2) inside, where no block has just chosen them: a block that is run again."""
-        kept, self._weights = self._weights, weights
+        """Uses these weights (B, G, 2) inside, where no block has just chosen them: a block that is run again to go back through."""
+        kept = self.call.weights, self.call.uses_autograd
+        self.call.use(weights, True)
         try:
             yield
         finally:
-            self._weights = kept
-
-    @property
-    def weights(self) -> torch.Tensor:
-        """Weights (B, G, 2) of the current call, chosen when its first block was entered."""
-        return self._weights
+            if kept[0] is not None:
+                self.call.use(*kept)
 
     def __enter__(self) -> Attachment:
         self.attach()
@@ -98,6 +166,52 @@ class Attachment:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.detach()
+
+    def prepare(self) -> None:
+        """Brings what a call reads up to date; one that is not compiled does so itself."""
+        self._give()
+        if not torch.is_grad_enabled():
+            self._arrange()
+
+    def _give(self) -> None:
+        """What the host knows about the next call, by one copy to the device at most."""
+        device = self._side_weights[0].device if self._side_weights else torch.device("cpu")
+        stage = tuple(self._stage.tolist()) if isinstance(self._stage, torch.Tensor) else self._stage
+        given_of = self._blend, stage, tuple(self.call.strengths.values()), self._row_strengths, device
+        if given_of != self._given_of:
+            scheduled = self._blend.scheduled(self._stage)
+            strengths = torch.tensor([[one * strength for strength in given_of[2]] for one in self._row_strengths or (1.0,)])
+            rows = max(len(scheduled), len(strengths))
+            if {len(scheduled), len(strengths)} - {1, rows}:  # one of them is of former calls, and to be set anew
+                self.call.given, self._given_of = None, ()
+                return
+            self.call.given = torch.cat([scheduled.expand(rows, -1), strengths.expand(rows, -1)], dim=1).to(device)
+            self._given_of = given_of
+        if self.call.is_compiled and not torch.is_grad_enabled():
+            self._arrange()
+
+    def _arrange(self) -> None:
+        """Fuses the sides of each place for calls without autograd, unless that was done and nothing has changed since."""
+        written = [(weight.data_ptr(), 0 if weight.is_inference() else weight._version) for weight in self._side_weights]
+        condition = self.call.condition
+        if condition is not None:
+            written.append((condition.data_ptr(), condition.shape, 0 if condition.is_inference() else condition._version))
+        arranged_for = tuple(bool(strength) for strength in self.call.strengths.values()), written
+        if arranged_for != self._arranged_for:
+            self.call.groups = {}
+            with torch.no_grad():
+                for update in self._updates:
+                    update.arrange(self._dtype)
+            self._arranged_for = arranged_for
+
+    def _arrange_anew(self) -> None:
+        """Arranges now, or, where autograd is at work and needs nothing fused, when it no longer is."""
+        if not torch.is_grad_enabled():
+            self._arrange()
+        elif self._arranged_for:
+            self._arranged_for = ()
+            for update in self._updates:
+                update.fused = None
 
 
 def default_blend(pair: AdapterPair) -> Blend:
@@ -120,25 +234,23 @@ def check_fit(transformer: nn.Module, pair: AdapterPair) -> None:
             )
 
 
-def _check_uncompiled(transformer: nn.Module) -> None:
-    """Raises InputError where torch.compile was used: compiled code does not see hooks that come later, and would leave the pair out."""
-    for name, module in transformer.named_modules():
-        if module._compiled_call_impl is not None or "_orig_mod" in module._modules:
-            part = name or "The model"
-            raise InputError(f"{part} is compiled, and a pair cannot act in compiled code: use the model without torch.compile.")
+def _runs(flags: Sequence[bool]) -> tuple[slice, ...]:
+    """The runs of true flags."""
+    edges = [index for index, (flag, before) in enumerate(zip([*flags, False], [False, *flags], strict=True)) if flag != before]
+    return tuple(slice(begin, end) for begin, end in zip(edges[::2], edges[1::2], strict=True))
 
 
 def _registrations(
     attachment: Attachment, transformer: nn.Module, family: FamilyDescription
-) -> Iterator[Callable[[], RemovableHandle | _LayerByLayer]]:
-    """One call per hook, made once, so that re-attaching puts the same hooks back."""
+) -> Iterator[Callable[[], Interception]]:
+    """One call per place, made once, so that re-attaching puts the same interceptors back."""
+    call, coverage = attachment.call, attachment.coverage
     blocks = list(family.blocks(transformer))
     paths = [f"{listed.path}.{number}" for listed in family.block_lists for number in range(len(transformer.get_submodule(listed.path)))]
-    keep = _keep_embedding(attachment, family)
-    yield lambda: transformer.get_submodule(family.time_embedding).register_forward_hook(keep)
-    choose = _choose_weights(attachment, family)
+    yield functools.partial(Interception, transformer.get_submodule(family.time_embedding), _KeepEmbedding(call, coverage, family))
+    choose = _ChooseWeights(attachment, family)
     for block in (block for block, block_list in blocks if block_list is blocks[0][1]):  # some samplers leave out the very first
-        yield lambda block=block: block.register_forward_pre_hook(choose, with_kwargs=True)
+        yield functools.partial(Interception, block, choose)
     places: dict[tuple[int, str], dict[Role, nn.Module]] = {}
     for role, index, name, adapter in iterate_sides(attachment.pair):
         places.setdefault((index, name), {})[role] = adapter
@@ -151,64 +263,66 @@ def _registrations(
         except AttributeError as error:
             raise InputError(f"The pair acts on {name} in block {index}, which this base lacks: use the base it was made for.") from error
         roles = frozenset(adapters)
-        place = read_place = attachment.coverage.expect(Place(paths[index], site.writes or site.reads, roles))
+        mark = coverage.expect(Place(paths[index], site.writes or site.reads, roles))
+        update = Updates(writer, adapters, site, call, attachment.pair.config.group_of(index), mark)
+        attachment._updates.append(update)
         if reader is not writer:
-            read_place = attachment.coverage.expect(Place(paths[index], site.reads, roles))
-            read = _keep_read(attachment, writer, site, read_place)
-            yield lambda reader=reader, read=read: reader.register_forward_pre_hook(read, with_kwargs=True)
-        update = _add_updates(attachment, attachment.pair.config.group_of(index), adapters, site, place, read_place)
-        yield lambda writer=writer, update=update: writer.register_forward_hook(update, with_kwargs=True)
+            update.read_mark = coverage.expect(Place(paths[index], site.reads, roles))
+            yield functools.partial(Interception, reader, ReadTokens(site, update.read_mark, update))
+        yield functools.partial(Interception, writer, update)
         for path, sequence in family.sequences.items():
             if site.reads.startswith(f"{path}."):
-                whole, layers = block.get_submodule(path), block.get_submodule(sequence)
-                yield lambda whole=whole, layers=layers: _LayerByLayer(whole, layers)
+                yield functools.partial(Interception, block.get_submodule(path), _LayerByLayer(block.get_submodule(sequence)))
 
 
-class _LayerByLayer:
-    """Has a module call its layers one by one until removed; one whose `forward` somebody else has replaced is left alone."""
+class _LayerByLayer(Interceptor):
+    """Has a module call its layers one by one; a forward that somebody else has put on it stays."""
 
-    def __init__(self, module: nn.Module, layers: nn.Module) -> None:
-        self._module = module if "forward" not in vars(module) else None
-        if self._module is not None:
-            module.forward = functools.partial(nn.Sequential.forward, layers)
-
-    def remove(self) -> None:
-        if self._module is not None:
-            del self._module.forward
+    def __init__(self, layers: nn.Module) -> None:
+        self.layers = layers
 
 
-def _keep_embedding(attachment: Attachment, family: FamilyDescription):
-    def hook(module: nn.Module, args: tuple, output: torch.Tensor | tuple) -> None:
-        attachment.coverage.num_runs += 1
-        if attachment._embedding is None:  # some bases embed a second timestep, of reference frames, afterwards
-            embedding = output if family.time_embedding_output is None else output[family.time_embedding_output]
-            attachment._embedding = embedding, args[0]
+class _KeepEmbedding(Interceptor):
+    """Keeps the time embedding for the first block of a call."""
 
-    return hook
+    def __init__(self, call: Call, coverage: Coverage, family: FamilyDescription) -> None:
+        self.call, self.coverage, self.output = call, coverage, family.time_embedding_output
+
+    def after(self, args: tuple, kwargs: dict, output: torch.Tensor | tuple) -> torch.Tensor | tuple:
+        self.coverage.has_run = True
+        if self.call.embedding is None:  # some bases embed a second timestep, of reference frames, afterwards
+            self.call.embedding, self.call.embedded = output if self.output is None else output[self.output], args[0]
+        return output
 
 
-def _choose_weights(attachment: Attachment, family: FamilyDescription):
-    def hook(block: nn.Module, args: tuple, kwargs: dict) -> None:
-        if attachment._embedding is None:  # chosen by an earlier block of this call
-            if attachment._weights is None:
+class _ChooseWeights(Interceptor):
+    """Has the blend choose the weights of a call when its first block is entered."""
+
+    def __init__(self, attachment: Attachment, family: FamilyDescription) -> None:
+        self.attachment, self.call, self.family = attachment, attachment.call, family
+        self.num_groups = attachment.pair.config.num_groups
+
+    def before(self, args: tuple, kwargs: dict) -> None:
+        call, family = self.call, self.family
+        if call.embedding is None:  # chosen by an earlier block of this call
+            if call.weights is None:
                 raise InputError(f"The pair goes by {family.time_embedding}, which the model computed without calling it: {WHAT_TO_DO}.")
             return
-        tokens = [_stream(args, kwargs, name, family.block_streams.index(name)) for name in family.controller_streams]
+        streams = streams_of(args, kwargs, family.block_streams)
+        tokens = [streams[family.block_streams.index(name)] for name in family.controller_streams]
         rows = tokens[0].shape[0]
-        embedding = _of_noisiest(*attachment._embedding, rows)
-        attachment._embedding = None
-        weights = attachment.blend.weights(embedding, tokens, attachment.stage)
-        strengths = [attachment.strengths[role] for role in ROLES]
-        if strengths != [1.0, 1.0]:
-            weights = torch.stack([one * strength for one, strength in zip(weights.unbind(-1), strengths, strict=True)], dim=-1)
-        if attachment.row_strengths is not None:
-            _check_rows("The first block", rows, len(attachment.row_strengths))
-            weights = weights * attachment.row_strengths.to(weights)[:, None, None]
-        attachment._weights = weights.expand(rows, attachment.pair.config.num_groups, 2)
-        if attachment.record is not None:
-            attachment.record.add(attachment._weights, attachment.stage)
-
-    return hook
+        if torch.compiler.is_compiling():
+            call.is_compiled = True
+        else:
+            self.attachment.prepare()
+        embedding = _of_noisiest(call.embedding, call.embedded, rows)
+        call.embedding = call.embedded = None
+        if call.given is None:
+            raise InputError("The stages and the strengths of rows that were set are of batches of different sizes.")
+        if len(call.given) != 1 and len(call.given) != rows:
+            raise InputError(partial_batch("The first block", rows, len(call.given)))
+        weights = self.attachment.blend.weights(embedding, tokens, call.given[:, :-2]) * call.given[:, None, -2:]
+        call.use(weights.expand(rows, self.num_groups, 2), torch.is_grad_enabled())
 
 
 def _of_noisiest(embedding: torch.Tensor, embedded: torch.Tensor, rows: int) -> torch.Tensor:
@@ -221,56 +335,3 @@ def _of_noisiest(embedding: torch.Tensor, embedded: torch.Tensor, rows: int) -> 
         return embedding[:, 0]
     noisiest = embedded.reshape(*embedding.shape[:2], -1)[..., -1].argmax(dim=1)
     return embedding[torch.arange(rows, device=noisiest.device), noisiest]
-
-
-def _check_rows(name: str, rows: int, whole: int) -> None:
-    """Raises InputError where a module was given a part of the batch; which part it is cannot be told."""
-    if whole > 1 and rows != whole:
-        raise InputError(
-            f"{name} was called with {rows} rows, and the batch has {whole}: a patch runs blocks for a part of the batch alone, and a pair "
-            "cannot tell for which. Use the model without that patch, or sample without guidance (cfg 1)."
-        )
-
-
-def _keep_read(attachment: Attachment, writer: nn.Module, site: Site, place: Place):
-    def hook(module: nn.Module, args: tuple, kwargs: dict) -> None:
-        attachment.coverage.heard(place)
-        attachment._read[writer, site.name] = [_stream(args, kwargs, name, position) for position, name in enumerate(site.streams)]
-
-    return hook
-
-
-def _add_updates(
-    attachment: Attachment, group: int, adapters: dict[Role, nn.Module], site: Site, place: Place, read_place: Place
-):  # fmt: skip
-    fused = FusedSite(adapters) if can_fuse(adapters) else None
-
-    def hook(module: nn.Module, args: tuple, kwargs: dict, output: torch.Tensor | tuple) -> torch.Tensor | tuple:
-        attachment.coverage.heard(place)
-        weights = attachment._weights[:, group]  # (B, 2)
-        streams = attachment._read.pop((module, site.name), None)
-        if streams is None:
-            if read_place is not place:
-                raise InputError(stepped_past([read_place]))
-            streams = [_stream(args, kwargs, name, position) for position, name in enumerate(site.streams)]
-        outputs = output if isinstance(output, tuple) else (output,)
-        updated = list(outputs)
-        dtype = next(iter(adapters.values())).down.weight.dtype
-        for position, hidden in enumerate(streams):
-            _check_rows(place.path, hidden.shape[0], len(weights))
-            if fused is not None and not torch.is_grad_enabled() and hidden.dtype == updated[position].dtype == dtype:
-                updated[position] = fused.add_to(updated[position], hidden, weights, attachment.condition)
-                continue
-            for role, adapter in adapters.items():
-                if attachment.strengths[role] == 0:
-                    continue
-                update = adapter(hidden, attachment.condition)
-                weight = weights[:, ROLES.index(role), None, None].to(update.dtype)
-                updated[position] = updated[position] + weight * update
-        return tuple(updated) if isinstance(output, tuple) else updated[0]
-
-    return hook
-
-
-def _stream(args: tuple, kwargs: dict, name: str, position: int) -> torch.Tensor:
-    return kwargs[name] if name in kwargs else args[position]

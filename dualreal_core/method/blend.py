@@ -12,16 +12,28 @@ from .stage_blender import Stage, StageBlender, share_at
 
 
 class Blend(Protocol):
-    """Gives the weights of one model call."""
+    """Gives the weights of one model call, in two parts: numbers known before it, and what is made of them within."""
 
-    def weights(self, embedding: torch.Tensor, tokens: list[torch.Tensor], stage: Stage | None = None) -> torch.Tensor:
-        """Weights (B, G, 2) or broadcastable, identity first.
+    def scheduled(self, stage: Stage | None) -> torch.Tensor:
+        """Numbers (1 or B, N), on the host, that follow from the stage alone.
+
+        Args:
+            stage: position in denoising, 0 (noise) to 1, where it is known; while training one for each sample, (B,).
+        """
+
+    def weights(self, embedding: torch.Tensor, tokens: list[torch.Tensor], scheduled: torch.Tensor) -> torch.Tensor:
+        """Weights (B, G, 2) or broadcastable, identity first. May be compiled.
 
         Args:
             embedding: time embedding (B, E).
             tokens: streams of (B, T, C) entering block 0.
-            stage: position in denoising, 0 (noise) to 1, where it is known; while training one for each sample, (B,).
+            scheduled: what the method of this name gave, on the device of both.
         """
+
+
+def weights_at(blend: Blend, embedding: torch.Tensor, tokens: list[torch.Tensor], stage: Stage | None = None) -> torch.Tensor:
+    """Weights (B, G, 2) or broadcastable of a call at a stage; see `Blend`."""
+    return blend.weights(embedding, tokens, blend.scheduled(stage).to(embedding.device))
 
 
 @dataclass(frozen=True)
@@ -31,10 +43,13 @@ class FixedBlend:
     identity: float
     motion: float
 
-    def weights(self, embedding: torch.Tensor, tokens: list[torch.Tensor], stage: Stage | None = None) -> torch.Tensor:
+    def scheduled(self, stage: Stage | None) -> torch.Tensor:
+        """-> (1, 2)"""
+        return torch.tensor([[self.identity, self.motion]], dtype=torch.float32)
+
+    def weights(self, embedding: torch.Tensor, tokens: list[torch.Tensor], scheduled: torch.Tensor) -> torch.Tensor:
         """-> (1, 1, 2)"""
-        both = [torch.full((1, 1), weight, dtype=torch.float32, device=embedding.device) for weight in (self.identity, self.motion)]
-        return torch.stack(both, dim=-1)
+        return scheduled[:, None]
 
 
 @dataclass(frozen=True)
@@ -43,9 +58,13 @@ class LearnedBlend:
 
     controller: StageBlender
 
-    def weights(self, embedding: torch.Tensor, tokens: list[torch.Tensor], stage: Stage | None = None) -> torch.Tensor:
+    def scheduled(self, stage: Stage | None) -> torch.Tensor:
+        """-> (1 or B, 1)"""
+        return self.controller.starts_at(stage)[:, None]
+
+    def weights(self, embedding: torch.Tensor, tokens: list[torch.Tensor], scheduled: torch.Tensor) -> torch.Tensor:
         """-> (B, G, 2)"""
-        return self.controller(embedding, tokens, stage)
+        return self.controller(embedding, tokens, scheduled[:, 0])
 
 
 @dataclass(frozen=True)
@@ -82,11 +101,14 @@ class PlannedBlend:
     scale: float
     num_groups: int
 
-    def weights(self, embedding: torch.Tensor, tokens: list[torch.Tensor], stage: Stage | None = None) -> torch.Tensor:
-        """-> (1 or B, G, 2)"""
+    def scheduled(self, stage: Stage | None) -> torch.Tensor:
+        """-> (1 or B, G)"""
         depths = torch.arange(self.num_groups) / max(self.num_groups - 1, 1)
-        identity = self.scale * self.plan.shares(0.5 if stage is None else stage, depths).to(embedding.device)
-        return torch.stack([identity, self.scale - identity], dim=-1)
+        return self.scale * self.plan.shares(0.5 if stage is None else stage, depths)
+
+    def weights(self, embedding: torch.Tensor, tokens: list[torch.Tensor], scheduled: torch.Tensor) -> torch.Tensor:
+        """-> (1 or B, G, 2)"""
+        return torch.stack([scheduled, self.scale - scheduled], dim=-1)
 
 
 MOVEMENT_FIRST = (0.4, 0.4, 0.4, 0.7, 0.7, 0.7)
@@ -107,7 +129,7 @@ grows as denoising proceeds, the motion's in the deepest blocks."""
 
 @dataclass
 class BlendRecord:
-    """Weights that were used: a (G, 2) tensor per call of the watched batch row, and the stage of each call."""
+    """Weights that were used: a (G, 2) tensor per call of the watched batch row, where they were used, and the stage of each call."""
 
     row: int = -1
     calls: list[torch.Tensor] = field(default_factory=list)
@@ -115,7 +137,7 @@ class BlendRecord:
 
     def add(self, weights: torch.Tensor, stage: Stage | None = None) -> None:
         """weights: (B, G, 2); stage: of the call, or (B,) of its rows."""
-        self.calls.append(weights.detach()[self.row].float().cpu())
+        self.calls.append(weights.detach()[self.row].float().clone())  # not to the host, which would wait for the device
         self.stages.append(float(stage[self.row]) if isinstance(stage, torch.Tensor) else stage)
 
     def clear(self) -> None:
@@ -129,10 +151,10 @@ class BlendRecord:
 
     def table(self) -> torch.Tensor:
         """Weights by call: (S, G, 2). Calls at one known stage, as some samplers make them, count as one: their mean."""
-        positions = self.positions()
+        positions, calls = self.positions(), [weights.cpu() for weights in self.calls]
         if not positions:
-            return torch.stack(self.calls)
+            return torch.stack(calls)
         by_stage: dict[float, list[torch.Tensor]] = {}
-        for stage, weights in zip(self.stages, self.calls, strict=True):
+        for stage, weights in zip(self.stages, calls, strict=True):
             by_stage.setdefault(stage, []).append(weights)
         return torch.stack([torch.stack(by_stage[stage]).mean(0) for stage in positions])

@@ -27,38 +27,45 @@ class Place:
         return f"{self.block}.{self.layer}"
 
 
-@dataclass
+@dataclass(eq=False)
+class Mark:
+    """Whether a place was called. Set by code that may be compiled, which assigns without reading."""
+
+    place: Place
+    was_called: bool = False
+
+
+@dataclass(eq=False)
 class Coverage:
     """Which places of a pair have been called.
 
     Attributes:
-        places: all of them.
-        num_runs: how often the DiT has run so far; a host that caches calls may leave it out.
+        marks: one for each place.
+        has_run: whether the DiT has run, so that its places should have been called; a host that caches calls may leave it out.
     """
 
-    places: list[Place] = field(default_factory=list)
-    num_runs: int = 0
-    _silent: set[Place] = field(default_factory=set)
+    marks: list[Mark] = field(default_factory=list)
+    has_run: bool = False
+    _is_complete: bool = False
 
-    def expect(self, place: Place) -> Place:
+    def expect(self, place: Place) -> Mark:
         """Counts a place as one that must be called."""
-        self.places.append(place)
-        self._silent.add(place)
-        return place
+        self.marks.append(Mark(place))
+        return self.marks[-1]
 
     def start_over(self) -> None:
         """Every place is to be called anew, as at the beginning of a sampling."""
-        self._silent.update(self.places)
-
-    def heard(self, place: Place) -> None:
-        """Notes that a place was called."""
-        self._silent.discard(place)
+        self.has_run = self._is_complete = False
+        for mark in self.marks:
+            mark.was_called = False
 
     def silent(self, strengths: Mapping[Role, float]) -> list[Place]:
         """Places that no call has reached so far, but for those whose sides have no strength."""
-        if not self._silent:
+        if self._is_complete:
             return []
-        return [place for place in self.places if place in self._silent and any(strengths[role] for role in place.roles)]
+        places = [mark.place for mark in self.marks if not mark.was_called]
+        self._is_complete = not places
+        return [place for place in places if any(strengths[role] for role in place.roles)]
 
 
 def name_places(places: Sequence[Place]) -> str:

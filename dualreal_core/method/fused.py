@@ -1,78 +1,85 @@
-"""Both sides of a site in one pass, for sampling: one product down to the hidden width, one up, instead of two each.
+"""Both sides of a site in one pass, for calls without autograd: one product down to the codes, one up, instead of two each.
 
-The hidden halves are scaled by the blend's weights; equal to the sum of the two adapters up to rounding.
+The codes of each side are scaled by its weight; equal to the sum of both adapters up to rounding.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
-from torch import nn
 from torch.nn import functional
 
-from .adapter import Bottleneck, LoRA
+from .adapter import Bottleneck, LowRank, over_tokens
 from .pair import ROLES, Role
 
 
-@dataclass
-class FusedSite:
-    """The adapters of one site, side by side; their joined weights are kept until one of them changes.
+@dataclass(frozen=True, eq=False)
+class FusedAdapters:
+    """The adapters of some sides at one place, side by side, in the dtype in which they compute.
 
     Attributes:
-        adapters: by role; of one class, and none with an inner skip (see `can_fuse`).
+        down: (R, C).
+        bias: of the codes, with what a condition adds to them: (R,), (B, R) where conditions differ by row, or None without gelu.
+        up: (D, R).
+        up_biases: (2, D), zeros for a side without; or None.
+        has_skip: whether each side adds the tokens themselves.
     """
 
-    adapters: Mapping[Role, nn.Module]
-    _key: tuple = ()
-    _joined: tuple[torch.Tensor, ...] = field(default=())
+    down: torch.Tensor
+    bias: torch.Tensor | None
+    up: torch.Tensor
+    up_biases: torch.Tensor | None
+    has_skip: tuple[bool, bool]
 
     def add_to(
-        self, output: torch.Tensor, hidden: torch.Tensor, weights: torch.Tensor, condition: torch.Tensor | None
+        self, output: torch.Tensor, hidden: torch.Tensor, weights: torch.Tensor, factors: torch.Tensor, in_place: bool = False
     ) -> torch.Tensor:
-        """Adds the weighted updates to an output.
+        """Adds the weighted updates to an output; in place only to one that is contiguous.
 
-        output: (B, T, D), left as it is; hidden: (B, T, C); weights: (B, 2); condition: (B or 1, E) or None -> (B, T, D).
+        output: (B, ..., D) or (T, D); hidden: likewise with C; weights: (B or 1, 2); factors: (B or 1, R) -> as output.
         """
-        down, down_bias, up, up_biases = self._join()
-        roles = [role for role in ROLES if role in self.adapters]
-        code = functional.linear(hidden, down, down_bias)  # (B, T, R)
-        if condition is not None:
-            shifts = []
-            for adapter in (self.adapters[role] for role in roles):
-                asks = isinstance(adapter, Bottleneck) and adapter.condition_proj is not None
-                shift = functional.linear(adapter.condition_proj(condition), adapter.down.weight) if asks else None
-                shifts.append(condition.new_zeros(len(condition), adapter.down.out_features) if shift is None else shift)
-            code = code + torch.cat(shifts, dim=1)[:, None]
-        if up_biases is not None:
-            code = functional.gelu(code)
-            first = ROLES.index(roles[0])
-            used = weights[:, first : first + len(roles)].to(up_biases.dtype)  # (B, K)
-            output = output + (used @ up_biases)[:, None]
-        # neither here nor above are columns picked by an index tensor or a list: each would be a copy to the device
-        parts = code.split([self.adapters[role].down.out_features for role in roles], dim=-1)
-        for role, part in zip(roles, parts, strict=True):
-            part.mul_(weights[:, ROLES.index(role), None, None])
-        shape = output.shape
-        return torch.addmm(output.reshape(-1, shape[-1]), code.reshape(-1, code.shape[-1]), up.t()).reshape(shape)
+        bias = None if self.bias is None or self.bias.ndim == 2 else self.bias
+        code = functional.linear(hidden, self.down, bias)
+        if self.bias is not None:
+            code = functional.gelu(code if bias is not None else code + over_tokens(self.bias, hidden))
+        code.mul_(over_tokens(factors, hidden))
+        if self.up_biases is not None:
+            biases = over_tokens(weights.to(output.dtype) @ self.up_biases, hidden)
+            output, in_place = output.add_(biases) if in_place else output + biases, True
+        flat, codes = output.flatten(0, -2), code.flatten(0, -2)
+        updated = (flat.addmm_(codes, self.up.t()) if in_place else torch.addmm(flat, codes, self.up.t())).view(output.shape)
+        for side, has_skip in enumerate(self.has_skip):
+            if has_skip:
+                updated.addcmul_(hidden, over_tokens(weights[:, side : side + 1], hidden).to(hidden.dtype))
+        return updated
 
-    def _join(self) -> tuple[torch.Tensor, ...]:
-        adapters = [self.adapters[role] for role in ROLES if role in self.adapters]
-        weights = [weight for adapter in adapters for layer in (adapter.down, adapter.up) for weight in layer.parameters()]
-        key = tuple((weight.data_ptr(), weight.dtype, 0 if weight.is_inference() else weight._version) for weight in weights)
-        if key != self._key:
-            down = torch.cat([adapter.down.weight for adapter in adapters])
-            scalings = [adapter.scaling if isinstance(adapter, LoRA) else 1.0 for adapter in adapters]
-            up = torch.cat([adapter.up.weight * scaling for adapter, scaling in zip(adapters, scalings, strict=True)], dim=1)
-            has_bias = adapters[0].up.bias is not None
-            down_bias = torch.cat([adapter.down.bias for adapter in adapters]) if has_bias else None
-            up_biases = torch.stack([adapter.up.bias for adapter in adapters]) if has_bias else None
-            self._key, self._joined = key, (down, down_bias, up, up_biases)
-        return self._joined
+    def of_rows(self, rows: slice) -> FusedAdapters:
+        """For some rows of the batch alone."""
+        if self.bias is None or self.bias.ndim == 1:
+            return self
+        return FusedAdapters(self.down, self.bias[rows], self.up, self.up_biases, self.has_skip)
 
 
-def can_fuse(adapters: Mapping[Role, nn.Module]) -> bool:
-    """Whether the adapters of a site are of one class and have no inner skip."""
-    kinds = {type(adapter) for adapter in adapters.values()}
-    return len(kinds) == 1 and not any(getattr(adapter, "keeps_skip", False) for adapter in adapters.values())
+def fuse(adapters: Mapping[Role, LowRank], dtype: torch.dtype, condition: torch.Tensor | None) -> FusedAdapters:
+    """Joins the adapters of one or both sides; condition: (B or 1, E), or None."""
+    sides = [adapters[role] for role in ROLES if role in adapters]
+    bias = None
+    if sides[0].down.bias is not None:
+        shifts = [side.shift(condition) if isinstance(side, Bottleneck) else None for side in sides]
+        num_rows = max([1, *(len(shift) for shift in shifts if shift is not None)])
+        biases = [side.down.bias if shift is None else side.down.bias + shift for side, shift in zip(sides, shifts, strict=True)]
+        bias = torch.cat([one.expand(num_rows, -1) for one in biases], dim=1).to(dtype)
+        bias = bias[0] if num_rows == 1 else bias
+    up_biases = None
+    if sides[0].up.bias is not None:
+        both = [adapters[role].up.bias if role in adapters else torch.zeros_like(sides[0].up.bias) for role in ROLES]
+        up_biases = torch.stack(both).to(dtype)
+    return FusedAdapters(
+        torch.cat([side.down.weight for side in sides]).to(dtype),
+        bias,
+        torch.cat([side.up.weight * side.scaling for side in sides], dim=1).to(dtype),
+        up_biases,
+        tuple(role in adapters and adapters[role].keeps_skip for role in ROLES),
+    )

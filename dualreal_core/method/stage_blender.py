@@ -60,10 +60,13 @@ class StageBlender(nn.Module):
         self.share_schedule = share_schedule
         zero_init(self.out)
 
-    def forward(self, embedding: torch.Tensor, tokens: list[torch.Tensor], stage: Stage | None = None) -> torch.Tensor:
-        """embedding: (B, E); tokens: streams of (B, T, C) -> weights (B, G, 2), identity first.
+    def forward(self, embedding: torch.Tensor, tokens: list[torch.Tensor], starts: torch.Tensor | None = None) -> torch.Tensor:
+        """Weights (B, G, 2), identity first.
 
-        Without a stage, the middle of the share schedule counts.
+        Args:
+            embedding: time embedding (B, E).
+            tokens: streams of (B, T, C).
+            starts: shares (B or 1,) from which the learned ones start (`starts_at`), where they lie; default: those of the middle.
         """
         dtype, kind = self.out.weight.dtype, embedding.device.type
         # pooled before the cast: all tokens in float32 would take gigabytes
@@ -77,10 +80,14 @@ class StageBlender(nn.Module):
             least = 0.5 - self.learned_range
             share = least + (1 - 2 * least) * torch.sigmoid(logits)  # (B, G)
             if self.share_schedule:
-                start = share_at(self.share_schedule, 0.5 if stage is None else stage).to(share)  # (B or 1,)
-                share = (share + start[:, None] - 0.5).clamp(0, 1)
+                starts = self.starts_at(None).to(share) if starts is None else starts.to(share.dtype)
+                share = (share + starts[:, None] - 0.5).clamp(0, 1)
             identity = self.scale * share
             return torch.stack([identity, self.scale - identity], dim=-1)
+
+    def starts_at(self, stage: Stage | None) -> torch.Tensor:
+        """Shares from which the learned ones start at a stage, or at the stages (B,) of samples: (B or 1,), on the host."""
+        return share_at(self.share_schedule or (0.5,), 0.5 if stage is None else stage)
 
     def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> StageBlender:
         def move(tensor: torch.Tensor) -> torch.Tensor:

@@ -18,7 +18,7 @@ from ..dataset import PreparedItem
 from ..method.attach import Attachment
 from ..method.pair import ROLES, Role
 from ..objective import Objective
-from ..precision import mixed
+from ..precision import lowered
 from .loop import loss_masks
 from .scores import Evaluation, SideScores
 from .settings import TrainSettings
@@ -155,9 +155,9 @@ class Evaluator:
         self.attachment.condition = None if batch.condition is None else batch.condition.to(device)
         self.attachment.stage = self.base.objective.stage(batch.timestep)
         noisy = self.base.objective.add_noise(batch.latents, batch.noise, batch.timestep).to(device)
-        with mixed(self.base, self.attachment.pair, lowers=self.settings.precision == "bf16"):
+        with lowered(self.base, self.settings.precision == "bf16"):
             output = self.base.predict(noisy, batch.timestep.to(device), self.base.batch_texts(batch.texts))
-        self.attachment.check_fired()
+        self.attachment.finish_call()
         return output.float().cpu()
 
     def _loss(self, batches: Sequence[FixedBatch], predictions: Sequence[torch.Tensor]) -> float:

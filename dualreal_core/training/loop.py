@@ -19,15 +19,15 @@ from ..dataset import PreparedItem
 from ..errors import InputError
 from ..method.attach import Attachment
 from ..method.pair import ROLES, Role
-from ..precision import mixed
+from ..precision import check_trainable, lowered
 from .checkpointing import checkpointed, safe_saving
 from .settings import TrainSettings
 from .state import RunState
 from .timesteps import draw_timesteps
 
 ALGORITHM_VERSION = 2
-"""Another number wherever the same settings begin to train another pair: runs of one are not continued, or taken for done, by
-another. 1: preservation took the place of a side's own step. 2: preservation adds to it."""
+"""Another number wherever the same settings begin to train another pair, beyond rounding: runs of one are not continued, or taken
+for done, by another. 1: preservation took the place of a side's own step. 2: preservation adds to it."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,9 @@ def train(
 
     Raises:
         DivergedError: a loss or gradient is not finite; nothing was changed by that step.
+        InputError: the base computes in float16.
     """
+    check_trainable(base.compute_dtype)
     losses = _Losses(base, attachment, items, settings, state)
     attachment.coverage.start_over()
     parts = {role: attachment.pair.role_parameters(role) for role in ROLES} | {"controller": attachment.pair.controller_parameters()}
@@ -153,14 +155,14 @@ class _Losses:
         batch, latents, noise, timestep = self._next(role, role, self.attachment.pair.config.share_schedule)
         mask = loss_masks(batch, self.settings.background_weight, latents.device) if role == "identity" else None
         self.attachment.strengths = {other: float(other == role or not is_dropped) for other in ROLES}
-        with self._mixed():
+        with self._lowered():
             output = self._predict(batch, latents, noise, timestep)
         return self.base.objective.loss_per_sample(output, latents, noise, timestep, mask).mean()
 
     def preservation(self) -> torch.Tensor:
         """Mean squared change that the identity makes to the motion's prediction on clips."""
         batch, *sample = self._next("identity", "motion", ())
-        with self._mixed():
+        with self._lowered():
             self.attachment.strengths = {"identity": 0.0, "motion": 1.0}
             with torch.no_grad():
                 prior = self._predict(batch, *sample)
@@ -181,8 +183,8 @@ class _Losses:
         noise = torch.randn(latents.shape, generator=generator)
         return batch, latents.to(device), noise.to(device), timestep.to(device)
 
-    def _mixed(self) -> AbstractContextManager[None]:
-        return mixed(self.base, self.attachment.pair, lowers=self.settings.precision == "bf16")
+    def _lowered(self) -> AbstractContextManager[None]:
+        return lowered(self.base, self.settings.precision == "bf16")
 
     def _predict(
         self, batch: Sequence[PreparedItem], latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor
@@ -190,7 +192,7 @@ class _Losses:
         """latents, noise: (B, C, f, h, w); timestep: (B,) -> the DiT's output (B, C, f, h, w)."""
         noisy = self.base.objective.add_noise(latents, noise, timestep)
         output = self.base.predict(noisy, timestep, self.base.batch_texts([item.text for item in batch]))
-        self.attachment.check_fired()
+        self.attachment.finish_call()
         return output
 
 

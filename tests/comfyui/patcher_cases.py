@@ -13,9 +13,11 @@ CASES: dict[str, list[tuple[str, ...]]] = {
     "trains_also_with_blocks_run_again": list(product(ARCHITECTURES, PRECISIONS)),
     "samples_then_trains_then_samples_on_one_model": list(product(("wan", "ltxv"), PRECISIONS)),
     "float8_weights_train_and_sample_nearly_as_full_ones": [("float8_e4m3fn",), ("cast to float8",)],
+    "weights_made_for_a_call_are_not_kept": [(name, "cast to float8") for name in ARCHITECTURES],
     "weights_in_main_memory_sample_as_loaded_ones": [(form,) for form in PRECISIONS],
     "no_site_waits_for_the_device": [(kind,) for kind in KINDS],
-    "behind_the_compile_node_nothing_is_compiled": [()],
+    "compiled_code_has_the_pair_in_it": list(product(ARCHITECTURES, ("compiled", "applied"))),
+    "one_graph_holds_model_and_pair": list(product(ARCHITECTURES, KINDS)),
 }
 IN_DYNAMIC_VRAM = [name for name in CASES if "main_memory" not in name and "waits" not in name]
 """Those that the host's dynamic VRAM could fail."""

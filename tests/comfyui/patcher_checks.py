@@ -5,11 +5,10 @@ Each check raises where the pack is at fault, and returns a reason where it cann
 
 from __future__ import annotations
 
-import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 
@@ -18,6 +17,7 @@ import comfy.ops
 import comfy.sample
 import comfy.sd
 import torch
+import torch._dynamo
 from architectures import ARCHITECTURES
 from checkpoint_forms import in_form
 from comfy.model_patcher import ModelPatcher
@@ -33,6 +33,8 @@ from dualreal_pack.nodes.patching import Strengths, applied_pairs, apply_pair
 from dualreal_pack.nodes.training_model import ready_to_train
 from safetensors.torch import save_file
 from tiny_checkpoints import MODELS, build, noise_weights
+from torch._dynamo.utils import counters
+from torch.autograd.graph import saved_tensors_hooks
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "cast to float8": torch.float8_e4m3fn}
 QUANTIZED = "float8_e4m3fn"
@@ -93,12 +95,12 @@ def with_pair(model: ModelPatcher, kind: str = "lora", spread: float = 0.2) -> M
     return apply_pair(model, make_pair(model.model.diffusion_model, kind, spread).requires_grad_(False), Strengths())
 
 
-def sampled(name: str, model: ModelPatcher) -> torch.Tensor:
+def sampled(name: str, model: ModelPatcher, steps: int = SAMPLING_STEPS) -> torch.Tensor:
     """A guided latent, on the CPU."""
     latent, prompts = noise(5, 1, *ARCHITECTURES[name].latent_shape), [conditioning(name, seed) for seed in (11, 12)]
     with torch.inference_mode():
         done = comfy.sample.sample(
-            model, latent, SAMPLING_STEPS, 3.0, "euler", "simple", *prompts, latent * 0, disable_pbar=True, seed=0
+            model, latent, steps, 3.0, "euler", "simple", *prompts, latent * 0, disable_pbar=True, seed=0
         )
     return done.float().cpu()
 
@@ -142,8 +144,8 @@ def samples_exactly_as_the_base_where_the_pair_does_nothing(name: str, form: str
     (applied,) = applied_pairs(blended)
     assert len(applied.parts[-1].record.calls) == SAMPLING_STEPS, "a call of the model was not recorded"
     assert sampled(name, model).equal(plain), "something stays"
-    hooked = [module for module in model.model.diffusion_model.modules() if module._forward_hooks or module._forward_pre_hooks]
-    assert not hooked, "hooks stay"
+    kept = [module for module in model.model.diffusion_model.modules() if "_interceptors" in vars(module)]
+    assert not kept, "interceptors stay"
 
 
 def trains_also_with_blocks_run_again(name: str, form: str) -> None:
@@ -170,6 +172,36 @@ def float8_weights_train_and_sample_nearly_as_full_ones(form: str) -> None:
     assert sampled("wan", with_pair(model, spread=0.0)).equal(plain)
     found = sampled("wan", with_pair(model))
     assert not found.equal(plain) and distance(found, sampled("wan", with_pair(exact))) < 0.3
+
+
+def weights_made_for_a_call_are_not_kept(name: str, form: str) -> None:
+    """Those of float8 layers, cast for each call, would fill memory in full precision."""
+    with torch.inference_mode(), ready_to_train(load(name, form)) as patcher:
+        base = ComfyBase(patcher, None)
+        shapes = {tuple(weight.shape) for weight in base.transformer.parameters() if weight.ndim == 2}
+        shapes |= {shape[::-1] for shape in shapes}
+        clips = [{"samples": noise(21, 1, *ARCHITECTURES[name].latent_shape)}]
+        (item,) = base.prepare("motion", clips, [conditioning(name, 30)]).items
+        latents, sigma, text = item.latents[None].to(base.device), torch.tensor([0.5], device=base.device), base.batch_texts([item.text])
+
+        def passed() -> tuple[int, torch.Tensor]:
+            """Weights that one call keeps, and all gradients."""
+            kept: list[torch.Tensor] = []
+            pair = make_pair(base.transformer, spread=0.2).to(base.device)
+            with Attachment(base.transformer, pair) as attachment:
+                attachment.stage = 0.5
+                with saved_tensors_hooks(lambda one: (kept.append(one), one)[1], lambda one: one):
+                    output = base.predict(latents, sigma, text)
+                output.float().square().mean().backward()
+            made = [one for one in kept if not isinstance(one, torch.nn.Parameter) and one.dtype == base.compute_dtype]
+            return sum(tuple(one.shape) in shapes for one in made), torch.cat([weight.grad.flatten() for weight in pair.sides.parameters()])
+
+        found, gradients = passed()
+        for module in base.transformer.modules():
+            vars(module).pop("forward", None)
+        found_without, expected = passed()
+    assert found == 0 and found_without > 10, f"{found} weights are kept, and {found_without} without"
+    assert distance(gradients, expected) < 0.02
 
 
 @contextmanager
@@ -234,18 +266,59 @@ def waits(call: Callable[[], object]) -> int:
     return sum("called a synchronizing" in str(one.message) for one in seen)
 
 
-def behind_the_compile_node_nothing_is_compiled() -> None:
-    """The pair acts as without the node, and the log says that the model runs uncompiled."""
-    model, said = load("wan"), []
+def compiled_code_has_the_pair_in_it(name: str, first: str) -> None:
+    """The whole DiT as one graph, where it is one without the pair, and not anew from step to step."""
+    model = load(name)
+    expected = sampled(name, with_pair(model), steps=20)
+
+    def counted(found: ModelPatcher) -> tuple[torch.Tensor, int, int]:
+        torch._dynamo.reset()
+        counters.clear()
+        latent = sampled(name, found, steps=20)
+        return latent, counters["stats"]["unique_graphs"], sum(counters["graph_break"].values())
+
+    plain, graphs, breaks = counted(compiled(model))
+    assert plain.equal(sampled(name, model, steps=20)) and graphs, "the plain model is not compiled, so this shows nothing"
+    latent, graphs_with_pair, breaks_with_pair = counted(with_pair(compiled(model)) if first == "compiled" else compiled(with_pair(model)))
+    assert distance(latent, expected) < 1e-6, "another latent"
+    assert (graphs_with_pair, breaks_with_pair) == (graphs, breaks), "the pair breaks a graph, or has it compiled anew"
+    assert sampled(name, model, steps=20).equal(plain), "something stays"
+
+
+def compiled(model: ModelPatcher) -> ModelPatcher:
+    """As the compile node makes it, without the part that would round otherwise."""
     behind = model.clone(disable_dynamic=True)
-    is_cpu = comfy.model_management.get_torch_device().type == "cpu"
-    set_torch_compile_wrapper(behind, backend="eager" if is_cpu else "inductor")
-    handler = logging.Handler()
-    handler.emit = lambda record: said.append(record.getMessage())
-    logging.getLogger().addHandler(handler)
-    try:
-        found = sampled("wan", with_pair(behind))
-    finally:
-        logging.getLogger().removeHandler(handler)
-    assert distance(found, sampled("wan", with_pair(model))) < 1e-3, "another latent"
-    assert any("uncompiled" in line for line in said), "nothing is said of it"
+    set_torch_compile_wrapper(behind, backend="eager")
+    return behind
+
+
+def one_graph_holds_model_and_pair(name: str, kind: str) -> None:
+    """The DiT alone, which is not allowed a break."""
+    model = load(name)
+    with torch.inference_mode():
+        comfy.model_management.load_models_gpu([model])
+        base = ComfyBase(model, None)
+        latents = noise(5, 2, *ARCHITECTURES[name].latent_shape)
+        text = base.batch_texts([base.conds(conditioning(name, seed), latents[0]) for seed in (11, 12)])
+        transformer = model.model.diffusion_model
+        sigmas = torch.linspace(0.95, 0.05, 20)
+        outputs: dict[str, list[torch.Tensor]] = {}
+        try:
+            for way in ("plain", "eager", "compiled"):
+                if way == "compiled":
+                    torch._dynamo.reset()
+                    counters.clear()
+                    transformer.compile(backend="eager", fullgraph=True)
+                with nullcontext() if way == "plain" else Attachment(transformer, make_pair(transformer, kind, 0.2)) as attachment:
+                    outputs[way] = []
+                    for sigma in sigmas if way != "plain" else sigmas[:1]:
+                        if attachment is not None:
+                            attachment.stage, attachment.row_strengths = 1 - float(sigma), (0.0, 1.0)
+                        outputs[way].append(base.predict(latents, sigma.expand(2), text))
+                        if attachment is not None:
+                            attachment.finish_call()
+        finally:
+            transformer._compiled_call_impl = None
+    assert not outputs["eager"][0].equal(outputs["plain"][0]), "the pair does not act"
+    assert max(float((one - other).abs().max()) for one, other in zip(outputs["eager"], outputs["compiled"], strict=True)) < 1e-6
+    assert counters["stats"]["unique_graphs"] == 1 and not counters["graph_break"]

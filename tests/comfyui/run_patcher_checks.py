@@ -25,7 +25,7 @@ VIDEO_MODULES = ("av", "av.container", "av.subtitles", "av.subtitles.stream", "a
 def start_host(comfyui: Path, device: str, is_dynamic: bool) -> str | None:
     """Makes ComfyUI and the pack importable, and starts what its main.py starts first; why that failed, or None."""
     sys.path[:0] = [str(comfyui), str(BENCHMARKS)]
-    sys.argv = [sys.argv[0], *(["--cpu"] if device == "cpu" else [])]
+    sys.argv = [sys.argv[0], "--use-pytorch-cross-attention", *(["--cpu"] if device == "cpu" else [])]  # as on most GPUs
     if importlib.util.find_spec("av") is None:  # large, and of no use to what has no videos
         sys.modules.update(dict.fromkeys(VIDEO_MODULES, MagicMock()))
     importlib.import_module("comfy.options").enable_args_parsing()

@@ -9,8 +9,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from dualreal_core.method.attach import Attachment
-from dualreal_core.method.blend import PLANS, BlendRecord, LearnedBlend, SharePlan
-from dualreal_core.precision import mixed
+from dualreal_core.method.blend import PLANS, BlendRecord, LearnedBlend, SharePlan, weights_at
+from dualreal_core.precision import lowered
 
 
 def share_of(plan: SharePlan, stage: float, depth: float) -> float:
@@ -53,6 +53,7 @@ def test_planned_weights_reach_every_group(name):
         for stage in (0.0, 0.5, 1.0):
             attachment.stage = stage
             base.predict(*model_inputs())
+            attachment.finish_call()
     table = record.table()
     expected = [[2 * share_of(PLANS[name], stage, group / 2) for group in range(3)] for stage in (0.0, 0.5, 1.0)]
     torch.testing.assert_close(table[..., 0], torch.tensor(expected))
@@ -62,10 +63,10 @@ def test_planned_weights_reach_every_group(name):
 def test_each_sample_is_weighed_by_its_own_stage():
     plan = SharePlan((0.2, 0.8), (0.5, 0.4)).blend(make_pair(TinyBase("wan", 4), num_groups=3, scale=2.0).config)
     stages = torch.tensor([0.0, 0.25, 1.0])
-    together = plan.weights(torch.zeros(3, 8), [], stages)
+    together = weights_at(plan, torch.zeros(3, 8), [], stages)
     assert together.shape == (3, 3, 2)
     for row, stage in enumerate(stages.tolist()):
-        torch.testing.assert_close(together[row], plan.weights(torch.zeros(1, 8), [], stage)[0])
+        torch.testing.assert_close(together[row], weights_at(plan, torch.zeros(1, 8), [], stage)[0])
 
 
 def test_the_papers_trend():
@@ -118,7 +119,7 @@ def test_tokens_are_pooled_before_they_are_cast(dtype):
     with torch.no_grad():
         expected = pair.controller(embedding.float(), [stream.float() for stream in streams])
         with Sizes() as sizes:
-            weights = LearnedBlend(pair.controller).weights(embedding, streams)
+            weights = weights_at(LearnedBlend(pair.controller), embedding, streams)
     assert torch.equal(weights, expected)
     assert max(sizes.made[torch.float32]) < streams[0].numel()
 
@@ -134,10 +135,10 @@ def test_the_controller_computes_in_float32_whatever_is_around_it(dtype, share_s
     generator = torch.Generator().manual_seed(0)
     embedding, tokens = torch.randn(64, 32, generator=generator).to(dtype), torch.randn(64, 8, 32, generator=generator).to(dtype)
     with torch.no_grad():
-        exact = LearnedBlend(pair.controller).weights(embedding.float(), [tokens.float()], 0.3)
+        exact = weights_at(LearnedBlend(pair.controller), embedding.float(), [tokens.float()], 0.3)
         with torch.autocast("cpu", torch.bfloat16):
             for one in (pair, cast):
-                weights = LearnedBlend(one.controller).weights(embedding, [tokens], 0.3)
+                weights = weights_at(LearnedBlend(one.controller), embedding, [tokens], 0.3)
                 assert torch.equal(weights, exact)
     assert len(exact.unique()) > 300
 
@@ -155,12 +156,10 @@ def test_a_pair_keeps_its_controller_in_float32_however_it_is_cast():
     assert {weight.device.type for weight in pair().to("meta", torch.bfloat16).parameters()} == {"meta"}
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_the_controllers_precision_alone_does_not_lower_that_of_the_base(dtype):
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_only_a_float32_base_is_lowered_and_only_where_that_is_asked_for(dtype):
     base = TinyBase("wan", 3)
     base.transformer.to(dtype)
-    pair = make_pair(base)
-    with torch.no_grad():
-        for one, expected in ((pair.to(dtype), False), (make_pair(base), True), (None, False)):
-            with mixed(base, one):
-                assert torch.is_autocast_enabled("cpu") is expected
+    for is_asked_for in (False, True):
+        with lowered(base, is_asked_for):
+            assert torch.is_autocast_enabled("cpu") is (is_asked_for and dtype == torch.float32)

@@ -178,7 +178,7 @@ def test_a_plan_weighs_both_sides() -> None:
         from tiny import model_inputs
 
         shown = base.predict(*model_inputs())
-        attachment.strengths["identity"] = 0.0
+        attachment.strengths = {"identity": 0.0, "motion": 1.0}
         assert torch.equal(shown, base.predict(*model_inputs()))
 
 

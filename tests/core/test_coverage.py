@@ -92,25 +92,23 @@ def test_a_side_without_strength_need_not_act(base):
     with torch.no_grad(), Attachment(base.transformer, pair) as attachment:
         attachment.strengths = {"identity": 1.0, "motion": 0.0}
         base.predict(*model_inputs())
-        attachment.check_fired()
-        attachment.strengths["motion"] = 0.5
+        attachment.finish_call()
+        attachment.strengths = {"identity": 1.0, "motion": 0.5}
         with pytest.raises(InputError, match=r"blocks\.2\.ffn\.net\.2"):
-            attachment.check_fired()
+            attachment.finish_call()
 
 
 def test_a_host_can_tell_whether_the_model_ran(base):
     """One that answers a call from a cache does not call it."""
     with torch.no_grad(), Attachment(base.transformer, make_pair(base)) as attachment:
-        assert attachment.coverage.num_runs == 0 and len(attachment.silent()) == 2 * NUM_BLOCKS
+        assert not attachment.coverage.has_run and len(attachment.silent()) == 2 * NUM_BLOCKS
         base.predict(*model_inputs())
-        assert attachment.coverage.num_runs == 1 and attachment.silent() == []
+        assert attachment.coverage.has_run and attachment.silent() == []
 
 
 def test_a_time_embedding_that_is_stepped_past_is_named(base):
-    embedder = base.transformer.condition_embedder
-    kind = type(embedder)
-    embedder.__class__ = type("Unseen", (kind,), {"__call__": kind.forward})
     with torch.no_grad(), Attachment(base.transformer, make_pair(base)), pytest.raises(InputError, match="goes by condition_embedder"):
+        base.transformer.condition_embedder = TinyBase("wan", NUM_BLOCKS).transformer.condition_embedder
         base.predict(*model_inputs())
 
 
@@ -133,7 +131,7 @@ def test_what_was_not_read_is_not_replaced_by_something_else():
     module.blocks = nn.ModuleList([nn.ModuleDict({name: nn.Linear(8, 8) for name in names})])
     pair: AdapterPair = fill(new_pair(module, bottleneck_dim=4, num_groups=1, learned_range=0.0))
     with Attachment(module, pair, FixedBlend(1.0, 1.0)) as attachment:
-        attachment._weights = torch.ones(1, 1, 2)
+        attachment.call.use(torch.ones(1, 1, 2), True)
         with pytest.raises(InputError, match=r"acts on blocks\.0\.q, which"):
             module.blocks[0]["attn_out"](torch.randn(1, 3, 8))
 
@@ -143,6 +141,6 @@ def test_families_name_no_layer_that_is_not_called():
     module = wan_module("WanModel")
     pair = fill(new_pair(module, identity_kind="lora", motion_kind="none", rank=2, num_groups=1, target_layers=("ffn.net.2",)))
     with Attachment(module, pair, FixedBlend(1.0, 1.0)) as attachment:
-        attachment._weights = torch.ones(1, 1, 2)
+        attachment.call.use(torch.ones(1, 1, 2), True)
         module.blocks[0].ffn(torch.randn(1, 3, 8))
-        attachment.check_fired()
+        attachment.finish_call()

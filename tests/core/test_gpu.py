@@ -23,7 +23,6 @@ from dualreal_core.bases.base import pad_texts
 from dualreal_core.cli import main
 from dualreal_core.method.attach import Attachment
 from dualreal_core.method.pair import AdapterPair
-from dualreal_core.precision import mixed
 from dualreal_core.sampling import default_sampling, sample
 from dualreal_core.storage import load_pair
 from dualreal_core.toyworld.trial import Trial
@@ -142,8 +141,7 @@ def gradients(base: TinyBase, pair: AdapterPair, is_checkpointed: bool, inputs: 
     with Attachment(base.transformer, pair) as attachment:
         attachment.condition = condition(len(inputs[0])).to(DEVICE)
         with checkpointed(base.transformer, attachment) if is_checkpointed else nullcontext():
-            with mixed(base, pair):
-                output = base.predict(*inputs)
+            output = base.predict(*inputs)
             output.float().square().mean().backward()
     return [weight.grad for weight in pair.parameters()]
 
@@ -230,7 +228,7 @@ def test_no_site_waits_for_the_gpu(family: str, kind: str, adapts_negative: bool
             with Attachment(base.transformer, pair) as attachment:
                 attachment.condition, attachment.stage = condition().to(DEVICE), 0.5
                 if not adapts_negative:
-                    attachment.row_strengths = torch.tensor([0.0, 1.0], device=DEVICE)
+                    attachment.row_strengths = (0.0, 1.0)
                 added.append(waits(lambda base=base, inputs=inputs: base.predict(*inputs)) - plain)
     assert added[1] == added[0]
 

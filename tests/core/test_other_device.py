@@ -131,7 +131,7 @@ for num_blocks in (2, 4):
         for name, blend in blends.items():
             with Attachment(base.transformer, pair, blend) as attachment:
                 attachment.strengths, attachment.stage, attachment.record = {"identity": 0.7, "motion": 1.3}, 0.3, BlendRecord()
-                attachment.condition, attachment.row_strengths = (t.to(other_device.NAME) for t in (condition(), torch.tensor([1.0, 0.5])))
+                attachment.condition, attachment.row_strengths = condition().to(other_device.NAME), (1.0, 0.5)
                 for is_training in (False, True):
                     with torch.set_grad_enabled(is_training):
                         across(base)

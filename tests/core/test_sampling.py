@@ -30,11 +30,14 @@ class Recorder:
 
     def __init__(self) -> None:
         self.attachment: Attachment | None = None
-        self.seen: list[torch.Tensor] = []
+        self.seen: list[tuple[float, ...] | None] = []
 
-    def weights(self, embedding, tokens, stage=None):
-        self.seen.append(None if self.attachment.row_strengths is None else self.attachment.row_strengths.clone())
-        return torch.ones(1, 1, 2)
+    def scheduled(self, stage):
+        return torch.ones(1, 2)
+
+    def weights(self, embedding, tokens, scheduled):
+        self.seen.append(self.attachment.row_strengths)
+        return scheduled[:, None]
 
 
 @pytest.mark.parametrize("adapts_negative", [False, True])
@@ -45,8 +48,8 @@ def test_negative_rows(base, adapts_negative):
         blend.attachment = attachment
         sample(base, texts(2), texts(1)[0], settings, attachment)
         assert attachment.row_strengths is None
-    expected = None if adapts_negative else [0.0, 0.0, 1.0, 1.0]
-    assert [None if rows is None else rows.tolist() for rows in blend.seen] == [expected] * settings.num_steps
+    expected = None if adapts_negative else (0.0, 0.0, 1.0, 1.0)
+    assert blend.seen == [expected] * settings.num_steps
 
 
 def test_settings_change_the_video(base):

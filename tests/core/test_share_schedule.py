@@ -6,6 +6,7 @@ import pytest
 import torch
 from test_masking import Run, make_settings
 
+from dualreal_core.method.blend import LearnedBlend, weights_at
 from dualreal_core.method.pair import PairConfig
 from dualreal_core.method.stage_blender import StageBlender, share_at
 from dualreal_core.objective import FlowMatching, VPrediction
@@ -33,7 +34,7 @@ def test_share_is_linear_between_evenly_spaced_points():
 
 @pytest.mark.parametrize("inner_dim", [None, 3])
 def test_an_untrained_controller_follows_its_course(inner_dim):
-    weights = untrained(inner_dim=inner_dim)(*inputs(3), torch.tensor([0.0, 0.75, 1.0]))
+    weights = weights_at(LearnedBlend(untrained(inner_dim=inner_dim)), *inputs(3), torch.tensor([0.0, 0.75, 1.0]))
     expected = 2 * torch.tensor([0.4, 0.6, 0.8])[:, None].expand(3, 3)
     torch.testing.assert_close(weights, torch.stack([expected, 2 - expected], dim=-1))
 
@@ -57,8 +58,9 @@ def test_our_controller_stays_small_on_a_wide_base():
 
 def test_one_stage_counts_for_all_rows_and_the_middle_where_none_is_known():
     controller = untrained()
-    assert torch.equal(controller(*inputs(2), 1.0), controller(*inputs(2), torch.tensor([1.0, 1.0])))
-    assert torch.equal(controller(*inputs(2)), controller(*inputs(2), 0.5))
+    blend = LearnedBlend(controller)
+    assert torch.equal(weights_at(blend, *inputs(2), 1.0), weights_at(blend, *inputs(2), torch.tensor([1.0, 1.0])))
+    assert torch.equal(controller(*inputs(2)), weights_at(blend, *inputs(2), 0.5))
 
 
 @pytest.mark.parametrize("push", [-50.0, 50.0])
@@ -66,18 +68,19 @@ def test_learned_shares_stay_within_bounds_of_the_course(push):
     controller = untrained(learned_range=0.1)
     with torch.no_grad():
         controller.out.bias.fill_(push)
-    share = controller(*inputs(2), torch.tensor([0.0, 1.0]))[..., 0] / 2
+    share = weights_at(LearnedBlend(controller), *inputs(2), torch.tensor([0.0, 1.0]))[..., 0] / 2
     torch.testing.assert_close(share, torch.tensor([0.4, 0.8])[:, None].expand(2, 3) + (0.1 if push > 0 else -0.1))
     free = untrained(learned_range=0.5)
     with torch.no_grad():
         free.out.bias.fill_(push)
-    assert free(*inputs(1), 1.0)[..., 0].max() <= 2 and free(*inputs(1), 0.0)[..., 0].min() >= 0
+    most, least = (weights_at(LearnedBlend(free), *inputs(1), stage)[..., 0] for stage in (1.0, 0.0))
+    assert most.max() <= 2 and least.min() >= 0
 
 
 def test_without_a_course_the_stage_does_not_matter():
     controller = untrained(share_schedule=())
     torch.nn.init.normal_(controller.out.weight)
-    assert torch.equal(controller(*inputs(2), 0.0), controller(*inputs(2), 1.0))
+    assert torch.equal(*(weights_at(LearnedBlend(controller), *inputs(2), stage) for stage in (0.0, 1.0)))
     assert PAPER.pair.get("share_schedule", ()) == () and DUALREAL.pair["share_schedule"][0] < 0.5 < DUALREAL.pair["share_schedule"][-1]
 
 
@@ -94,15 +97,17 @@ def test_training_weighs_each_sample_by_its_own_stage():
     settings = make_settings(steps=4, motion_batch=3, motion_ratio=1.0)
     run = Run(settings=settings, is_filled=False, share_schedule=SHARE_SCHEDULE, scale=2.0, learned_range=0.01)
     timesteps, seen = [], []
-    add_noise, weights = run.base.objective.add_noise, run.attachment.blend.weights
+    add_noise, blend = run.base.objective.add_noise, run.attachment.blend
 
     def noted(latents, noise, timestep):
         timesteps.append(timestep)
         return add_noise(latents, noise, timestep)
 
     class Watched:
-        def weights(self, embedding, tokens, stage=None):
-            seen.append(weights(embedding, tokens, stage))
+        scheduled = staticmethod(blend.scheduled)
+
+        def weights(self, embedding, tokens, scheduled):
+            seen.append(blend.weights(embedding, tokens, scheduled))
             return seen[-1]
 
     object.__setattr__(run.base.objective, "add_noise", noted)

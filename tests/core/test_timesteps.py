@@ -57,7 +57,7 @@ def test_training_draws_by_the_course_of_the_pair():
     pair = make_pair(base, num_groups=2, share_schedule=(0.0, 1.0), scale=2.0)
     settings = TrainSettings(steps=40, warmup_steps=0, motion_batch=2, identity_batch=2, learning_rate=1e-4, timestep_bias=3.0)
     with Attachment(base.transformer, pair) as attachment:
-        attachment.blend = blend = _Watched(attachment.blend)
+        attachment.blend = blend = _Watched(attachment)
         for done in train(base, attachment, all_items(), settings, RunState.start(pair, settings)):
             seen[done.role] += blend.take()
     means = {role: torch.cat(values).mean() for role, values in seen.items()}
@@ -71,7 +71,7 @@ def test_crossing_draws_as_the_base_does():
     settings = TrainSettings(steps=40, warmup_steps=0, motion_batch=2, learning_rate=1e-4, motion_ratio=0.0,
                              preservation_ratio=1.0, timestep_bias=50.0)  # fmt: skip
     with Attachment(base.transformer, pair) as attachment:
-        attachment.blend = blend = _Watched(attachment.blend)
+        attachment.blend = blend = _Watched(attachment)
         list(train(base, attachment, all_items(), settings, RunState.start(pair, settings)))
     seen = blend.take()
     own, off, on = (torch.cat(seen[part::3]) for part in range(3))
@@ -81,14 +81,15 @@ def test_crossing_draws_as_the_base_does():
 
 
 class _Watched:
-    """A blend that keeps the stages it was asked for."""
+    """A blend that keeps the stages of the calls that it was asked in."""
 
-    def __init__(self, blend) -> None:
-        self.blend, self.stages = blend, []
+    def __init__(self, attachment) -> None:
+        self.attachment, self.blend, self.stages = attachment, attachment.blend, []
+        self.scheduled = self.blend.scheduled
 
-    def weights(self, embedding, tokens, stage=None) -> torch.Tensor:
-        self.stages.append(stage)
-        return self.blend.weights(embedding, tokens, stage)
+    def weights(self, embedding, tokens, scheduled) -> torch.Tensor:
+        self.stages.append(self.attachment.stage)
+        return self.blend.weights(embedding, tokens, scheduled)
 
     def take(self) -> list[torch.Tensor]:
         taken, self.stages = self.stages, []

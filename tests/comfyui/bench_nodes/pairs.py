@@ -85,20 +85,22 @@ class BenchStateless(io.ComfyNode):
         text = base.batch_texts([base.conds(conditioning, noise[0])])
         (applied,) = of_pack("nodes.patching").applied_pairs(model)
         options = {**training_model.call_options(model), "sigmas": sigma}
+        before = [(type(module), *vars(module)) for module in dit.modules()]
         found, again = (model.model.apply_model(noise, sigma, transformer_options=dict(options), **text) for _ in range(2))
         plain = model.model.apply_model(noise, sigma, transformer_options={"sigmas": sigma}, **text)
         with attach.Attachment(dit, applied.pair) as attachment:
             attachment.stage = applied.schedule.stage(float(sigma))
             expected = model.model.apply_model(noise, sigma, transformer_options={"sigmas": sigma}, **text)
         state, other = applied.start(model), applied.start(model)
-        first, second = state.attachment(dit, noise), state.attachment(copy.deepcopy(dit), noise)
+        place = noise.device, model.model.get_dtype_inference()
+        first, second = state.attachment(dit, *place), state.attachment(copy.deepcopy(dit), *place)
         facts = {
             "as hooked by hand": found.equal(expected) and again.equal(expected) and not found.equal(plain),
-            "nothing stays": not any(module._forward_hooks or module._forward_pre_hooks for module in dit.modules()),
-            "one for each DiT": state.attachment(dit, noise) is first and first.pair is applied.pair,
+            "nothing stays": [(type(module), *vars(module)) for module in dit.modules()] == before,
+            "one for each DiT": state.attachment(dit, *place) is first and first.pair is applied.pair,
             "a second device has weights of its own": second.pair is not first.pair,
             "and blends by its own": second.blend.controller is second.pair.controller is not first.pair.controller,
-            "each sampling hooks anew": other.attachment(dit, noise) is not first and other.record is not state.record,
+            "each sampling hooks anew": other.attachment(dit, *place) is not first and other.record is not state.record,
         }
         return io.NodeOutput(ui=ui.PreviewText(json.dumps(facts)))
 

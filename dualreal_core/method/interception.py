@@ -1,0 +1,86 @@
+"""Acting around a module's calls as hooks do, in a form that torch.compile follows in every order.
+
+As long as something intercepts it, a module is of a class made from its own, whose calls pass through the interceptors. It stays
+the same object: its name, its weights, its hooks and what others hold of it are as they were. Compiled code is chosen by the
+classes of its modules, while it looks for hooks only once, when it is made.
+"""
+
+from __future__ import annotations
+
+import functools
+
+from torch import nn
+
+INTERCEPTORS = "_interceptors"
+
+
+class Interceptor:
+    """Sees the calls of a module. Code of its methods may be compiled, so they assign attributes and change nothing in place.
+
+    Attributes:
+        layers: a sequence of layers to be called one by one in place of the module's own forward, which may compute several at once;
+            None for that.
+    """
+
+    layers: nn.Module | None = None
+
+    def before(self, args: tuple, kwargs: dict) -> None:
+        """Called with the arguments of a call that begins."""
+
+    def after(self, args: tuple, kwargs: dict, output: object) -> object:
+        """Called with the arguments and what the module returned, which it may take as its own; returns what the caller gets."""
+        return output
+
+
+class Interception:
+    """An interceptor at work on a module, from the start until `remove`. Several of one module act in the order they came."""
+
+    def __init__(self, module: nn.Module, interceptor: Interceptor) -> None:
+        self._module, self._interceptor = module, interceptor
+        _intercept(module, (*vars(module).get(INTERCEPTORS, ()), interceptor))
+
+    def remove(self) -> None:
+        """Leaves the module as it was."""
+        _intercept(self._module, tuple(other for other in vars(self._module)[INTERCEPTORS] if other is not self._interceptor))
+
+
+def _intercept(module: nn.Module, interceptors: tuple[Interceptor, ...]) -> None:
+    own, kind = vars(module), type(module)  # setting an attribute of a compiled module would set it on the one inside
+    own[INTERCEPTORS] = interceptors
+    is_made_here = _Intercepted in kind.__bases__
+    if issubclass(kind, _Intercepted) and not is_made_here:
+        return  # somebody else has changed the class since, and goes on to call what is left here
+    kind = kind.__bases__[1] if is_made_here else kind
+    if interceptors:
+        module.__class__ = _intercepted(kind, any(one.layers is not None for one in interceptors))
+    else:
+        module.__class__ = kind
+        del own[INTERCEPTORS]
+
+
+class _Intercepted:
+    """Marks the classes that `_intercepted` makes."""
+
+
+@functools.cache
+def _intercepted(kind: type[nn.Module], calls_layers: bool) -> type[nn.Module]:
+    """A class made from a module's, under its name; the same one each time, as compiled code is chosen by it."""
+    own_call, own_forward = kind.__call__, kind.forward
+
+    def call(self: nn.Module, *args: object, **kwargs: object) -> object:
+        interceptors = getattr(self, INTERCEPTORS, ())  # compiled code may keep this function for longer than the module does
+        for interceptor in interceptors:
+            interceptor.before(args, kwargs)
+        output = own_call(self, *args, **kwargs)
+        for interceptor in interceptors:
+            output = interceptor.after(args, kwargs, output)
+        return output
+
+    def forward(self: nn.Module, *args: object, **kwargs: object) -> object:
+        for interceptor in getattr(self, INTERCEPTORS, ()):
+            if interceptor.layers is not None:
+                return nn.Sequential.forward(interceptor.layers, *args, **kwargs)
+        return own_forward(self, *args, **kwargs)
+
+    names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__, "__call__": call}
+    return type(kind.__name__, (_Intercepted, kind), {**names, **({"forward": forward} if calls_layers else {})})

@@ -1,0 +1,133 @@
+"""What a pair does at one place of a block: both sides' updates of a module's output, by the weights of the call."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import nn
+
+from ..errors import InputError
+from ..families import Site, is_linear
+from .adapter import LowRank
+from .call import Call
+from .coverage import Mark, stepped_past
+from .fused import FusedAdapters, fuse
+from .interception import Interceptor
+from .pair import ROLES, Role
+
+Key = tuple[object, ...]
+
+
+class ReadTokens(Interceptor):
+    """Keeps the tokens that a module reads for the update of what another one writes."""
+
+    def __init__(self, site: Site, mark: Mark, update: Updates) -> None:
+        self.site, self.mark, self.update = site, mark, update
+
+    def before(self, args: tuple, kwargs: dict) -> None:
+        self.mark.was_called = True
+        self.update.read = streams_of(args, kwargs, self.site.streams)
+
+
+class Updates(Interceptor):
+    """The adapters of both sides at one place.
+
+    Calls without autograd run both sides fused (`arrange`), leave out rows in which the pair does not act, and add in place to
+    what a linear layer has just made. Others take one side after the other, as each has gradients of its own.
+
+    Args:
+        module: whose output is updated.
+        adapters: by role.
+        site: names the streams of tokens.
+        group: of the block.
+        mark: set when the module is called.
+    """
+
+    def __init__(self, module: nn.Module, adapters: Mapping[Role, LowRank], site: Site, call: Call, group: int, mark: Mark) -> None:
+        self.module, self.adapters, self.site, self.call, self.number, self.mark = module, adapters, site, call, group, mark
+        self.is_linear = is_linear(module)
+        self.read: list[torch.Tensor] | None = None
+        self.read_mark: Mark | None = None
+        self.fused: FusedAdapters | None = None
+        self.acting: dict[Role, LowRank] = dict(adapters)
+        self.group = call.group(group, self._widths())
+
+    def arrange(self, dtype: torch.dtype) -> None:
+        """Takes the sides that have strength, and fuses them for calls without autograd in this dtype."""
+        self.acting = {role: adapter for role, adapter in self.adapters.items() if self.call.strengths[role]}
+        self.group = self.call.group(self.number, self._widths())
+        self.fused = fuse(self.acting, dtype, self.call.condition) if self.acting else None
+
+    def after(self, args: tuple, kwargs: dict, output: torch.Tensor | tuple) -> torch.Tensor | tuple:
+        self.mark.was_called = True
+        streams, self.read = self.read, None
+        if streams is None:
+            if self.read_mark is not None:
+                raise InputError(stepped_past([self.read_mark.place]))
+            streams = streams_of(args, kwargs, self.site.streams)
+        if not isinstance(output, tuple):
+            return self._updated(output, streams[0])
+        return *(self._updated(*both) for both in zip(output, streams, strict=False)), *output[len(streams) :]
+
+    def _updated(self, output: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        """output: (B, ..., D) or (T, D) of a single row; hidden: likewise with C -> as output."""
+        weights = self.group.weights
+        if weights is None:
+            raise InputError(f"{self.mark.place.path} was called before any block, or blocks were exchanged: attach the pair anew.")
+        if len(weights) != 1 and len(weights) != len(hidden):  # names are read here alone, or each block would be compiled for its own
+            raise InputError(partial_batch(self.mark.place.path, len(hidden), len(weights)))
+        with _without_autocast(output.device.type):
+            if self.call.uses_autograd:
+                for role, adapter in self.adapters.items():
+                    if self.call.strengths[role]:
+                        output = adapter.add_to(output, hidden, weights[:, ROLES.index(role)], self.call.condition)
+                return output
+            return self._fused(output, hidden) if self.acting else output
+
+    def _fused(self, output: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        fused = self.fused
+        if fused is None or fused.down.dtype != output.dtype:
+            fused = fuse(self.acting, output.dtype, self.call.condition)
+            if not torch.compiler.is_compiling():
+                self.fused = fused
+        hidden, weights, factors = hidden.to(output.dtype), self.group.weights, self.group.factors
+        in_place = self._is_own(output)
+        if self.call.rows is None:
+            return fused.add_to(output, hidden, weights, factors, in_place)
+        output = output if in_place else output.clone(memory_format=torch.contiguous_format)
+        for rows in self.call.rows:
+            fused.of_rows(rows).add_to(output[rows], hidden[rows], weights[rows], factors[rows], in_place=True)
+        return output
+
+    def _is_own(self, output: torch.Tensor) -> bool:
+        """Whether nobody else can hold the output: a linear layer makes a new one, which no hook or other forward has seen."""
+        module = self.module
+        return (
+            self.is_linear
+            and not torch.compiler.is_compiling()
+            and not module._forward_hooks
+            and "forward" not in vars(module)
+            and output.is_contiguous()
+        )
+
+    def _widths(self) -> tuple[int, int]:
+        return tuple(self.acting[role].down.out_features if role in self.acting else 0 for role in ROLES)
+
+
+def partial_batch(name: str, rows: int, whole: int) -> str:
+    """The sentence for a module that was given a part of the batch; which part it is cannot be told."""
+    return (
+        f"{name} was called with {rows} rows, and the batch has {whole}: a patch runs blocks for a part of the batch alone, and a pair "
+        "cannot tell for which. Use the model without that patch, or sample without guidance (cfg 1)."
+    )
+
+
+def streams_of(args: tuple, kwargs: dict, names: tuple[str, ...]) -> list[torch.Tensor]:
+    """A module's arguments by these names, in the order of its positional ones."""
+    return [kwargs[name] if name in kwargs else args[position] for position, name in enumerate(names)]
+
+
+def _without_autocast(kind: str) -> AbstractContextManager[object]:
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
