@@ -77,8 +77,9 @@ def run(arguments: argparse.Namespace) -> None:
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         _train(training, base, arguments, texts)
-        if training.directory.metrics():
-            save(directory / "loss.png", loss_curves(training.directory.metrics(), "Training loss", training.directory.evaluated_losses()))
+        steps = training.directory.metrics()
+        if steps:
+            save(directory / "loss.png", loss_curves(steps, "Training loss", training.directory.evaluated_losses()))
         if not training.is_over:
             print("\n".join([f"stopped; continue with --resume (state in {directory})", *peak_memory(base.device)]))
             return
