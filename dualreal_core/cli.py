@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from . import __version__
+from .commands import COMMANDS
 from .errors import InputError
 
 
@@ -19,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     try:
         return _run(arguments)
-    except ModuleNotFoundError as error:  # the package alone brings nothing, as ComfyUI has its own; some imports wait for the command
+    except ModuleNotFoundError as error:  # the package alone brings nothing, as ComfyUI has its own
         print(f'dualreal: {error.name} is not installed; run: pip install "dualreal[standalone]"', file=sys.stderr)
         return 2
 
@@ -28,10 +29,8 @@ def _run(arguments: Sequence[str] | None) -> int:
     parser = argparse.ArgumentParser(prog="dualreal", description="One identity and one motion, trained together, fused in a video.")
     parser.add_argument("--version", action="version", version=f"dualreal {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    from .commands import COMMANDS
-
     for name, command in COMMANDS.items():
-        sub = commands.add_parser(name, help=command.HELP, description=command.HELP)
+        sub = commands.add_parser(name, help=command.help, description=command.help)
         command.add_arguments(sub)
         sub.set_defaults(run=command.run)
     chosen = parser.parse_args(arguments)
@@ -41,8 +40,7 @@ def _run(arguments: Sequence[str] | None) -> int:
         print(f"dualreal {chosen.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        advice = getattr(COMMANDS[chosen.command], "INTERRUPTED", "nothing was written")
-        print(f"dualreal {chosen.command}: interrupted; {advice}.", file=sys.stderr)
+        print(f"dualreal {chosen.command}: interrupted; {COMMANDS[chosen.command].interrupted}.", file=sys.stderr)
         return 130
     return 0
 

@@ -16,10 +16,10 @@ import comfy.supported_models_base
 import torch
 
 from ..dualreal_core.errors import InputError
-from ..dualreal_core.toyworld.codec import CELLS_PER_LATENT, LATENT_CHANNELS, ToyCodec
+from ..dualreal_core.toyworld.codec import CELLS_PER_LATENT, ToyCodec
+from ..dualreal_core.toyworld.config import LATENT_CHANNELS, TRANSFORMER_CONFIG
 from ..dualreal_core.toyworld.model import (
     SHIFT,
-    TRANSFORMER_CONFIG,
     load_codec,
     load_weights,
     native_weights,

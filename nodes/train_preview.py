@@ -12,7 +12,7 @@ from server import PromptServer
 
 from ..dualreal_core.api import Training
 from ..dualreal_core.plots.contact_sheet import contact_sheet
-from ..dualreal_core.plots.curves import loss_curves
+from ..dualreal_core.plots.curves import draw_losses
 from ..dualreal_core.sampling import SamplingSettings, sample
 from ..dualreal_core.training.loop import StepResult
 from ..dualreal_core.training.scores import Evaluation
@@ -85,9 +85,8 @@ class TrainingView:
         PromptServer.instance.send_progress_text(text, self.node_id)
 
     def _picture(self, training: Training) -> Image.Image:
-        curves = loss_curves(
-            training.directory.metrics(), f"Joint training, {self.total} steps", training.directory.evaluated_losses()
-        )
+        losses = training.directory.loss_history.read()
+        curves = draw_losses(losses.trained, f"Joint training, {self.total} steps", losses.evaluated)
         if self.sample_text is None:
             return curves
         strip = contact_sheet([("sample", "", self._sample(training))])

@@ -21,8 +21,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from dualreal_core.toyworld import world
 from dualreal_core.toyworld.codec import ToyCodec
+from dualreal_core.toyworld.config import TRANSFORMER_CONFIG
 from dualreal_core.toyworld.figures import random_figure
-from dualreal_core.toyworld.model import TRANSFORMER_CONFIG, position_planes
+from dualreal_core.toyworld.model import position_planes
 from dualreal_core.toyworld.paths import BASE_MOTIONS
 from dualreal_core.toyworld.text import MIN_TOKENS, embed_text
 

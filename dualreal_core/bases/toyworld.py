@@ -13,8 +13,9 @@ from diffusers import FlowMatchEulerDiscreteScheduler, WanTransformer3DModel
 from ..families import WAN
 from ..files.digest import file_digest
 from ..objective import FlowMatching
-from ..toyworld.codec import CELLS_PER_LATENT, LATENT_CHANNELS, ToyCodec
-from ..toyworld.model import SHIFT, TRANSFORMER_CONFIG, WEIGHTS, load_codec, load_weights, position_planes
+from ..toyworld.codec import CELLS_PER_LATENT, ToyCodec
+from ..toyworld.config import LATENT_CHANNELS, TRANSFORMER_CONFIG
+from ..toyworld.model import SHIFT, WEIGHTS, load_codec, load_weights, position_planes
 from ..toyworld.text import embed_text
 from ..toyworld.world import FRAME_CELLS, NUM_FRAMES
 from .base import pad_texts

@@ -21,10 +21,8 @@ from ..sampling import SamplingSettings, default_sampling, sample
 from ..toyworld.trial import CROP_MARGIN, SUBJECT, TRIGGER, Trial, retention
 from ..training.loop import StepResult
 from ..training.recipes import DUALREAL, Recipe, with_train
-from .recipes import FIXED_WEIGHTS
+from .recipes import FIXED_WEIGHTS, STEPS
 
-STEPS = 800
-"""Of joint training; each side alone gets its half."""
 SAMPLE_SEED = 1000
 TOY_RECIPE = replace(
     with_train(

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
-import torch
-
-from ..method.blend import PLANS, Blend, FixedBlend
-from ..method.combine import combine
-from ..method.pair import ROLES, AdapterPair
-from ..toyworld.trial import Trial
 from ..training.recipes import Recipe, with_train
 from .recipes import plain
-from .runs import Run
-from .trainers import TRAINERS, Trained
+
+if TYPE_CHECKING:
+    import torch
+
+    from ..method.blend import Blend
+    from ..method.pair import AdapterPair
+    from ..toyworld.trial import Trial
+    from .runs import Run
+    from .trainers import Trained
 
 Settings = Mapping[str, float]
 
@@ -66,6 +68,10 @@ class Method:
 
     def runs(self, trial: Trial, recipe: Recipe) -> tuple[Run, ...]:
         """Its training runs; `recipe` is ours, with the steps of the whole method."""
+        from ..method.pair import ROLES  # the table of methods is read without what trains them, which takes seconds to import
+        from .runs import Run
+        from .trainers import TRAINERS
+
         common = with_train(recipe, seed=trial.seed)
         tuned = {name: value for name, value in self.settings.items() if name != "identity_share"}
         own = self.recipe(with_train(common, **tuned))
@@ -82,6 +88,9 @@ class Method:
 
     def assemble(self, trained: Sequence[Trained]) -> Candidate:
         """The candidate, given what its runs trained."""
+        from ..method.blend import PLANS, FixedBlend
+        from ..method.combine import combine
+
         if not trained:
             return Candidate()
         if isinstance(trained[0], dict):

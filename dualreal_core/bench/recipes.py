@@ -7,6 +7,8 @@ from dataclasses import replace
 from ..training.recipes import PAPER, Recipe, with_train
 from ..training.settings import TrainSettings
 
+STEPS = 800
+"""Of joint training; each side alone gets its half."""
 JOINT_SETTINGS = (
     "motion_ratio", "frozen_adapter_dropout", "preservation_ratio", "timestep_bias",
     "identity_learning_rate", "controller_learning_rate",

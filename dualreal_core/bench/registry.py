@@ -5,11 +5,12 @@ from __future__ import annotations
 import math
 
 from ..errors import InputError
-from ..method.pair import ROLES
-from ..toyworld.model import TRANSFORMER_CONFIG
+from ..toyworld.config import TRANSFORMER_CONFIG
 from .methods import Method
 from .recipes import FIXED_WEIGHTS, ours, paper
 
+_APART = ("identity", "motion")
+"""Trainers of each side alone."""
 _EVEN = {"identity_share": 0.5}
 _SHARES = {"identity_share": (0.42, 0.46, 0.54, 0.58)}
 _LORA_RATES = {"settings": {"learning_rate": 4e-3}, "alternatives": {"learning_rate": (7e-4, 2e-3, 8e-3)}}
@@ -72,7 +73,7 @@ METHODS = {
             "sum",
             "separate, summed",
             "both sides trained alone and added up",
-            ROLES,
+            _APART,
             settings=_EVEN,
             alternatives=_SHARES,
         ),
@@ -80,7 +81,7 @@ METHODS = {
             "sum-scheduled",
             "separate, on a schedule",
             "the same two sides, weighed by the plan 'movement first' that the nodes offer for any two LoRAs",
-            ROLES,
+            _APART,
             plan="movement first",
         ),
         Method(
@@ -171,7 +172,7 @@ METHODS = {
             "paper-separate",
             "paper's recipe, separate",
             "the paper's adapters, each side trained alone for half of the steps, added up; sampled as ours",
-            ROLES,
+            _APART,
             paper,
             settings={**_PAPER_RATES, **_EVEN},
         ),

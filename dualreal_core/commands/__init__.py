@@ -1,7 +1,12 @@
-"""One module per command of the CLI: its help, its arguments, and what it does."""
+"""The commands of the CLI: in `arguments` what they take, in the module of each command's name what it does."""
 
 from __future__ import annotations
 
-from . import bench, demo, evaluate, generate, inspect, train
+from .arguments.bench import BENCH
+from .arguments.demo import DEMO
+from .arguments.evaluate import EVALUATE
+from .arguments.generate import GENERATE
+from .arguments.inspect import INSPECT
+from .arguments.train import TRAIN
 
-COMMANDS = {"demo": demo, "train": train, "generate": generate, "inspect": inspect, "evaluate": evaluate, "bench": bench}
+COMMANDS = {command.name: command for command in (DEMO, TRAIN, GENERATE, INSPECT, EVALUATE, BENCH)}

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 from itertools import product
-from pathlib import Path
 
 from tqdm import tqdm
 
 from ..bench.benchmark import Benchmark
-from ..bench.experiment import STEPS, TOY_RECIPE
+from ..bench.experiment import TOY_RECIPE
 from ..bench.plot import new_figure
 from ..bench.registry import METHODS, QUICK_METHODS, REFERENCES, find_method
 from ..bench.report import write_report
@@ -20,34 +19,7 @@ from ..toyworld.figures import TEST_IDENTITIES, TUNING_IDENTITIES
 from ..toyworld.paths import TEST_MOTIONS, TUNING_MOTIONS
 from ..toyworld.trial import Trial
 from ..training.recipes import read_recipe, with_train
-
-HELP = "measure fusion against other methods on the embedded base"
-FUSION_HELP = "every way to train and fuse, on identities x motions x seeds; what is done is kept, killed runs continue"
-INTERRUPTED = "what is done is kept, repeat the command to continue"
-DEFAULT_SEEDS = 2
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The benchmark and its options."""
-    benchmarks = parser.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
-    fusion = benchmarks.add_parser("fusion", help=FUSION_HELP, description=FUSION_HELP)
-    fusion.add_argument("--out", type=Path, required=True, help="folder for runs, results and report")
-    methods = f"of {', '.join(METHODS)} (default: all); {', '.join(REFERENCES)} are always added"
-    fusion.add_argument("--methods", nargs="+", metavar="METHOD", help=methods)
-    fusion.add_argument("--identities", nargs="+", metavar="NAME", help=f"figures (default: {' '.join(TEST_IDENTITIES)})")
-    fusion.add_argument("--motions", nargs="+", metavar="NAME", help=f"motions (default: {' '.join(TEST_MOTIONS)})")
-    fusion.add_argument("--tuning", action="store_true", help="take the figures and motions that settings are chosen on")
-    fusion.add_argument("--variants", action="store_true", help="add each method with the other values of its tuned settings")
-    seeds = fusion.add_mutually_exclusive_group()
-    seeds.add_argument("--seeds", type=int, metavar="N", help=f"seeds 0 to N - 1 (default: {DEFAULT_SEEDS})")
-    seeds.add_argument("--seed", type=int, action="append", metavar="S", help="this seed; may be repeated")
-    fusion.add_argument("--quick", action="store_true", help=f"one figure, motion and seed, methods {', '.join(QUICK_METHODS)}")
-    fusion.add_argument("--report-only", action="store_true", help="write the report of the results that are there")
-    steps = f"training steps of every method; a side alone gets half (default: {STEPS})"
-    fusion.add_argument("--steps", type=int, default=STEPS, help=steps)
-    fusion.add_argument("--sampling-steps", type=int, metavar="N", help="denoising steps of each video (default: the base's)")
-    fusion.add_argument("--workers", type=int, default=2, metavar="N", help="processes, of one thread each (default: 2)")
-    fusion.add_argument("--config", type=Path, help="TOML file with changes of our recipe")
+from .arguments.bench import DEFAULT_SEEDS
 
 
 def run(arguments: argparse.Namespace) -> None:

@@ -11,23 +11,19 @@ from tqdm import tqdm
 
 from ..api import read_reference_image
 from ..bases import load_base
-from ..bench.experiment import STEPS, TOY_RECIPE, Side, evaluate, load_trial, retentions, train_joint, train_side
+from ..bench.experiment import TOY_RECIPE, Side, evaluate, load_trial, retentions, train_joint, train_side
 from ..errors import InputError
 from ..files.atomic import atomic_path
 from ..method.blend import BlendRecord
 from ..method.combine import combine
 from ..method.pair import ROLES, AdapterPair
 from ..plots import blend_map, contact_sheet, loss_curves, save
-from ..toyworld.figures import FIGURES
-from ..toyworld.paths import MOTIONS
 from ..toyworld.trial import FPS, Trial
 from ..training.loop import StepResult
 from ..training.recipes import with_train
 from ..training.run import RunDirectory
 from ..video import read_video, write_gif, write_mp4
 
-HELP = "teach the embedded base a new identity and a new motion, and fuse them"
-INTERRUPTED = "what was trained is kept, repeat the command to continue"
 ROWS = {
     "base": "base, same prompt",
     "identity": "identity only",
@@ -35,16 +31,6 @@ ROWS = {
     "sum": "naive sum",
     "fused": "DualReal, fused",
 }
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """All options of the command."""
-    new_motions = [name for name, motion in MOTIONS.items() if not motion.is_base]
-    parser.add_argument("--identity", default="vex", help=f"figure the base never saw: {', '.join(FIGURES)} (default: vex)")
-    parser.add_argument("--motion", default="figure-eight", help=f"motion it never saw: {', '.join(new_motions)} (default: figure-eight)")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=STEPS, help=f"joint training steps; each side alone gets half (default: {STEPS})")
-    parser.add_argument("--out", type=Path, default=Path("dualreal-demo"), help="folder for all results (default: dualreal-demo)")
 
 
 def run(arguments: argparse.Namespace) -> None:

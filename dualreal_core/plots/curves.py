@@ -29,8 +29,12 @@ WIDTH, PLOT_HEIGHT = 960, 360
 AXIS_HEIGHT = 48
 MAX_DOTTED = 30
 """Lines of so few steps are drawn with a dot at each."""
-Curves = dict[str, tuple[np.ndarray, np.ndarray]]
+MOST_DRAWN = 3000
+"""Points of a line and of a role's steps: more than three per pixel of the width show nothing new and take time."""
+Points = Mapping[str, tuple[Sequence[float], Sequence[float]]]
 """Steps and losses by role."""
+Curves = dict[str, tuple[np.ndarray, np.ndarray]]
+"""`Points` in order of the steps, all losses finite."""
 FENCE = 10
 """Losses further from the quartiles than this many times their distance or size do not stretch the axis."""
 
@@ -44,8 +48,14 @@ def loss_curves(
         records: `step`, `role` and `loss` of each optimizer step; losses that are not finite are left out.
         evaluated: (step, loss) of each role's evaluations at fixed noise, drawn as rings on a thin line.
     """
-    points = _curves({role: [(record["step"], record["loss"]) for record in records if record["role"] == role] for role in ROLE_COLOURS})
-    rings = _curves({role: (evaluated or {}).get(role, ()) for role in points})
+    by_role = {role: [(record["step"], record["loss"]) for record in records if record["role"] == role] for role in ROLE_COLOURS}
+    return draw_losses(_columns(by_role), title, _columns(evaluated or {}))
+
+
+def draw_losses(trained: Points, title: str, evaluated: Points) -> Image.Image:
+    """`loss_curves` of steps and losses by role, in any order. Of long runs not every point is drawn, but every one counts."""
+    points = _curves({role: trained[role] for role in ROLE_COLOURS if role in trained})
+    rings = _curves({role: evaluated[role] for role in points if role in evaluated})
     drawn = [*points.values(), *rings.values()]
     losses = np.concatenate([losses for _, losses in points.values()]) if points else np.array([0.0, 1.0])
     steps = np.concatenate([steps for steps, _ in drawn]) if points else np.array([0.0, 1.0])
@@ -106,10 +116,27 @@ def running_mean(values: np.ndarray) -> np.ndarray:
     return values
 
 
-def _curves(measured: Mapping[str, Sequence[tuple[float, float]]]) -> Curves:
+def _curves(measured: Points) -> Curves:
     """Steps in order, and their losses, of those that are finite; roles without any are left out."""
-    finite = {role: sorted((step, loss) for step, loss in values if math.isfinite(loss)) for role, values in measured.items()}
-    return {role: tuple(np.array(values, dtype=float).T) for role, values in finite.items() if values}
+    curves = {}
+    for role, values in measured.items():
+        steps, losses = (np.array(part, dtype=float) for part in values)
+        is_finite = np.isfinite(losses)
+        steps, losses = steps[is_finite], losses[is_finite]
+        order = np.lexsort((losses, steps))
+        curves[role] = steps[order], losses[order]
+    return {role: curve for role, curve in curves.items() if len(curve[0])}
+
+
+def _columns(measured: Mapping[str, Sequence[tuple[float, float]]]) -> Points:
+    return {role: tuple(zip(*values, strict=True)) for role, values in measured.items() if values}
+
+
+def _thinned(places: np.ndarray) -> np.ndarray:
+    """`MOST_DRAWN` of them, evenly spaced from the first to the last; all where they are fewer."""
+    if len(places) <= MOST_DRAWN:
+        return places
+    return places[np.linspace(0, len(places) - 1, MOST_DRAWN).round().astype(int)]
 
 
 def robust_range(losses: np.ndarray) -> tuple[float, float]:
@@ -140,20 +167,21 @@ def _draw_lines(plot: _Plot, points: Curves, rings: Curves, ticks: list[float]) 
     num_points = max((len(steps) for steps, _ in points.values()), default=0)
     radius, opacity = (2.6, 120) if num_points < 150 else (2.0, 80) if num_points < 1500 else (1.4, 45)
     for role, (steps, losses) in points.items():
-        for step, loss in zip(steps, losses, strict=True):
-            is_outside = not plot.low <= loss <= plot.high
-            _draw_point(draw, plot.x(step), plot.y(loss), radius, (*ROLE_COLOURS[role], 200 if is_outside else opacity), is_outside)
+        is_outside = (losses < plot.low) | (losses > plot.high)
+        for place in np.sort(np.concatenate([_thinned(np.flatnonzero(~is_outside)), _thinned(np.flatnonzero(is_outside))])):
+            fill = *ROLE_COLOURS[role], 200 if is_outside[place] else opacity
+            _draw_point(draw, plot.x(steps[place]), plot.y(losses[place]), radius, fill, is_outside[place])
     for role, (steps, losses) in points.items():
         is_inside = (losses >= plot.low) & (losses <= plot.high)
-        means = running_mean(losses[is_inside])
-        line = [(plot.x(step), plot.y(mean)) for step, mean in zip(steps[is_inside], means, strict=True)]
+        inside, means = steps[is_inside], running_mean(losses[is_inside])
+        line = [(plot.x(inside[place]), plot.y(means[place])) for place in _thinned(np.arange(len(means)))]
         enlarged = [(x * OVERSAMPLING, y * OVERSAMPLING) for x, y in line]
         draw.line(enlarged, fill=BACKGROUND, width=round(4.6 * OVERSAMPLING), joint="curve")
         draw.line(enlarged, fill=ROLE_COLOURS[role], width=round(2.4 * OVERSAMPLING), joint="curve")
         for x, y in line if len(line) <= MAX_DOTTED else ():
             _draw_point(draw, x, y, 3.6, (*ROLE_COLOURS[role], 255), False)
     for role, (steps, losses) in rings.items():
-        places = [(plot.x(step), plot.y(loss)) for step, loss in zip(steps, losses, strict=True)]
+        places = [(plot.x(steps[place]), plot.y(losses[place])) for place in _thinned(np.arange(len(steps)))]
         draw.line([(x * OVERSAMPLING, y * OVERSAMPLING) for x, y in places], fill=ROLE_COLOURS[role], width=OVERSAMPLING)
         for x, y in places:
             _draw_point(draw, x, y, 4.4, (*ROLE_COLOURS[role], 255), False)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-LATENT_CHANNELS = 16
+from .config import LATENT_CHANNELS
+
 CELLS_PER_LATENT = 4
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 SPRITE_CELLS = 12
 
@@ -63,21 +65,23 @@ class Figure:
 
     def sprite(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Colour (12, 12, 3) uint8 and coverage (12, 12) bool of this figure."""
+        import torch  # names and parts are known without it
+
         color = torch.zeros(SPRITE_CELLS, SPRITE_CELLS, 3, dtype=torch.uint8)
         covered = torch.zeros(SPRITE_CELLS, SPRITE_CELLS, dtype=torch.bool)
         for row, line in enumerate(_BODIES[self.body]):
             for column, cell in enumerate(line):
                 if cell == "#":
-                    _paint(color, covered, row, column, INKS[self.body_ink])
+                    _paint(color, covered, row, column, torch.tensor(INKS[self.body_ink], dtype=torch.uint8))
         for cells in (_TOPS[self.top], _EYES[self.eyes], _MOUTHS[self.mouth]):
             for row, column in cells:
-                _paint(color, covered, row, column, INKS[self.mark_ink])
+                _paint(color, covered, row, column, torch.tensor(INKS[self.mark_ink], dtype=torch.uint8))
         return color, covered
 
 
-def _paint(color: torch.Tensor, covered: torch.Tensor, row: int, column: int, ink: tuple[int, int, int]) -> None:
+def _paint(color: torch.Tensor, covered: torch.Tensor, row: int, column: int, ink: torch.Tensor) -> None:
     for side in (column, SPRITE_CELLS - 1 - column):
-        color[row, side] = torch.tensor(ink, dtype=torch.uint8)
+        color[row, side] = ink
         covered[row, side] = True
 
 
@@ -99,6 +103,7 @@ TUNING_IDENTITIES = ["tam", "zol"]
 
 def random_figure(generator: torch.Generator) -> Figure:
     """A figure that shares not both body and inks with a named one."""
+    import torch
 
     def pick(options: list[str]) -> str:
         return options[int(torch.randint(len(options), (), generator=generator))]

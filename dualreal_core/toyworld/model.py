@@ -9,30 +9,11 @@ import torch
 from safetensors.torch import load_file
 
 from ..errors import InputError
-from .codec import LATENT_CHANNELS, ToyCodec
-from .text import TEXT_DIM
+from .codec import ToyCodec
 
 WEIGHTS = Path(__file__).parent / "weights"
 SHIFT = 3.0
 """Of the flow-matching schedule."""
-NUM_PLANES = 16
-
-TRANSFORMER_CONFIG = {
-    "patch_size": (1, 2, 2),
-    "num_attention_heads": 2,
-    "attention_head_dim": 128,
-    "in_channels": LATENT_CHANNELS + NUM_PLANES,
-    "out_channels": LATENT_CHANNELS,
-    "text_dim": TEXT_DIM,
-    "freq_dim": 256,
-    "ffn_dim": 768,
-    "num_layers": 5,
-    "cross_attn_norm": True,
-    "qk_norm": "rms_norm_across_heads",
-    "eps": 1e-6,
-    "rope_max_seq_len": 64,
-}
-
 
 _NATIVE_NAMES = {
     "condition_embedder.time_embedder.linear_1.": "time_embedding.0.",

@@ -8,8 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-import torch
+if TYPE_CHECKING:
+    import torch
 
 AMPLITUDE = 8.0
 """Cells per unit of a canonical path."""
@@ -68,6 +70,8 @@ TUNING_MOTIONS = ["box", "hook", "swoop"]
 
 def canonical_path(name: str, num_frames: int) -> torch.Tensor:
     """Offsets of motion `name`, in cells: (num_frames, 2) as (x, y)."""
+    import torch  # names and words of the motions are known without it
+
     path = MOTIONS[name].path
     times = [index / max(num_frames - 1, 1) for index in range(num_frames)]
     return torch.tensor([path(time) for time in times], dtype=torch.float32) * AMPLITUDE
@@ -84,6 +88,8 @@ def place_path(name: str, num_frames: int, free: int, generator: torch.Generator
     Returns:
         (num_frames, 2) integers in 0..free, as (x, y).
     """
+    import torch
+
     path = canonical_path(name, num_frames)
     extent = (path.max(0).values - path.min(0).values).max().item()
     largest = min(1.2, free / extent) if extent else 1.2

@@ -11,7 +11,8 @@ import re
 
 import torch
 
-TEXT_DIM = 128
+from .config import TEXT_DIM
+
 MIN_TOKENS = 16
 PAIR_WEIGHT = 0.6
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -25,6 +25,8 @@ from ..files.torch_file import load_whole
 from ..method.attach import Attachment
 from ..method.pair import ROLES, Role
 from ..storage.renames import checkpoint_fields, record_fields, run_fields
+from .growing_file import GrowingFile
+from .loss_history import LossHistory
 from .recipes import fitted_warmup
 from .report import Outcome
 from .scores import Evaluation
@@ -39,6 +41,7 @@ class RunDirectory:
 
     Attributes:
         is_over: whether the training that came to its end here left nothing to do: all steps are done, or it stopped early.
+        loss_history: losses so far, for pictures while the run is at work.
         former_steps: how many steps the run was to have before it was opened with more; None where it was not.
     """
 
@@ -51,6 +54,7 @@ class RunDirectory:
         self.checkpoint_file = self.path / "checkpoint.pt"
         self.log_file = self.path / "log.jsonl"
         self.report_file = self.path / "report.md"
+        self.loss_history = LossHistory(self._metrics())
 
     @contextmanager
     def opened(self, asked_for: Mapping[str, object], is_resumed: bool) -> Iterator[None]:
@@ -125,7 +129,7 @@ class RunDirectory:
     def lengthenings(self) -> list[dict[str, int]]:
         """Where the run was given more steps: the `step` it was at, and the numbers of steps `before` and `after`."""
         lose = "what is known of when the run was started, stopped and given more steps"
-        events = [record for record in _read_lines(self.log_file, _log_record, lose) if record["event"] == "lengthened"]
+        events = [record for record in GrowingFile(self.log_file, _log_record, lose).appended()[1] if record["event"] == "lengthened"]
         return [{name: event[name] for name in ("step", "before", "after")} for event in events]
 
     def metrics(self) -> list[dict]:
@@ -169,9 +173,11 @@ class RunDirectory:
         with atomic_path(self.settings_file) as temporary:
             temporary.write_text(json.dumps(wanted, indent=1), encoding="utf-8")
 
+    def _metrics(self) -> GrowingFile:
+        return GrowingFile(self.metrics_file, _metrics_record, "the curves of the steps so far and nothing else")
+
     def _records(self) -> list[dict]:
-        lose = "the curves of the steps so far and nothing else"
-        return _read_lines(self.metrics_file, _metrics_record, lose)
+        return self._metrics().appended()[1]
 
     def _keep_metrics(self, step: int, evaluations: Sequence[Evaluation]) -> None:
         """Records up to a step; the checkpoint's evaluations, as lines that were written last can be lost with the power."""
@@ -204,33 +210,16 @@ def _lengthened(begun: Mapping[str, object], wanted: Mapping[str, object]) -> tu
     return {**begun, "training": longer}, steps
 
 
-def _read_lines(path: Path, read: Callable[[bytes], dict], loss: str) -> list[dict]:
-    """The records in a file of one JSON object a line; a last line that is none was being written when a run was killed.
-
-    Raises:
-        InputError: another line is damaged.
-    """
-    records: list[dict] = []
-    lines = path.read_bytes().splitlines() if path.exists() else []
-    for number, line in enumerate(lines, start=1):
-        try:
-            records.append(read(line))
-        except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-            if number == len(lines):
-                break
-            raise InputError(
-                f"{path} is damaged in line {number}: put an undamaged copy there, or delete it, which loses {loss}."
-            ) from error
-    return records
-
-
 def _metrics_record(line: bytes) -> dict:
     """Of a step or an evaluation; raises what comes of a damaged line."""
     record = record_fields(json.loads(line))
     if type(record["step"]) is not int:
         raise ValueError(f"step is {record['step']!r}")
     if "evaluation" in record:
-        Evaluation.from_record(record)
+        losses = [side.single_loss for side in Evaluation.from_record(record).sides.values()]
+    else:
+        losses = [record["loss"], ROLES.index(record["role"])]
+    _ = [float(number) for number in (record["step"], *losses)]
     return record
 
 

@@ -7,13 +7,13 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Literal, get_args, get_origin, get_type_hints
 
-from ..dataset import CropSettings
 from ..errors import InputError
-from ..method.pair import PER_SIDE, ROLES, PairConfig, per_side
-from ..storage.renames import advice
 from .settings import TrainSettings
+
+if TYPE_CHECKING:
+    from ..dataset import CropSettings
 
 WARMUP_PART = 5
 MOST_BLOCKS = 10_000
@@ -47,6 +47,8 @@ class Recipe:
         Raises:
             ValueError: there is no room for that many crops.
         """
+        from ..dataset import CropSettings  # the recipes themselves are known without torch, which takes seconds to import
+
         return CropSettings(self.num_crops, self.crop_margin)
 
 
@@ -113,6 +115,9 @@ def read_recipe(path: Path, recipe: Recipe) -> Recipe:
     Raises:
         InputError: no such file, no TOML, an unknown table or key, or a value of the wrong type or out of range.
     """
+    from ..method.pair import PER_SIDE, ROLES, PairConfig, per_side
+    from ..storage.renames import advice
+
     # only the command line reads TOML, and Python before 3.11 needs a package for it
     tomllib = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
     try:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from functools import cached_property
 
-from ..dataset import PreparedItem
 from ..method.pair import ROLES, Role
+from .alike import share_alike
 from .scores import Evaluation, SideScores
 from .stopping import best_of
-from .validation import NOUNS, Split, files_of
-
-ALIKE = 0.2
-"""Photos or clips whose latents differ by less than this share of their size look the same."""
+from .validation import NOUNS, Split
 
 
 @dataclass(frozen=True)
@@ -130,6 +127,10 @@ class Outcome:
     evaluations: Sequence[Evaluation]
     splits: Mapping[Role, Split]
 
+    @cached_property
+    def _alike(self) -> dict[Role, float]:
+        return {role: share_alike([*split.trained, *split.validation]) for role, split in self.splits.items()}
+
     def measures(self, role: Role) -> dict[str, float | None]:
         """Numbers that the rules look at, by name; None where one does not exist.
 
@@ -145,7 +146,7 @@ class Outcome:
         seen = side.train_loss_ratio
         return {
             "num_files": float(split.num_files),
-            "alike": share_alike([*split.trained, *split.validation]),
+            "alike": self._alike[role],
             "unlearned": side.loss_ratio if seen is None else min(side.loss_ratio, seen),
             "gap": None if seen is None else side.loss_ratio - seen,
             "rise": _rise(history),
@@ -202,19 +203,6 @@ class Outcome:
         limits = self.limits()
         lines += ["", *(f"- {limit.sentence} {limit.advice}" for limit in limits)]
         return lines if limits else [*lines, "Nothing was found that limits it: no measure lies beyond its threshold."]
-
-
-def share_alike(items: Sequence[PreparedItem]) -> float:
-    """Share of files whose first sample differs from that of another by less than `ALIKE` of their root mean square."""
-    files = files_of(items)
-    firsts = {name: samples[0].latents for name, samples in files.items()}
-    alike = set()
-    for (name, latents), (other, latents_of_other) in combinations(firsts.items(), 2):
-        if latents.shape == latents_of_other.shape:
-            size = (latents.square().mean() + latents_of_other.square().mean()) / 2
-            if (latents - latents_of_other).square().mean() < ALIKE**2 * size:
-                alike |= {name, other}
-    return len(alike) / len(files)
 
 
 def _rise(history: Sequence[SideScores]) -> float | None:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-from ..method.pair import Role
+if TYPE_CHECKING:
+    from ..method.pair import Role
 
 OptimizerName = Literal["adamw", "adamw8bit", "prodigy"]
 Precision = Literal["fp32", "bf16"]

@@ -18,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from dualreal_core.bases import load_base
 from dualreal_core.bench.experiment import TOY_RECIPE, load_trial
 from dualreal_core.cli import main
+from dualreal_core.commands import COMMANDS
 from dualreal_core.commands import train as train_command
 from dualreal_core.storage import load_pair
 from dualreal_core.toyworld.trial import Trial
@@ -75,6 +76,43 @@ def test_demo_repeats_itself(tmp_path):
     first = (tmp_path / "a" / "scores.json").read_bytes()
     assert main(["demo", "--out", str(tmp_path / "a"), *options]) == 0
     assert (tmp_path / "a" / "scores.json").read_bytes() == first
+
+
+ANSWERED_BY_THE_PARSER = {
+    "help": (["--help"], 0),
+    "version": (["--version"], 0),
+    **{f"help of {name}": ([name, "--help"], 0) for name in COMMANDS},
+    "help of a benchmark": (["bench", "fusion", "--help"], 0),
+    "no command": ([], 2),
+    "no such command": (["fuse"], 2),
+    **{f"{name} without arguments": ([name], 2) for name in COMMANDS if name != "demo"},
+    "no such option": (["demo", "--rank", "3"], 2),
+    "no number": (["demo", "--steps", "many"], 2),
+    "no size": (["generate", "--prompt", "a", "--out", "a.mp4", "--size", "0x0"], 2),
+    "no seed": (["train", "--seed", "1.5"], 2),
+    "no such recipe": (["train", "--identity", "a", "--motion", "b", "--out", "c", "--recipe", "mine"], 2),
+    "no such precision": (["generate", "--prompt", "a", "--out", "a.mp4", "--dtype", "fp8"], 2),
+    "seeds in two ways": (["bench", "fusion", "--out", "a", "--seed", "1", "--seeds", "2"], 2),
+}
+
+
+@pytest.mark.parametrize("case", ANSWERED_BY_THE_PARSER)
+def test_what_the_parser_answers_waits_for_no_package(case):
+    """Nothing but Python's own modules and the project's is imported: torch and its kin take seconds."""
+    arguments, code = ANSWERED_BY_THE_PARSER[case]
+    program = f"""
+import sys
+before = {{*sys.modules}}
+from dualreal_core.cli import main
+try:
+    code = main({arguments!r})
+except SystemExit as left:
+    code = left.code
+new = {{name.partition(".")[0] for name in {{*sys.modules}} - before}}
+print(sorted(new - sys.stdlib_module_names - {{"dualreal_core"}}), code)
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == f"[] {code}", done.stdout + done.stderr
 
 
 def test_a_gif_that_cannot_play_so_fast_says_so(tmp_path, capsys):

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+import random
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from dualreal_core.errors import InputError
-from dualreal_core.plots import blend_map, contact_sheet, loss_curves, save
+from dualreal_core.plots import blend_map, contact_sheet, curves, loss_curves, save
 from dualreal_core.plots.curves import nice_ticks, robust_range, running_mean
 from dualreal_core.plots.heat_map import share_colour
 from dualreal_core.plots.typography import BACKGROUND, PANEL, ROLE_COLOURS, SMALL_SIZE, TEXT_SIZE, printable, text_width, wrap
@@ -124,6 +125,28 @@ def test_curves_draw_the_roles_there_are(roles, num_steps):
 )
 def test_curves_take_any_losses(losses):
     assert count(loss_curves(records("motion", losses), "Loss"), ROLE_COLOURS["motion"]) > 0
+
+
+def test_of_long_runs_not_every_point_is_drawn(monkeypatch):
+    """But every one counts, and the line lies where it would lie: all but some hundredths of its pixels are the same."""
+    num_drawn = [0]
+    for shape in ("ellipse", "polygon"):
+        plain = getattr(ImageDraw.ImageDraw, shape)
+
+        def counted(self, *arguments, plain=plain, **options):
+            num_drawn[0] += 1
+            return plain(self, *arguments, **options)
+
+        monkeypatch.setattr(ImageDraw.ImageDraw, shape, counted)
+    noise, images = random.Random(0), {}
+    long = records("motion", [1 / (1 + step / 2000) + 0.05 * noise.random() + (1e3 if step % 3 == 0 else 0) for step in range(20_000)])
+    for name, most in (("bounded", curves.MOST_DRAWN), ("whole", 10**6)):
+        num_drawn[0] = 0
+        monkeypatch.setattr(curves, "MOST_DRAWN", most)
+        images[name] = np.asarray(loss_curves(long, "Loss", {"motion": [(step, 0.5) for step in range(0, 20_000, 2)]}))
+        assert (num_drawn[0] < 15_000) == (name == "bounded")
+    line = {name: (image == np.array(ROLE_COLOURS["motion"], dtype=np.uint8)).all(axis=-1) for name, image in images.items()}
+    assert (line["bounded"] != line["whole"]).sum() < 0.05 * line["whole"].sum()
 
 
 def test_curves_show_evaluations_as_rings():

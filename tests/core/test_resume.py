@@ -153,6 +153,25 @@ def test_killed(tmp_path, uninterrupted, step, save_every):
     check_end(tmp_path / "killed", uninterrupted["wan"])
 
 
+def test_the_losses_shown_are_those_of_the_resumed_run(tmp_path, uninterrupted):
+    """Those after its checkpoint are forgotten, although they were shown before."""
+    steps = Session(tmp_path / "alive").run(save_every=2)
+    for _ in range(5):
+        next(steps)
+    shutil.copytree(tmp_path / "alive", tmp_path / "killed")
+    steps.close()
+    with (tmp_path / "killed" / "metrics.jsonl").open("a") as stream:
+        stream.write('{"step": 6, "ro')
+    session = Session(tmp_path / "killed")
+
+    def shown() -> list[tuple[float, str, float]]:
+        trained = session.directory.loss_history.read().trained
+        return sorted((step, role, loss) for role, points in trained.items() for step, loss in zip(*points, strict=True))
+
+    expected = [(one["step"], one["role"], one["loss"]) for one in uninterrupted["wan"][1]]
+    assert [shown(), *(shown() for _ in session.run(is_resumed=True))] == [expected[:last] for last in (5, 5, 6, 7)]
+
+
 def test_finished_run_resumes_to_itself(tmp_path, uninterrupted):
     list(Session(tmp_path).run())
     session = Session(tmp_path)
@@ -317,10 +336,19 @@ def stopped(tmp_path) -> Session:
     return session
 
 
+WITHOUT_A_LOSS = (
+    b'{"step": 2}\n',
+    b'{"step": 2, "role": "motion"}\n',
+    b'{"step": 2, "role": "motion", "loss": "low"}\n',
+    b'{"step": 2, "role": "motion", "loss": 1' + b"0" * 400 + b"}\n",
+    b'{"step": 2, "role": ["motion"], "loss": 1.0}\n',
+)
+
+
 def test_a_damaged_line_amid_the_metrics_is_named(stopped):
     file = stopped.directory.metrics_file
     lines = file.read_bytes().splitlines(keepends=True)
-    for damage in (b"{\xff\n", b"[1]\n", b"{}\n", b'{"step": "2"}\n', b"[" * 100_000 + b"\n"):
+    for damage in (b"{\xff\n", b"[1]\n", b"{}\n", b'{"step": "2"}\n', b"[" * 100_000 + b"\n", *WITHOUT_A_LOSS):
         file.write_bytes(b"".join([lines[0], damage, *lines[2:]]))
         with pytest.raises(InputError, match=r"metrics\.jsonl is damaged in line 2"):
             stopped.directory.metrics()
