@@ -17,7 +17,7 @@ from .measuring import Row, reason
 from .models import SAMPLED, Size, attach, backend_name, call_inputs, fill, is_conditioned, make_base, make_pair, twin
 
 NUM_STAGES = 20
-PAIRS_TRIED = ("LoRA 32", "bottleneck 64", "bottleneck 64 with condition", "paper's form")
+PAIRS_TRIED = ("LoRA 32", "bottleneck 64 with condition", "paper's form")
 PARTS = ("whole", "block by block")
 ORDERS = ("compile, attach", "attach, compile")
 NOTHING = {"graphs": None, "breaks": None, "recompilations": None, "from eager": None, "detached": None}

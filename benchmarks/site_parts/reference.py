@@ -32,11 +32,10 @@ class ReferenceAdapter(nn.Module):
         self.condition_linear = None if condition_dim is None else nn.Linear(condition_dim, dim)
 
     def forward(self, hidden: torch.Tensor, condition: torch.Tensor | None) -> torch.Tensor:
-        """hidden: (B, T, C); condition: (B or 1, E) -> (B, T, C)."""
+        """hidden: (B, T, C); condition: (B, T, E), the same for each token -> (B, T, C)."""
         shifted = hidden
         if self.condition_linear is not None and condition is not None:
-            repeated = condition[:, None].repeat(hidden.shape[0] // len(condition), hidden.shape[1], 1)  # (B, T, E)
-            shifted = hidden + self.condition_linear(repeated)
+            shifted = hidden + self.condition_linear(condition)
         return self.up(functional.gelu(self.down(shifted))) + hidden
 
 
@@ -57,6 +56,7 @@ class ReferencePair(nn.Module):
         self.controller = StageBlender(sizes["time_dim"], sizes["dim"], num_groups, SCALE)
         self._embedding: torch.Tensor | None = None
         self._weights: torch.Tensor | None = None
+        self._repeated: torch.Tensor | None = None
         base.transformer.get_submodule(family.time_embedding).register_forward_hook(self._keep_embedding(family.time_embedding_output))
         blocks[0][0].register_forward_pre_hook(self._choose_weights(family.block_streams, family.controller_streams), with_kwargs=True)
         for index, (block, block_list) in enumerate(blocks):
@@ -81,8 +81,11 @@ class ReferencePair(nn.Module):
 
     def _choose_weights(self, names: tuple[str, ...], pooled: tuple[str, ...]) -> Callable:
         def hook(block: nn.Module, args: tuple, kwargs: dict) -> None:
-            tokens = [kwargs[name] if name in kwargs else args[names.index(name)] for name in pooled]
-            self._weights = self.controller(self._embedding, tokens)
+            streams = {name: kwargs[name] if name in kwargs else args[place] for place, name in enumerate(names)}
+            self._weights = self.controller(self._embedding, [streams[name] for name in pooled])
+            if self.condition is not None:
+                rows, num_tokens = len(streams[names[0]]), sum(stream.shape[1] for stream in streams.values())
+                self._repeated = self.condition[:, None].repeat(rows // len(self.condition), num_tokens, 1)  # (B, T, E)
 
         return hook
 
@@ -92,7 +95,7 @@ class ReferencePair(nn.Module):
             outputs = output if isinstance(output, tuple) else (output,)
             hidden, joined = (torch.cat(parts, dim=1) if len(parts) > 1 else parts[0] for parts in (streams, list(outputs)))
             weights = self._weights[:, group, :, None, None]  # (B, 2, 1, 1)
-            updates = [weights[:, place] * self.sides[role][key](hidden, self.condition) for place, role in enumerate(ROLES)]
+            updates = [weights[:, place] * self.sides[role][key](hidden, self._repeated) for place, role in enumerate(ROLES)]
             joined = joined + (updates[0] + updates[1])
             parts = joined.split([stream.shape[1] for stream in streams], dim=1)
             return tuple(parts) if isinstance(output, tuple) else parts[0]
