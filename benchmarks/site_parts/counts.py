@@ -94,9 +94,9 @@ class _Counting(TorchDispatchMode):
         crosses = name in ("_to_copy", "copy_", "_copy_from") and given | made == {"cpu", self.device}
         if name == "_local_scalar_dense":
             self.counts["copies to the host" if self.device in given else "host operations"] += 1
-        elif crosses:  # copies to the device are counted where they are made
+        elif crosses:
             leaves = args[0].device.type == "cpu" if name == "copy_" else args[0].device.type == self.device
-            self.counts["copies to the host"] += leaves
+            self.counts["copies to the host" if leaves else "copies to the device"] += 1
         else:
             self.counts["kernels" if self.device in given | made else "host operations"] += 1
         return result
@@ -106,7 +106,7 @@ def count_all(size: Size) -> dict[str, dict[str, object]]:
     """Counts of every case, without and with the pair; to be called once in a process."""
     import other_device
 
-    to_device: list[int] = []
+    to_device: list[int] = []  # of numbers and lists that torch makes tensors of, which no operation shows
     copy_from = other_device._copy_from
 
     def copied(source: torch.Tensor, target: torch.Tensor, non_blocking: bool = False) -> torch.Tensor:
@@ -128,7 +128,7 @@ def count_all(size: Size) -> dict[str, dict[str, object]]:
             to_device.clear()
             with _Counting(other_device.NAME) as counting:
                 base.transformer(**inputs)
-        counting.counts["copies to the device"] = len(to_device)
+        counting.counts["copies to the device"] += len(to_device)
         return {kind: counting.counts[kind] for kind in COUNTED}
 
     plain, found = count(), {}

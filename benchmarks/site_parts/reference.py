@@ -83,6 +83,7 @@ class ReferencePair(nn.Module):
         def hook(block: nn.Module, args: tuple, kwargs: dict) -> None:
             streams = {name: kwargs[name] if name in kwargs else args[place] for place, name in enumerate(names)}
             self._weights = self.controller(self._embedding, [streams[name] for name in pooled])
+            self._repeated = None
             if self.condition is not None:
                 rows, num_tokens = len(streams[names[0]]), sum(stream.shape[1] for stream in streams.values())
                 self._repeated = self.condition[:, None].repeat(rows // len(self.condition), num_tokens, 1)  # (B, T, E)
