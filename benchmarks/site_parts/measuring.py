@@ -178,9 +178,15 @@ def take_turns(makers: Mapping[str, Callable[[], Callable[[], object]]], rounds:
     timings.seconds = {name: [] for name in calls}
     gc.collect()
     for _ in range(rounds):
-        for name, call in calls.items():
+        for name, call in list(calls.items()):
             clock = (clocks or {}).get(name)
-            seconds, share = clock.share(call) if clock else (cpu_seconds(call), None)
+            try:
+                seconds, share = clock.share(call) if clock else (cpu_seconds(call), None)
+            except Exception as error:
+                timings.reasons[name] = reason(error)
+                for kept in (calls, timings.seconds, timings.shares):
+                    kept.pop(name, None)
+                continue
             timings.seconds[name].append(seconds)
             if share is not None:
                 timings.shares.setdefault(name, []).append(share)

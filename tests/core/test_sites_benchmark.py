@@ -97,9 +97,16 @@ def test_what_fails_is_left_out_with_its_reason():
     def cannot_be_made():
         raise RuntimeError("no compiler")
 
-    timings = measuring.take_turns({"works": lambda: lambda: sum(range(1000)), "fails": lambda: fails, "is not made": cannot_be_made}, 3)
-    assert timings.reasons == {"fails": "ValueError: broken / down", "is not made": "RuntimeError: no compiler"}
-    assert len(timings.seconds["works"]) == 3 and timings.ratio("works", "fails") is None
+    once = iter([None, None])
+    arms = {"works": lambda: lambda: sum(range(1000)), "fails": lambda: fails, "fails later": lambda: lambda: next(once)}
+    timings = measuring.take_turns({**arms, "is not made": cannot_be_made}, 3)
+    assert timings.reasons == {
+        "fails": "ValueError: broken / down",
+        "fails later": "StopIteration: ",
+        "is not made": "RuntimeError: no compiler",
+    }
+    assert len(timings.seconds["works"]) == 3 and timings.seconds.keys() == {"works"}
+    assert timings.ratio("works", "fails later") is None
     assert timings.ratio("works", "works").median == 1
 
 
