@@ -53,7 +53,7 @@ def run(quick: bool, rounds: int) -> Iterator[Row]:
 
 
 def _try(base: RandomBase, size: Size, pair: str, part: str, order: str, backend: str, num_stages: int) -> dict[str, object]:
-    """Columns of a line. A model that is compiled first is called before the pair is put on it."""
+    """Columns of a line. A model that is compiled first is called before the pair is put on it, and that graph counts too."""
     torch._dynamo.reset()
     eager, own, counting, inputs = twin(base), twin(base), _Backend(backend), call_inputs(base, size.batch)
     stages = [step / (num_stages - 1) for step in range(num_stages)]

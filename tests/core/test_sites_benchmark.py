@@ -175,3 +175,38 @@ def test_the_reference_throws_away_what_its_resting_side_learned(base):
     pair.drop_gradients("motion")
     assert all(weight.grad is None for weight in pair.sides["identity"].parameters())
     assert any(weight.grad is not None for weight in pair.sides["motion"].parameters())
+
+
+class Shift:
+    """Stands for a pair that compiled code can hold: a tensor on the DiT, added to the output of its last layer by a hook."""
+
+    def __init__(self, base, pair: object = None, is_conditioned: bool = False) -> None:
+        self.layer, self.handle = base.transformer.proj_out, None
+        self.amount = torch.zeros(())
+
+    @property
+    def stage(self) -> float:
+        return float(self.amount)
+
+    @stage.setter
+    def stage(self, stage: float) -> None:
+        self.amount.fill_(stage)
+
+    def __enter__(self) -> Shift:
+        self.handle = self.layer.register_forward_hook(lambda module, args, output: output + self.amount)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.handle.remove()
+
+
+@pytest.mark.thorough
+def test_graphs_are_counted_and_code_that_leaves_the_pair_out_shows(monkeypatch: pytest.MonkeyPatch):
+    compiled, models = part("compiled"), part("models")
+    size = models.SAMPLED[1].tiny
+    monkeypatch.setattr(compiled, "attach", Shift)
+    orders = reversed(compiled.ORDERS)
+    rows = [compiled._try(models.make_base(size), size, "LoRA 32", "whole", order, "eager", 3) for order in orders]
+    torch._dynamo.reset()
+    assert rows[0] == {"graphs": 1, "breaks": 0, "recompilations": 0, "from eager": "0.0e+00", "detached": rows[0]["detached"]}
+    assert float(rows[1]["from eager"]) == 1, "torch does not look at hooks that come after compiling"
