@@ -14,13 +14,13 @@ from dualreal_core.errors import InputError
 from dualreal_core.method.attach import Attachment
 
 from .measuring import Row, reason
-from .models import SAMPLED, Size, attach, backend_name, call_inputs, fill, is_conditioned, make_base, make_pair, twin
+from .models import SAMPLED, Size, attach, backend_name, call_inputs, is_conditioned, make_base, make_pair, twin
 
 NUM_STAGES = 20
 PAIRS_TRIED = ("LoRA 32", "bottleneck 64 with condition", "paper's form")
 PARTS = ("whole", "block by block")
 ORDERS = ("compile, attach", "attach, compile")
-NOTHING = {"graphs": None, "breaks": None, "recompilations": None, "from eager": None, "detached": None}
+NOTHING = {"graphs": None, "breaks": None, "recompilations": None, "pair adds": None, "from eager": None, "detached": None}
 
 
 class _Backend:
@@ -41,7 +41,6 @@ def run(quick: bool, rounds: int) -> Iterator[Row]:
     pairs = PAIRS_TRIED[:1] if quick else PAIRS_TRIED
     for size, pair in itertools.product((SAMPLED[1].tiny, SAMPLED[2].tiny), pairs):
         base = make_base(size)
-        fill(base.transformer)
         for part, order in itertools.product(PARTS, ORDERS):
             head = {"model": size.title, "pair": pair, "compiled": part, "order": order, "backend": backend}
             try:
@@ -62,6 +61,7 @@ def _try(base: RandomBase, size: Size, pair: str, part: str, order: str, backend
         expected = [_at(attachment, stage, eager, inputs) for stage in stages]
     with torch.no_grad():
         before = eager.transformer(**inputs)[0]
+    added = max(_distance(output, before) for output in expected)
     if order == ORDERS[0]:
         _compile(own, part, backend=counting, fullgraph=True)
         with torch.no_grad():
@@ -79,6 +79,7 @@ def _try(base: RandomBase, size: Size, pair: str, part: str, order: str, backend
         "graphs": num_graphs,
         "breaks": 0,
         "recompilations": recompilations,
+        "pair adds": f"{added:.1e}",
         "from eager": f"{max(map(_distance, found, expected)):.1e}",
         "detached": "equal" if after.equal(before) else f"{_distance(after, before):.1e}",
     }
