@@ -18,11 +18,12 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from dualreal_core.method.attach import Attachment
 from dualreal_core.method.blend import BlendRecord
 from dualreal_core.method.pair import iterate_sides
 
 from .measuring import Row, reason
-from .models import SAMPLED, Size, attach, call_inputs, is_conditioned, make_base, make_pair, set_rows
+from .models import SAMPLED, Size, attach, call_inputs, is_conditioned, make_base, make_pair
 
 ROOT = Path(__file__).resolve().parents[2]
 NUM_BLOCKS = 8
@@ -122,12 +123,19 @@ def count_all(size: Size) -> dict[str, dict[str, object]]:
     }
     base.transformer.to(other_device.NAME)
 
-    def count() -> dict[str, int]:
-        with torch.no_grad():
+    def count(attachment: Attachment | None = None) -> dict[str, int]:
+        def call(stage: float) -> None:
+            if attachment is not None:
+                attachment.stage = stage
             base.transformer(**inputs)
+            if attachment is not None:
+                attachment.finish_call()
+
+        with torch.no_grad():
+            call(0.1)
             to_device.clear()
             with _Counting(other_device.NAME) as counting:
-                base.transformer(**inputs)
+                call(0.2)
         counting.counts["copies to the device"] += len(to_device)
         return {kind: counting.counts[kind] for kind in COUNTED}
 
@@ -141,11 +149,11 @@ def count_all(size: Size) -> dict[str, dict[str, object]]:
                 if attachment.condition is not None:
                     attachment.condition = attachment.condition.to(other_device.NAME)
                 if case.rows is not None:
-                    set_rows(attachment, case.rows)
+                    attachment.row_strengths = case.rows
                 if case.is_recorded:
                     attachment.record = BlendRecord()
                 sites = len({(index, site) for _, index, site, _ in iterate_sides(pair)})
-                found[name] = {"sites": sites, "base": plain, "with": count()}
+                found[name] = {"sites": sites, "base": plain, "with": count(attachment)}
         except Exception as error:
             found[name] = {"note": reason(error)}
     return found

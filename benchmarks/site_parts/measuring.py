@@ -7,12 +7,11 @@ import gc
 import importlib
 import statistics
 import time
-from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from torch import nn
+import torch
 
 MOST_REASON = 160
 
@@ -25,28 +24,11 @@ class Row:
     raw: dict[str, object] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Entry:
-    """Where code begins that counts as the pair's, or as the base's although the pair calls it.
-
-    Attributes:
-        module, name: the function, or method as `Class.method`.
-        makes_hook: what it returns is what is timed, not the function itself.
-        is_base: it counts as the base's, in modules of the base alone.
-    """
-
-    module: str
-    name: str
-    makes_hook: bool = False
-    is_base: bool = False
-
-
 ENTRY_POINTS = (
-    Entry("dualreal_core.method.attach", "_keep_embedding", makes_hook=True),
-    Entry("dualreal_core.method.attach", "_choose_weights", makes_hook=True),
-    Entry("dualreal_core.method.attach", "_keep_read", makes_hook=True),
-    Entry("dualreal_core.method.attach", "_add_updates", makes_hook=True),
-    Entry("torch.nn", "Linear.forward", is_base=True),
+    "dualreal_core.method.attach._KeepEmbedding.after",
+    "dualreal_core.method.attach._ChooseWeights.before",
+    "dualreal_core.method.updates.ReadTokens.before",
+    "dualreal_core.method.updates.Updates.after",
 )
 """All through which a DiT's call reaches the pair's own code. To be adapted where that is arranged otherwise."""
 
@@ -55,32 +37,26 @@ class Clock:
     """CPU time of this thread within the pair's code, by entry points that are exchanged while one watches.
 
     Attributes:
-        base_modules: what is the base's own.
         missing: entry points that the code does not have.
     """
 
     def __init__(self) -> None:
-        self.base_modules: set[nn.Module] = set()
         self.missing: list[str] = []
-        self._spent: Counter[str] = Counter()
-        self._owners = ["base"]
-        self._since = 0.0
+        self._spent = 0.0
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Inside, entry points are timed; hooks that are made inside stay so."""
+        """Inside, entry points are timed."""
         exchanged = []
         self.missing = []
         for entry in ENTRY_POINTS:
-            owner, name = importlib.import_module(entry.module), entry.name
-            if "." in name:
-                holder, _, name = name.partition(".")
-                owner = getattr(owner, holder, None)
+            module, holder, name = entry.rsplit(".", 2)
+            owner = getattr(importlib.import_module(module), holder, None)
             if not hasattr(owner, name):
-                self.missing.append(f"{entry.module}.{entry.name}")
+                self.missing.append(entry)
                 continue
             exchanged.append((owner, name, getattr(owner, name)))
-            setattr(owner, name, self._timed(exchanged[-1][2], entry))
+            setattr(owner, name, self._timed(exchanged[-1][2]))
         try:
             yield
         finally:
@@ -89,43 +65,21 @@ class Clock:
 
     def share(self, call: Callable[[], object]) -> tuple[float, float | None]:
         """CPU seconds of a call; and the pair's part of it, in percent of the rest, or None where an entry point is missing."""
-        self._spent.clear()
+        self._spent = 0.0
         with self.watching():
-            begun = self._since = time.thread_time()
-            call()
-            seconds = time.thread_time() - begun
-        pair = self._spent["pair"]
-        return seconds, None if self.missing else 100 * pair / (seconds - pair)
+            seconds = cpu_seconds(call)
+        return seconds, None if self.missing else 100 * self._spent / (seconds - self._spent)
 
-    def _timed(self, function: Callable, entry: Entry) -> Callable:
-        @functools.wraps(function)
-        def make(*args: object, **kwargs: object) -> Callable:
-            return self._timed(function(*args, **kwargs), Entry(entry.module, entry.name))
-
+    def _timed(self, function: Callable) -> Callable:
         @functools.wraps(function)
         def run(*args: object, **kwargs: object) -> object:
-            if entry.is_base and args[0] not in self.base_modules:
-                return function(*args, **kwargs)
-            self._turn_to("base" if entry.is_base else "pair")
+            begun = time.thread_time()
             try:
                 return function(*args, **kwargs)
             finally:
-                self._turn_back()
+                self._spent += time.thread_time() - begun
 
-        return make if entry.makes_hook else run
-
-    def _turn_to(self, owner: str) -> None:
-        self._charge()
-        self._owners.append(owner)
-
-    def _turn_back(self) -> None:
-        self._charge()
-        self._owners.pop()
-
-    def _charge(self) -> None:
-        now = time.thread_time()
-        self._spent[self._owners[-1]] += now - self._since
-        self._since = now
+        return run
 
 
 @dataclass(frozen=True)
@@ -206,6 +160,6 @@ def reason(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else ''}"[:MOST_REASON].replace("|", "/")
 
 
-def storages(modules: Collection[nn.Module]) -> set[int]:
+def storages(modules: Collection[torch.nn.Module]) -> set[int]:
     """Addresses of the memory of all parameters and buffers."""
     return {tensor.untyped_storage().data_ptr() for module in modules for tensor in (*module.parameters(), *module.buffers())}

@@ -161,11 +161,6 @@ def attach(base: RandomBase, pair: AdapterPair, is_conditioned: bool = False) ->
     return attachment
 
 
-def set_rows(attachment: Attachment, strengths: Sequence[float]) -> None:
-    """Factors on the weights of each row of the calls to come."""
-    attachment.row_strengths = torch.tensor(strengths)
-
-
 def is_conditioned(name: str) -> bool:
     """Whether a pair of `PAIRS` reads a reference embedding."""
     return any(PAIRS[name].get(f"{role}_condition_dim") for role in ROLES)

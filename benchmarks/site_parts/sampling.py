@@ -43,7 +43,7 @@ def _compare(size: Size, rounds: int, backend: str) -> Iterator[Row]:
 
     def add_ours(name: str, pair: str, rows: int = size.batch, against: str = "base", strengths: list[float] | None = None) -> None:
         clocks[name] = Clock()
-        add(name, partial(_attach, pair=pair, strengths=strengths, clock=clocks[name]), rows, against)
+        add(name, partial(_attach, pair=pair, strengths=strengths), rows, against)
 
     for name, rows in {"base": size.batch, guided_base: GUIDED_ROWS}.items():
         add(name, lambda own: None, rows, name)
@@ -81,12 +81,9 @@ def _call(base: RandomBase, rows: int, prepare: Callable[[RandomBase], object]) 
     return call
 
 
-def _attach(base: RandomBase, pair: str, strengths: list[float] | None, clock: Clock) -> object:
-    clock.base_modules = set(base.transformer.modules())
-    with clock.watching():
-        attachment = attach(base, make_pair(base, pair).requires_grad_(False), is_conditioned(pair))
-    if strengths is not None:
-        models.set_rows(attachment, strengths)
+def _attach(base: RandomBase, pair: str, strengths: list[float] | None) -> object:
+    attachment = attach(base, make_pair(base, pair).requires_grad_(False), is_conditioned(pair))
+    attachment.row_strengths = strengths
     return attachment
 
 
