@@ -234,10 +234,10 @@ def check_fit(transformer: nn.Module, pair: AdapterPair) -> None:
             )
 
 
-def _runs(flags: Sequence[bool]) -> tuple[slice, ...]:
-    """The runs of true flags."""
+def _runs(flags: Sequence[bool]) -> tuple[int | slice, ...]:
+    """The runs of true flags; those of one alone as its index."""
     edges = [index for index, (flag, before) in enumerate(zip([*flags, False], [False, *flags], strict=True)) if flag != before]
-    return tuple(slice(begin, end) for begin, end in zip(edges[::2], edges[1::2], strict=True))
+    return tuple(begin if end == begin + 1 else slice(begin, end) for begin, end in zip(edges[::2], edges[1::2], strict=True))
 
 
 def _registrations(

@@ -12,6 +12,12 @@ Widths = tuple[int, int]
 """Of the codes of both sides at a place, identity first; 0 for one that does not act there."""
 
 
+Rows = int | slice | None
+"""A row of the batch, a run of rows, or all."""
+Part = tuple[Rows, torch.Tensor, torch.Tensor]
+"""Rows; their weights (b, 2); and factors (b, 1, R), or (1, R) of a single row, with the weight of each value of both codes."""
+
+
 @dataclass(eq=False)
 class GroupWeights:
     """The weights of one group of blocks, as the places with codes of the same widths need them.
@@ -22,13 +28,13 @@ class GroupWeights:
         group: number of the group.
         widths: of the codes.
         weights: (B or 1, 2).
-        factors: (B or 1, R), the weight of each value of both codes side by side; None where autograd is at work.
+        parts: of the rows in which the pair acts; none where autograd is at work.
     """
 
     group: int
     widths: Widths
     weights: torch.Tensor | None = None
-    factors: torch.Tensor | None = None
+    parts: tuple[Part, ...] = ()
 
 
 @dataclass(eq=False)
@@ -38,7 +44,7 @@ class Call:
     Attributes:
         strengths: factors on the weights of both sides.
         condition: reference embedding (B or 1, E), or None.
-        rows: runs of rows of the batch in which the pair acts; None: all.
+        rows: of the batch in which the pair acts; None: all.
         given: (B or 1, N + 2) on the device: what the blend had scheduled, and the strengths of both sides by row.
         embedding, embedded: the time embedding, and what it was made of, from the DiT's call of it until its first block.
         uses_autograd: whether the call is one to go back through.
@@ -49,7 +55,7 @@ class Call:
 
     strengths: dict[Role, float] = field(default_factory=lambda: dict.fromkeys(ROLES, 1.0))
     condition: torch.Tensor | None = None
-    rows: tuple[slice, ...] | None = None
+    rows: tuple[int | slice, ...] | None = None
     given: torch.Tensor | None = None
     embedding: torch.Tensor | None = None
     embedded: torch.Tensor | None = None
@@ -65,11 +71,18 @@ class Call:
     def use(self, weights: torch.Tensor, uses_autograd: bool) -> None:
         """Makes weights (B, G, 2) those of the call."""
         self.weights, self.uses_autograd = weights, uses_autograd
-        factors: dict[Widths, torch.Tensor] = {}
+        parts: dict[Widths, list[tuple[Rows, torch.Tensor, torch.Tensor]]] = {}
         for group in self.groups.values():
-            group.weights, group.factors = weights[:, group.group], None
+            group.weights, group.parts = weights[:, group.group], ()
             if any(group.widths) and not uses_autograd:
-                if group.widths not in factors:
-                    sides = zip(weights.unbind(-1), group.widths, strict=True)
-                    factors[group.widths] = torch.cat([side[..., None].expand(-1, -1, width) for side, width in sides if width], dim=-1)
-                group.factors = factors[group.widths][:, group.group]
+                if group.widths not in parts:
+                    parts[group.widths] = [(rows, *_factors(weights, rows, group.widths)) for rows in self.rows or (None,)]
+                group.parts = tuple((rows, own[:, group.group], factors[..., group.group, :]) for rows, own, factors in parts[group.widths])
+
+
+def _factors(weights: torch.Tensor, rows: Rows, widths: Widths) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights (b, G, 2) of these rows; and each as often as the codes have values: (b, 1, G, R), or (1, G, R) of a single row."""
+    own = weights if rows is None else weights[rows : rows + 1] if isinstance(rows, int) else weights[rows]
+    sides = [side[..., None].expand(-1, -1, width) for side, width in zip(own.unbind(-1), widths, strict=True) if width]
+    factors = torch.cat(sides, dim=-1)
+    return own, factors if isinstance(rows, int) else factors[:, None]

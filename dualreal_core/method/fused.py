@@ -6,7 +6,7 @@ The codes of each side are scaled by its weight; equal to the sum of both adapte
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch.nn import functional
@@ -22,7 +22,7 @@ class FusedAdapters:
     Attributes:
         down: (R, C).
         bias: of the codes, with what a condition adds to them: (R,), (B, R) where conditions differ by row, or None without gelu.
-        up: (D, R).
+        up: (R, D).
         up_biases: (2, D), zeros for a side without; or None.
         has_skip: whether each side adds the tokens themselves.
     """
@@ -38,28 +38,30 @@ class FusedAdapters:
     ) -> torch.Tensor:
         """Adds the weighted updates to an output; in place only to one that is contiguous.
 
-        output: (B, ..., D) or (T, D); hidden: likewise with C; weights: (B or 1, 2); factors: (B or 1, R) -> as output.
+        output: (B, ..., D) or (T, D); hidden: likewise with C; weights: (B or 1, 2); factors: (B or 1, 1, R) or (1, R) -> as output.
         """
         bias = None if self.bias is None or self.bias.ndim == 2 else self.bias
         code = functional.linear(hidden, self.down, bias)
         if self.bias is not None:
             code = functional.gelu(code if bias is not None else code + over_tokens(self.bias, hidden))
-        code.mul_(over_tokens(factors, hidden))
+        code.mul_(factors if factors.ndim == code.ndim else over_tokens(factors.flatten(0, -2), hidden))
         if self.up_biases is not None:
             biases = over_tokens(weights.to(output.dtype) @ self.up_biases, hidden)
             output, in_place = output.add_(biases) if in_place else output + biases, True
-        flat, codes = output.flatten(0, -2), code.flatten(0, -2)
-        updated = (flat.addmm_(codes, self.up.t()) if in_place else torch.addmm(flat, codes, self.up.t())).view(output.shape)
+        is_flat = output.ndim == 2
+        flat, codes = (output, code) if is_flat else (output.flatten(0, -2), code.flatten(0, -2))
+        updated = flat.addmm_(codes, self.up) if in_place else torch.addmm(flat, codes, self.up)
+        updated = updated if is_flat else updated.view(output.shape)
         for side, has_skip in enumerate(self.has_skip):
             if has_skip:
                 updated.addcmul_(hidden, over_tokens(weights[:, side : side + 1], hidden).to(hidden.dtype))
         return updated
 
-    def of_rows(self, rows: slice) -> FusedAdapters:
+    def of_rows(self, rows: int | slice) -> FusedAdapters:
         """For some rows of the batch alone."""
         if self.bias is None or self.bias.ndim == 1:
             return self
-        return FusedAdapters(self.down, self.bias[rows], self.up, self.up_biases, self.has_skip)
+        return replace(self, bias=self.bias[rows])
 
 
 def fuse(adapters: Mapping[Role, LowRank], dtype: torch.dtype, condition: torch.Tensor | None) -> FusedAdapters:
@@ -79,7 +81,7 @@ def fuse(adapters: Mapping[Role, LowRank], dtype: torch.dtype, condition: torch.
     return FusedAdapters(
         torch.cat([side.down.weight for side in sides]).to(dtype),
         bias,
-        torch.cat([side.up.weight * side.scaling for side in sides], dim=1).to(dtype),
+        torch.cat([side.up.weight * side.scaling for side in sides], dim=1).to(dtype).t(),
         up_biases,
         tuple(role in adapters and adapters[role].keeps_skip for role in ROLES),
     )

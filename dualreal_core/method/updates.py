@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import nn
@@ -16,8 +15,6 @@ from .coverage import Mark, stepped_past
 from .fused import FusedAdapters, fuse
 from .interception import Interceptor
 from .pair import ROLES, Role
-
-Key = tuple[object, ...]
 
 
 class ReadTokens(Interceptor):
@@ -78,27 +75,34 @@ class Updates(Interceptor):
             raise InputError(f"{self.mark.place.path} was called before any block, or blocks were exchanged: attach the pair anew.")
         if len(weights) != 1 and len(weights) != len(hidden):  # names are read here alone, or each block would be compiled for its own
             raise InputError(partial_batch(self.mark.place.path, len(hidden), len(weights)))
-        with _without_autocast(output.device.type):
-            if self.call.uses_autograd:
-                for role, adapter in self.adapters.items():
-                    if self.call.strengths[role]:
-                        output = adapter.add_to(output, hidden, weights[:, ROLES.index(role)], self.call.condition)
-                return output
+        if torch.is_autocast_enabled(output.device.type):
+            with torch.autocast(output.device.type, enabled=False):
+                return self._added(output, hidden, weights)
+        return self._added(output, hidden, weights)
+
+    def _added(self, output: torch.Tensor, hidden: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        if not self.call.uses_autograd:
             return self._fused(output, hidden) if self.acting else output
+        for role, adapter in self.adapters.items():
+            if self.call.strengths[role]:
+                output = adapter.add_to(output, hidden, weights[:, ROLES.index(role)], self.call.condition)
+        return output
 
     def _fused(self, output: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-        fused = self.fused
-        if fused is None or fused.down.dtype != output.dtype:
-            fused = fuse(self.acting, output.dtype, self.call.condition)
+        fused, dtype = self.fused, output.dtype
+        if fused is None or fused.down.dtype != dtype:
+            fused = fuse(self.acting, dtype, self.call.condition)
             if not torch.compiler.is_compiling():
                 self.fused = fused
-        hidden, weights, factors = hidden.to(output.dtype), self.group.weights, self.group.factors
+        if hidden.dtype != dtype:
+            hidden = hidden.to(dtype)
         in_place = self._is_own(output)
-        if self.call.rows is None:
-            return fused.add_to(output, hidden, weights, factors, in_place)
-        output = output if in_place else output.clone(memory_format=torch.contiguous_format)
-        for rows in self.call.rows:
-            fused.of_rows(rows).add_to(output[rows], hidden[rows], weights[rows], factors[rows], in_place=True)
+        for rows, weights, factors in self.group.parts:
+            if rows is None:
+                return fused.add_to(output, hidden, weights, factors, in_place)
+            if not in_place:
+                output, in_place = output.clone(memory_format=torch.contiguous_format), True
+            fused.of_rows(rows).add_to(output[rows], hidden[rows], weights, factors, in_place=True)
         return output
 
     def _is_own(self, output: torch.Tensor) -> bool:
@@ -127,7 +131,3 @@ def partial_batch(name: str, rows: int, whole: int) -> str:
 def streams_of(args: tuple, kwargs: dict, names: tuple[str, ...]) -> list[torch.Tensor]:
     """A module's arguments by these names, in the order of its positional ones."""
     return [kwargs[name] if name in kwargs else args[position] for position, name in enumerate(names)]
-
-
-def _without_autocast(kind: str) -> AbstractContextManager[object]:
-    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()

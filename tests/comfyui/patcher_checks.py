@@ -38,7 +38,7 @@ from torch.autograd.graph import saved_tensors_hooks
 
 TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "cast to float8": torch.float8_e4m3fn}
 QUANTIZED = "float8_e4m3fn"
-STEPS, SAMPLING_STEPS = 4, 2
+STEPS, SAMPLING_STEPS, COMPILED_STEPS = 4, 2, 6
 
 
 @cache
@@ -269,20 +269,20 @@ def waits(call: Callable[[], object]) -> int:
 def compiled_code_has_the_pair_in_it(name: str, first: str) -> None:
     """The whole DiT as one graph, where it is one without the pair, and not anew from step to step."""
     model = load(name)
-    expected = sampled(name, with_pair(model), steps=20)
+    expected = sampled(name, with_pair(model), steps=COMPILED_STEPS)
 
     def counted(found: ModelPatcher) -> tuple[torch.Tensor, int, int]:
         torch._dynamo.reset()
         counters.clear()
-        latent = sampled(name, found, steps=20)
+        latent = sampled(name, found, steps=COMPILED_STEPS)
         return latent, counters["stats"]["unique_graphs"], sum(counters["graph_break"].values())
 
     plain, graphs, breaks = counted(compiled(model))
-    assert plain.equal(sampled(name, model, steps=20)) and graphs, "the plain model is not compiled, so this shows nothing"
+    assert plain.equal(sampled(name, model, steps=COMPILED_STEPS)) and graphs, "the plain model is not compiled, so this shows nothing"
     latent, graphs_with_pair, breaks_with_pair = counted(with_pair(compiled(model)) if first == "compiled" else compiled(with_pair(model)))
     assert distance(latent, expected) < 1e-6, "another latent"
     assert (graphs_with_pair, breaks_with_pair) == (graphs, breaks), "the pair breaks a graph, or has it compiled anew"
-    assert sampled(name, model, steps=20).equal(plain), "something stays"
+    assert sampled(name, model, steps=COMPILED_STEPS).equal(plain), "something stays"
 
 
 def compiled(model: ModelPatcher) -> ModelPatcher:

@@ -1,6 +1,6 @@
 """Runs `patcher_checks` in ComfyUI's Python, apart from the tests, and writes what came of each:
 
-    python run_patcher_checks.py COMFYUI_PATH REPORT.json [--device cuda] [--dynamic] [--brief]
+    python run_patcher_checks.py COMFYUI_PATH REPORT.json [--device cuda] [--dynamic] [--brief] [--only TITLE...]
 
 --dynamic starts the host's dynamic VRAM first, as its server does. The report has 'passed', 'failed' or 'skipped', and why.
 """
@@ -50,11 +50,14 @@ def main() -> None:
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--dynamic", action="store_true")
     parser.add_argument("--brief", action="store_true")
+    parser.add_argument("--only", nargs="*", help="titles of checks")
     arguments = parser.parse_args()
     absence = start_host(arguments.comfyui, arguments.device, arguments.dynamic)
     checks = None if absence else importlib.import_module("patcher_checks")
     report: dict[str, tuple[str, str]] = {}
     for name, case in cases(arguments.dynamic, arguments.brief):
+        if arguments.only and title(name, case) not in arguments.only:
+            continue
         try:
             reason = absence or getattr(checks, name)(*case)
             report[title(name, case)] = ("skipped", reason) if reason else ("passed", "")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 
 import graphs
@@ -263,18 +264,18 @@ def test_a_relative_that_runs_its_blocks_otherwise_is_refused(server: ComfyServe
     assert failed.value.node_id == "lora"
 
 
+@pytest.mark.thorough
+@pytest.mark.skipif(shutil.which("g++") is None, reason="the node compiles by a C++ compiler, and there is no g++")
 @pytest.mark.parametrize("first", ["compiled", "applied"])
-def test_it_acts_on_a_model_to_be_compiled(server: ComfyServer, models: Path, first: str) -> None:
+def test_it_acts_behind_and_before_the_compile_node(server: ComfyServer, models: Path, first: str) -> None:
     file = write_lora(models, "wan", "comfyui", "wan compiled.safetensors")
     compiled = node("TorchCompileModel", model=["model" if first == "compiled" else "applied", 0], backend="inductor")
     applied = apply(["lora", 0])
     applied["inputs"]["model"] = ["compiled" if first == "compiled" else "model", 0]
     last = "applied" if first == "compiled" else "compiled"
-    begin = len(server.log())
     ours = predictions(server, "wan", {"lora": load_lora("identity", file), "applied": applied, "compiled": compiled}, [last, 0])
     loader = node("LoraLoaderModelOnly", model=["model", 0], lora_name=file, strength_model=1.0)
-    equal(ours, predictions(server, "wan", {"stock": loader}, ["stock", 0]))
-    assert "runs uncompiled" in server.log()[begin:]
+    torch.testing.assert_close(ours, predictions(server, "wan", {"stock": loader}, ["stock", 0]), rtol=1e-3, atol=1e-3)
 
 
 def test_text_encoder_tensors_are_left_out(server: ComfyServer, models: Path, stock: tuple[str, torch.Tensor]) -> None:
