@@ -71,12 +71,13 @@ class Call:
     def use(self, weights: torch.Tensor, uses_autograd: bool) -> None:
         """Makes weights (B, G, 2) those of the call."""
         self.weights, self.uses_autograd = weights, uses_autograd
+        all_rows: tuple[Rows, ...] = (None,) if self.rows is None else self.rows
         parts: dict[Widths, list[tuple[Rows, torch.Tensor, torch.Tensor]]] = {}
         for group in self.groups.values():
             group.weights, group.parts = weights[:, group.group], ()
             if any(group.widths) and not uses_autograd:
                 if group.widths not in parts:
-                    parts[group.widths] = [(rows, *_factors(weights, rows, group.widths)) for rows in self.rows or (None,)]
+                    parts[group.widths] = [(rows, *_factors(weights, rows, group.widths)) for rows in all_rows]
                 group.parts = tuple((rows, own[:, group.group], factors[..., group.group, :]) for rows, own, factors in parts[group.widths])
 
 

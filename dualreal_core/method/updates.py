@@ -98,6 +98,8 @@ class Updates(Interceptor):
             hidden = hidden.to(dtype)
         in_place = self._is_own(output)
         for rows, weights, factors in self.group.parts:
+            if isinstance(rows, int) and hidden.ndim == 2:  # one vector per sample
+                rows = slice(rows, rows + 1)
             if rows is None:
                 return fused.add_to(output, hidden, weights, factors, in_place)
             if not in_place:

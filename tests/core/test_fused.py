@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
+from peft import LoraConfig, inject_adapter_in_model
 from tiny import CONDITION_DIM, KINDS, TinyBase, condition, fill, make_pair, model_inputs
+from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils.flop_counter import FlopCounterMode
 
+from dualreal_core.families import Site
+from dualreal_core.method.adapter import LoRA
 from dualreal_core.method.attach import Attachment
-from dualreal_core.method.pair import iterate_sides
+from dualreal_core.method.call import Call
+from dualreal_core.method.coverage import Mark, Place
+from dualreal_core.method.pair import ROLES, iterate_sides
+from dualreal_core.method.updates import Updates
 
 UNEQUAL = {
     "identity_bottleneck_dim": 3, "motion_bottleneck_dim": 11,
@@ -52,3 +63,125 @@ def test_changed_weights_are_seen():
     assert not torch.allclose(before, after)
     fused, plain = outputs(base, pair)
     torch.testing.assert_close(fused, plain, rtol=1e-4, atol=1e-5)
+
+
+def added_flops(base: TinyBase, pair, **settings: object) -> int:
+    """Products that a pair without StageBlender adds to a call."""
+    with torch.no_grad():
+        with FlopCounterMode(display=False) as plain:
+            base.predict(*model_inputs())
+        with Attachment(base.transformer, pair) as attachment:
+            for name, value in settings.items():
+                setattr(attachment, name, value)
+            base.predict(*model_inputs())
+            with FlopCounterMode(display=False) as whole:
+                base.predict(*model_inputs())
+    return whole.get_total_flops() - plain.get_total_flops()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_and_sides_without_weight_cost_nothing(kind):
+    base = TinyBase("wan", 3)
+    pair = fill(make_pair(base, kind, learned_range=0.0))
+    both = added_flops(base, pair)
+    assert both > 0
+    for rows in ((0.0, 1.0), (0.7, 0.0)):
+        assert abs(added_flops(base, pair, row_strengths=rows) - both / 2) <= 0.02 * both
+    assert abs(added_flops(base, pair, strengths={"identity": 0.0, "motion": 1.0}) - both / 2) <= 0.02 * both
+    assert added_flops(base, pair, row_strengths=(0.0, 0.0)) == 0
+
+
+@pytest.mark.parametrize("rows", [(0.0, 1.0), (1.0, 0.0), (0.5, 0.5)], ids=str)
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("family", ["wan", "cogvideox"])
+def test_rows_without_weight_are_those_of_the_base_bit_for_bit(family, kind, rows):
+    base = TinyBase(family, 3)
+    with torch.no_grad():
+        plain = base.predict(*model_inputs())
+        with Attachment(base.transformer, fill(make_pair(base, kind))) as attachment:
+            attachment.condition = condition()
+            attachment.row_strengths = rows
+            found = base.predict(*model_inputs())
+    for row, strength in enumerate(rows):
+        assert torch.equal(found[row], plain[row]) == (strength == 0)
+
+
+@pytest.mark.parametrize("hidden_shape", [(2, 5, 8), (2, 3, 4, 8), (2, 8), (1, 5, 8)], ids=str)
+@pytest.mark.parametrize("rows", [None, (0.0, 1.0)], ids=str)
+def test_tokens_may_lie_in_any_number_of_axes(hidden_shape, rows):
+    """(B, ..., C), or one vector per sample; (T, C) of packed tokens is that of a single row."""
+    layer, adapters = nn.Linear(8, 6), {role: LoRA(8, 6, 2, 0.5) for role in ROLES}
+    for adapter in adapters.values():
+        nn.init.normal_(adapter.up.weight)
+    hidden, weights = torch.randn(hidden_shape), torch.tensor([[[0.3, 0.8]], [[1.0, 0.2]]])[: hidden_shape[0]]
+    call = Call()
+    update = Updates(layer, adapters, Site("q", "q", ("input",), ()), call, 0, Mark(Place("blocks.0", "q", frozenset(ROLES))))
+    outputs = []
+    with torch.no_grad():
+        if rows is not None:
+            call.rows = tuple(row for row in range(len(weights)) if rows[row])
+            weights = weights * torch.tensor(rows)[: len(weights), None, None]
+        for uses_autograd in (False, True):
+            call.use(weights, uses_autograd)
+            outputs.append(update.after((hidden,), {}, layer(hidden)))
+    expected = layer(hidden)
+    for side, adapter in enumerate(adapters.values()):
+        expected = expected + weights[:, 0, side].reshape(-1, *[1] * (len(hidden_shape) - 1)) * adapter(hidden)
+    for output in outputs:
+        torch.testing.assert_close(output, expected, rtol=1e-5, atol=1e-6)
+    packed = torch.randn(7, 8)
+    call.rows = None
+    with torch.no_grad():
+        for uses_autograd in (False, True):
+            call.use(torch.tensor([[[0.3, 0.8]]]), uses_autograd)
+            summed = layer(packed) + 0.3 * adapters["identity"](packed) + 0.8 * adapters["motion"](packed)
+            torch.testing.assert_close(update.after((packed,), {}, layer(packed)), summed, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("place", ["attn1.to_q", "attn1"])
+def test_an_output_that_others_hold_is_left_as_it_is(place):
+    """A hook may keep what a layer returned, and a module what it returns, to give it again."""
+    base, kept = TinyBase("wan", 3), []
+    base.transformer.blocks[0].get_submodule(place).register_forward_hook(lambda module, args, output: kept.append(output))
+    with torch.no_grad():
+        base.predict(*model_inputs())
+        with Attachment(base.transformer, fill(make_pair(base, "lora" if place == "attn1.to_q" else "bottleneck"))):
+            base.predict(*model_inputs())
+    assert torch.equal(*kept)
+
+
+class Kept:
+    """Bytes that autograd keeps beside a model's own weights, each memory once."""
+
+    def __init__(self, *modules: nn.Module) -> None:
+        self.own = {weight.untyped_storage().data_ptr() for module in modules for weight in (*module.parameters(), *module.buffers())}
+        self.storages: dict[int, int] = {}
+        self.alive: list[torch.Tensor] = []
+
+    def __call__(self, tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in self.own:
+            self.storages[storage.data_ptr()] = storage.nbytes()
+            self.alive.append(tensor)
+        return tensor
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+def test_autograd_keeps_as_much_as_of_a_plain_lora(dtype):
+    """Inputs and codes, no update; and on a base of lower precision no input in full precision."""
+    kept = {}
+    for name in ("peft", "ours"):
+        base = TinyBase("wan", 2, num_heads=8)
+        base.transformer.to(dtype)
+        inputs = model_inputs(num_frames=6, height=8, width=8)
+        if name == "peft":
+            inject_adapter_in_model(LoraConfig(r=4, target_modules=base.family.linear_layers()), base.transformer)
+            attachment, watched = nullcontext(), Kept(base.transformer)
+        else:
+            pair = make_pair(base, "lora", num_groups=2, learned_range=0.0)
+            pair.sides["identity"].requires_grad_(False)
+            attachment, watched = Attachment(base.transformer, pair), Kept(base.transformer, pair)
+        with attachment, saved_tensors_hooks(watched, lambda tensor: tensor):
+            base.predict(*inputs)
+        kept[name] = sum(watched.storages.values())
+    assert kept["ours"] <= 1.05 * kept["peft"]

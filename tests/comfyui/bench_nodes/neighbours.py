@@ -20,10 +20,30 @@ from .pairs import of_pack
 Patcher = comfy.model_patcher.ModelPatcher
 
 
+class Uncalled(torch.nn.Module):
+    """In a layer's place for the length of a call of what holds it; computes what the layer does without calling it."""
+
+    def __init__(self, layer: torch.nn.Module) -> None:
+        super().__init__()
+        self.compute = layer.forward
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        return self.compute(hidden)
+
+
 def fuse(model: Patcher, number: int) -> None:
     """A layer of a block is computed without being called, as where ComfyUI joins layers that read the same."""
-    layer = model.model.diffusion_model.blocks[number].self_attn.q
-    model.add_object_patch(f"diffusion_model.blocks.{number}.self_attn.q._call_impl", layer.forward)
+    kind = type(model.model.diffusion_model.blocks[number].self_attn)
+
+    class Fused(kind):
+        def forward(self, *args: object, **kwargs: object) -> torch.Tensor:
+            layer, self.q = self.q, Uncalled(self.q)
+            try:
+                return super().forward(*args, **kwargs)
+            finally:
+                self.q = layer
+
+    model.add_object_patch(f"diffusion_model.blocks.{number}.self_attn.__class__", Fused)
 
 
 def ignore_block(args: dict, extra: dict) -> dict:
@@ -122,8 +142,8 @@ class BenchCopies(io.ComfyNode):
         pairs = [patcher.get_additional_models_with_key(applied.key)[0].model for patcher in devices]
         pointers = [{weight.data_ptr() for weight in pair.parameters()} for pair in pairs]
         state = applied.start(model)
-        latents = torch.zeros(1, 16, 3, 6, 8)
-        attachments = [state.attachment(patcher.model.diffusion_model, latents) for patcher in devices]
+        place = torch.device("cpu"), model.model.get_dtype_inference()
+        attachments = [state.attachment(patcher.model.diffusion_model, *place) for patcher in devices]
         facts = {
             "pairs": len({id(pair) for pair in pairs}),
             "shared": len(set.intersection(*pointers)),
