@@ -170,7 +170,7 @@ class PairState:
         model: the MODEL that is sampled or trained on, with the copies of it that lie on other devices.
         kinds: of each list of prompts in ComfyUI's current batch, where it is known.
         record: weights that were used so far.
-        attachments: the pair's hooks by DiT; each device has a DiT of its own, and several may be called at once.
+        attachments: the pair's place in each DiT; each device has a DiT of its own, and several may be called at once.
         reached: set once anything was computed with the pair's wrapper around it.
     """
 

@@ -55,9 +55,9 @@ class FamilyDescription:
         needs_text_mask: it cannot run without the text's attention mask.
         variants: what a number of its input channels means, for people.
         layer_paths: where this class calls a linear layer otherwise than the family does: the family's name to the path.
-        sequences: modules of a block that may compute several of their layers at once, so that no hook on these acts, and the
+        sequences: modules of a block that may compute several of their layers at once, so that nothing on these is called, and the
             sequence of layers that each then stands for.
-        unlike: classes made from this one that call their blocks, or the whole DiT, in a way in which hooks do not act.
+        unlike: classes made from this one that call their blocks, or the whole DiT, in a way in which pairs do not act.
         changes_in_place: blocks overwrite their inputs, so what autograd saves must be copied.
     """
 

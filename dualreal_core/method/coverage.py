@@ -1,4 +1,4 @@
-"""Tells whether a pair acts everywhere: a base that fuses layers, or a patch in place of a block, steps past hooks without a word."""
+"""Tells whether a pair acts everywhere: a base that fuses layers, or a patch in place of a block, steps past some without a word."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from .pair import Role
 
 WHAT_TO_DO = (
-    "use the model without what fuses its layers or replaces its blocks (a patch, a compiled or fused form, quantized weights), or a pair "
+    "use the model without what fuses its layers or replaces its blocks (a patch, a fused form, quantized weights), or a pair "
     "that does not act there"
 )
 
