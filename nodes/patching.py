@@ -94,6 +94,9 @@ class AppliedPair:
         """Gives each sampling a state of its own, and keeps what it used. noise, latent_image: (B, C, f, h, w), sigmas: (S + 1,)"""
         guider = executor.class_obj
         options = guider.model_options["transformer_options"]  # those of this sampling alone
+        around = options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {})
+        if self.key in around:  # to be inside of others, which may exchange the DiT or its blocks for compiled ones
+            around[self.key] = around.pop(self.key)
         state = options[self.key] = self.start(guider.model_patcher, guider)
         try:
             made = executor(noise, latent_image, sampler, sigmas, *args, **kwargs)

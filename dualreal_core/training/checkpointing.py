@@ -23,7 +23,7 @@ def safe_saving(family: FamilyDescription) -> AbstractContextManager[object]:
 def checkpointed(transformer: nn.Module, attachment: Attachment) -> Iterator[None]:
     """Inside, each block keeps its inputs alone and is run again for the backward pass.
 
-    The re-run is given the blend weights of its own call, and copies of the inputs, which some blocks overwrite.
+    The re-run is given the blend weights of its own call, and copies of the inputs where blocks overwrite them.
     """
     family = family_of(transformer)
     blocks = [block for block, _ in family.blocks(transformer)]
@@ -56,7 +56,8 @@ class _Rerun:
         places = [place for place, value in named.items() if isinstance(value, torch.Tensor)]
 
         def run(anchor: torch.Tensor, weights: torch.Tensor, *tensors: torch.Tensor) -> object:
-            given = {**named, **{place: tensor.clone() for place, tensor in zip(places, tensors, strict=True)}}
+            changes = self.family.changes_in_place
+            given = {**named, **{place: one.clone() if changes else one for place, one in zip(places, tensors, strict=True)}}
             arguments = [given.pop(index) for index in range(len(args))]
             with self.attachment.weighted(weights), safe_saving(self.family):
                 return self.forward(*arguments, **given)

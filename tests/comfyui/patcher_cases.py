@@ -16,7 +16,7 @@ CASES: dict[str, list[tuple[str, ...]]] = {
     "weights_made_for_a_call_are_not_kept": [(name, "cast to float8") for name in ARCHITECTURES],
     "weights_in_main_memory_sample_as_loaded_ones": [(form,) for form in PRECISIONS],
     "no_site_waits_for_the_device": [(kind,) for kind in KINDS],
-    "compiled_code_has_the_pair_in_it": list(product(ARCHITECTURES, ("compiled", "applied"))),
+    "compiled_code_has_the_pair_in_it": list(product(ARCHITECTURES, ("compiled", "applied"), ("whole", "blocks"))),
     "one_graph_holds_model_and_pair": list(product(ARCHITECTURES, KINDS)),
 }
 IN_DYNAMIC_VRAM = [name for name in CASES if "main_memory" not in name and "waits" not in name]

@@ -23,6 +23,7 @@ from checkpoint_forms import in_form
 from comfy.model_patcher import ModelPatcher
 from comfy_api.torch_helpers.torch_compile import set_torch_compile_wrapper
 from dualreal_pack.dualreal_core.errors import InputError
+from dualreal_pack.dualreal_core.families import family_of
 from dualreal_pack.dualreal_core.method.attach import Attachment
 from dualreal_pack.dualreal_core.method.pair import AdapterPair, new_pair
 from dualreal_pack.dualreal_core.training.loop import train
@@ -266,8 +267,8 @@ def waits(call: Callable[[], object]) -> int:
     return sum("called a synchronizing" in str(one.message) for one in seen)
 
 
-def compiled_code_has_the_pair_in_it(name: str, first: str) -> None:
-    """The whole DiT as one graph, where it is one without the pair, and not anew from step to step."""
+def compiled_code_has_the_pair_in_it(name: str, first: str, part: str) -> None:
+    """The whole DiT, or each block, as one graph where it is one without the pair, and not anew from step to step."""
     model = load(name)
     expected = sampled(name, with_pair(model), steps=COMPILED_STEPS)
 
@@ -277,18 +278,22 @@ def compiled_code_has_the_pair_in_it(name: str, first: str) -> None:
         latent = sampled(name, found, steps=COMPILED_STEPS)
         return latent, counters["stats"]["unique_graphs"], sum(counters["graph_break"].values())
 
-    plain, graphs, breaks = counted(compiled(model))
+    plain, graphs, breaks = counted(compiled(model, part))
     assert plain.equal(sampled(name, model, steps=COMPILED_STEPS)) and graphs, "the plain model is not compiled, so this shows nothing"
-    latent, graphs_with_pair, breaks_with_pair = counted(with_pair(compiled(model)) if first == "compiled" else compiled(with_pair(model)))
+    both = with_pair(compiled(model, part)) if first == "compiled" else compiled(with_pair(model), part)
+    latent, graphs_with_pair, breaks_with_pair = counted(both)
     assert distance(latent, expected) < 1e-6, "another latent"
     assert (graphs_with_pair, breaks_with_pair) == (graphs, breaks), "the pair breaks a graph, or has it compiled anew"
     assert sampled(name, model, steps=COMPILED_STEPS).equal(plain), "something stays"
 
 
-def compiled(model: ModelPatcher) -> ModelPatcher:
-    """As the compile node makes it, without the part that would round otherwise."""
+def compiled(model: ModelPatcher, part: str) -> ModelPatcher:
+    """As compile nodes make it, without the step that would round otherwise."""
     behind = model.clone(disable_dynamic=True)
-    set_torch_compile_wrapper(behind, backend="eager")
+    lists = family_of(model.model.diffusion_model).block_lists
+    blocks = [f"{one.path}.{number}" for one in lists for number in range(len(model.model.diffusion_model.get_submodule(one.path)))]
+    keys = ["diffusion_model"] if part == "whole" else [f"diffusion_model.{block}" for block in blocks]
+    set_torch_compile_wrapper(behind, backend="eager", keys=keys)
     return behind
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,12 @@ from patcher_cases import ARCHITECTURES, title
 HERE = Path(__file__).parent
 COMPILED, ONE_GRAPH, FROZEN = "compiled_code_has_the_pair_in_it", "one_graph_holds_model_and_pair", "weights_made_for_a_call_are_not_kept"
 CHECKS = [
-    *((COMPILED, ("wan", first)) for first in ("compiled", "applied")),
+    *((COMPILED, ("wan", *case)) for case in (("compiled", "whole"), ("applied", "whole"), ("applied", "blocks"))),
     *((ONE_GRAPH, (name, "lora")) for name in ARCHITECTURES),
     *((FROZEN, (name, "cast to float8")) for name in ARCHITECTURES),
 ]
 MORE = [
-    *((COMPILED, (name, first)) for name in ARCHITECTURES if name != "wan" for first in ("compiled", "applied")),
+    *((COMPILED, (name, *case)) for name in ARCHITECTURES for case in product(("compiled", "applied"), ("whole", "blocks"))),
     *((ONE_GRAPH, (name, "bottleneck")) for name in ARCHITECTURES),
 ]
 
