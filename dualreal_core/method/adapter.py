@@ -19,7 +19,21 @@ def zero_init(layer: nn.Linear) -> None:
         nn.init.zeros_(layer.bias)
 
 
-class LowRank(nn.Module):
+class Adapter(nn.Module):
+    """What one side does at one place: `forward` gives its update of a module's output."""
+
+    def add_to(
+        self, output: torch.Tensor, hidden: torch.Tensor, weights: torch.Tensor, condition: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        """`output + weights * self(hidden)`, in the precision of the output.
+
+        output: (B, ..., D) or (T, D); hidden: likewise with C; weights: (B or 1,); condition: (B or 1, E) -> as output.
+        """
+        update = self(hidden, condition)
+        return output + (over_tokens(weights[:, None], hidden) * update).to(output.dtype)
+
+
+class LowRank(Adapter):
     """An adapter `scaling * up(code)` of a narrow code of each token, plus `x` where it `keeps_skip`.
 
     A weight on the update may be put on its code: up to rounding that is the same, and a code is narrow.
@@ -42,12 +56,7 @@ class LowRank(nn.Module):
     def add_to(
         self, output: torch.Tensor, hidden: torch.Tensor, weights: torch.Tensor, condition: torch.Tensor | None = None
     ) -> torch.Tensor:
-        """`output + weights * self(hidden)`. Autograd keeps the input and codes, and no update: as much as of a plain LoRA.
-
-        Trained weights stay in their precision; products are computed in that of the output.
-
-        output: (B, ..., D) or (T, D); hidden: likewise with C; weights: (B or 1,) -> as output.
-        """
+        """See `Adapter`. Autograd keeps the input and codes, and no update: as much as of a plain LoRA."""
         dtype, weights = output.dtype, over_tokens(weights[:, None], hidden)
         code = (self.code(hidden.to(dtype), condition) * (weights * self.scaling)).to(dtype)
         updated = torch.addmm(output.flatten(0, -2), code.flatten(0, -2), self.up.weight.to(dtype).t()).view(output.shape)

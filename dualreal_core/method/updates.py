@@ -9,7 +9,7 @@ from torch import nn
 
 from ..errors import InputError
 from ..families import Site, is_linear
-from .adapter import LowRank
+from .adapter import Adapter, LowRank
 from .call import Call
 from .coverage import Mark, stepped_past
 from .fused import FusedAdapters, fuse
@@ -31,7 +31,7 @@ class ReadTokens(Interceptor):
 class Updates(Interceptor):
     """The adapters of both sides at one place.
 
-    Calls without autograd run both sides fused (`arrange`), leave out rows in which the pair does not act, and add in place to
+    Calls without autograd run low-rank sides fused (`arrange`), leave out rows in which the pair does not act, and add in place to
     what a linear layer has just made. Others take one side after the other, as each has gradients of its own.
 
     Args:
@@ -42,20 +42,21 @@ class Updates(Interceptor):
         mark: set when the module is called.
     """
 
-    def __init__(self, module: nn.Module, adapters: Mapping[Role, LowRank], site: Site, call: Call, group: int, mark: Mark) -> None:
+    def __init__(self, module: nn.Module, adapters: Mapping[Role, Adapter], site: Site, call: Call, group: int, mark: Mark) -> None:
         self.module, self.adapters, self.site, self.call, self.number, self.mark = module, adapters, site, call, group, mark
         self.is_linear = is_linear(module)
+        self.can_fuse = all(isinstance(adapter, LowRank) for adapter in adapters.values())
         self.read: list[torch.Tensor] | None = None
         self.read_mark: Mark | None = None
         self.fused: FusedAdapters | None = None
-        self.acting: dict[Role, LowRank] = dict(adapters)
+        self.acting: dict[Role, Adapter] = dict(adapters)
         self.group = call.group(group, self._widths())
 
     def arrange(self, dtype: torch.dtype) -> None:
         """Takes the sides that have strength, and fuses them for calls without autograd in this dtype."""
         self.acting = {role: adapter for role, adapter in self.adapters.items() if self.call.strengths[role]}
         self.group = self.call.group(self.number, self._widths())
-        self.fused = fuse(self.acting, dtype, self.call.condition) if self.acting else None
+        self.fused = fuse(self.acting, dtype, self.call.condition) if self.acting and self.can_fuse else None
 
     def after(self, args: tuple, kwargs: dict, output: torch.Tensor | tuple) -> torch.Tensor | tuple:
         self.mark.was_called = True
@@ -81,7 +82,7 @@ class Updates(Interceptor):
         return self._added(output, hidden, weights)
 
     def _added(self, output: torch.Tensor, hidden: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        if not self.call.uses_autograd:
+        if self.can_fuse and not self.call.uses_autograd:
             return self._fused(output, hidden) if self.acting else output
         for role, adapter in self.adapters.items():
             if self.call.strengths[role]:
@@ -119,7 +120,8 @@ class Updates(Interceptor):
         )
 
     def _widths(self) -> tuple[int, int]:
-        return tuple(self.acting[role].down.out_features if role in self.acting else 0 for role in ROLES)
+        """Of the codes of acting sides; of none where they are computed one by one."""
+        return tuple(self.acting[role].down.out_features if self.can_fuse and role in self.acting else 0 for role in ROLES)
 
 
 def partial_batch(name: str, rows: int, whole: int) -> str:

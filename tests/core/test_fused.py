@@ -13,7 +13,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
 from dualreal_core.families import Site
-from dualreal_core.method.adapter import LoRA
+from dualreal_core.method.adapter import Adapter, LoRA
 from dualreal_core.method.attach import Attachment
 from dualreal_core.method.call import Call
 from dualreal_core.method.coverage import Mark, Place
@@ -63,6 +63,47 @@ def test_changed_weights_are_seen():
     assert not torch.allclose(before, after)
     fused, plain = outputs(base, pair)
     torch.testing.assert_close(fused, plain, rtol=1e-4, atol=1e-5)
+
+
+class FullRank(Adapter):
+    """An adapter that has no codes."""
+
+    def __init__(self, layer: nn.Linear, seed: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(0.1 * torch.randn(layer.weight.shape, generator=torch.Generator().manual_seed(seed)))
+
+    def forward(self, hidden: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
+        return torch.tanh(hidden @ self.weight.t())
+
+
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_an_adapter_of_any_other_form_acts_beside_a_lora(is_compiled):
+    base = TinyBase("wan", 3)
+    pair = fill(make_pair(base, "lora", target_layers=("attn1.to_q",)))
+    for seed, key in enumerate(pair.sides["identity"]):
+        pair.sides["identity"][key] = FullRank(base.transformer.blocks[seed].attn1.to_q, seed)
+    with torch.no_grad():
+        plain = base.predict(*model_inputs())
+    with Attachment(base.transformer, pair) as attachment:
+        attachment.row_strengths = (0.0, 1.0)
+        trained = base.predict(*model_inputs())
+        trained.square().mean().backward()
+        weights = attachment.weights.detach()
+        if is_compiled:
+            base.transformer.compile(backend="eager", fullgraph=True)
+        with torch.no_grad():
+            sampled = base.predict(*model_inputs())
+            attachment.finish_call()
+            hidden = torch.randn(2, 5, 32)
+            layer = base.transformer.blocks[2].attn1.to_q
+            attachment.call.use(weights, False)
+            changed = layer(hidden) - nn.functional.linear(hidden, layer.weight, layer.bias)
+    assert all(adapter.weight.grad is not None for adapter in pair.sides["identity"].values())
+    torch.testing.assert_close(sampled, trained.detach(), rtol=1e-4, atol=1e-5)
+    assert torch.equal(sampled[0], plain[0]) and not torch.allclose(sampled[1], plain[1], atol=1e-4)
+    identity, motion = (side["2-attn1/to_q"](hidden) for side in pair.sides.values())
+    expected = weights[:, 2, :1, None] * identity + weights[:, 2, 1:, None] * motion
+    torch.testing.assert_close(changed, expected.detach(), rtol=1e-4, atol=1e-5)
 
 
 def added_flops(base: TinyBase, pair, **settings: object) -> int:
