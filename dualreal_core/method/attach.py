@@ -93,6 +93,7 @@ class Attachment:
     @stage.setter
     def stage(self, stage: Stage | None) -> None:
         self._stage = stage
+        self.call.embedding = self.call.embedded = None  # of a call that broke off before its first block
         self._give()
 
     @property
@@ -177,7 +178,8 @@ class Attachment:
         """What the host knows about the next call, by one copy to the device at most."""
         device = self._side_weights[0].device if self._side_weights else torch.device("cpu")
         stage = tuple(self._stage.tolist()) if isinstance(self._stage, torch.Tensor) else self._stage
-        given_of = self._blend, stage, tuple(self.call.strengths.values()), self._row_strengths, device
+        place = device, torch.is_inference_mode_enabled()  # autograd takes nothing that was made in it
+        given_of = self._blend, stage, tuple(self.call.strengths.values()), self._row_strengths, place
         if given_of != self._given_of:
             scheduled = self._blend.scheduled(self._stage)
             strengths = torch.tensor([[one * strength for strength in given_of[2]] for one in self._row_strengths or (1.0,)])
