@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType, TracebackType
@@ -176,6 +177,8 @@ class Attachment:
 
     def _give(self) -> None:
         """What the host knows about the next call, by one copy to the device at most."""
+        if sys.is_finalizing():  # a training that was left ends with the interpreter, and torch is then not to be called
+            return
         device = self._side_weights[0].device if self._side_weights else torch.device("cpu")
         stage = tuple(self._stage.tolist()) if isinstance(self._stage, torch.Tensor) else self._stage
         place = device, torch.is_inference_mode_enabled()  # autograd takes nothing that was made in it
@@ -208,6 +211,8 @@ class Attachment:
 
     def _arrange_anew(self) -> None:
         """Arranges now, or, where autograd is at work and needs nothing fused, when it no longer is."""
+        if sys.is_finalizing():
+            return
         if not torch.is_grad_enabled():
             self._arrange()
         elif self._arranged_for:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -246,3 +248,20 @@ def test_the_command_reports_what_limits(tmp_path, capsys):
     _, header = load_pair(out)
     assert header["training"]["kept_step"] == report["kept_step"] and header["training"]["validation_split"] == 0.2
     assert main([*command, "--patience", "-1", "--resume"]) == 2 and "patience is -1" in capsys.readouterr().err
+
+
+def test_a_training_that_is_left_ends_with_the_interpreter():
+    """Its end still tidies up, at a time at which torch aborts the process when it is called."""
+    script = """
+from tiny import TinyBase, all_items, make_pair
+from dualreal_core.method.attach import Attachment
+from dualreal_core.training.loop import train
+from dualreal_core.training.settings import TrainSettings
+from dualreal_core.training.state import RunState
+base, settings = TinyBase("wan", 2), TrainSettings(steps=9, warmup_steps=0, motion_batch=2)
+pair = make_pair(base, "lora", num_groups=2)
+steps = train(base, Attachment(base.transformer, pair), all_items(), settings, RunState.start(pair, settings))
+next(steps)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=Path(__file__).parent)
+    assert (done.returncode, done.stderr) == (0, "")
