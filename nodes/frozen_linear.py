@@ -34,7 +34,8 @@ def keeping_no_weights(transformer: nn.Module) -> Iterator[None]:
 
 def _is_frozen_linear(module: nn.Module) -> bool:
     is_linear = isinstance(module, nn.Linear) and isinstance(module, comfy.ops.CastWeightBiasOp) and "forward" not in vars(module)
-    return is_linear and not module.weight.requires_grad and not isinstance(module.weight, QuantizedTensor)
+    # a layer that ComfyUI has yet to load has no weight
+    return is_linear and not getattr(module.weight, "requires_grad", True) and not isinstance(module.weight, QuantizedTensor)
 
 
 class _Frozen:

@@ -124,7 +124,7 @@ class AppliedPair:
     def apply_model_wrapper(self, executor: Callable, latents: torch.Tensor, *args: object, **kwargs: object) -> torch.Tensor:
         """Calls the model with the pair in its DiT, or as it is where the pair does not act.
 
-        The DiT may be compiled, as a whole or in parts: this is around that. While ComfyUI trains on the MODEL, the pair stays in
+        The DiT, or parts of it, may be compiled: the pair is in what is compiled. While ComfyUI trains on the MODEL, the pair stays in
         place from one call to the next, as blocks are run again for the backward pass, and nothing is recorded.
 
         latents: (B, C, f, h, w), B / n rows for each of the n lists of prompts in this call -> (B, C, f, h, w)
@@ -150,8 +150,8 @@ class AppliedPair:
         attachment = state.attachment(model.diffusion_model, latents.device, model.get_dtype_inference())
         attachment.row_strengths = factors
         attachment.stage = stages[0] if len(set(stages)) == 1 else torch.tensor(stages)
-        attachment.attach()
         try:
+            attachment.attach()
             output = executor(latents, *args, **kwargs)
             if attachment.weights is not None:  # or something answered in the DiT's place
                 state.check_call(attachment, options)

@@ -50,7 +50,9 @@ class LowRank(Adapter):
 
     def forward(self, hidden: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
         """hidden: (B, ..., C); condition: (B or 1, E), ignored by an adapter that takes none -> (B, ..., D)."""
-        update = self.up(self.code(hidden, condition)) * self.scaling
+        code = self.code(hidden, condition)
+        bias = None if self.up.bias is None else self.up.bias.to(code.dtype)
+        update = functional.linear(code, self.up.weight.to(code.dtype), bias) * self.scaling
         return update + hidden if self.keeps_skip else update
 
     def add_to(

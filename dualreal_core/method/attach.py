@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType, TracebackType
@@ -26,7 +25,8 @@ class Attachment:
     """A pair at work in a DiT, from the start until `detach`. Also a context manager: attached inside, detached after.
 
     The DiT may be compiled, before or after. What is set here counts from the next call on. Weights of a pair that were changed do
-    so as well, in compiled code from the next time that anything is set.
+    so as well, in compiled code from the next time that anything is set, and where nothing counts the change (by `.data`, in
+    inference mode, or other tensors in their place) from the next time that it is attached.
 
     Attributes:
         coverage: which of the pair's places the DiT has called.
@@ -50,7 +50,7 @@ class Attachment:
         self._stage: Stage | None = None
         self._row_strengths: tuple[float, ...] | None = None
         self._given_of: tuple = ()
-        self._side_weights = list(pair.sides.parameters())
+        self._side_weights: list[torch.Tensor] = list(pair.sides.parameters())
         self._arranged_for: tuple = ()
         self._dtype = family.compute_dtype(transformer)
         if self._side_weights and (not self._dtype.is_floating_point or self._dtype.itemsize < 2):  # stored so, computed otherwise
@@ -62,10 +62,17 @@ class Attachment:
 
     def attach(self) -> None:
         """Puts everything in place; does nothing where it is."""
-        if not self._handles:
-            self._handles = [register() for register in self._registrations]
-            self._give()
-            self._arrange_anew()
+        if self._handles:
+            return
+        self._side_weights, self._arranged_for = list(self.pair.sides.parameters()), ()
+        try:
+            for intercept in self._registrations:
+                self._handles.append(intercept())
+        except BaseException:
+            self.detach()
+            raise
+        self._give()
+        self._arrange_anew()
 
     def detach(self) -> None:
         """Takes everything out; the DiT is then as it was. Calling it again does nothing."""
@@ -73,6 +80,8 @@ class Attachment:
             handle.remove()
         self._handles = []
         self.call.embedding = self.call.embedded = self.call.weights = None
+        for group in self.call.groups.values():
+            group.weights, group.parts = None, ()
         for update in self._updates:
             update.read = None
 
@@ -153,7 +162,10 @@ class Attachment:
 
     @contextmanager
     def weighted(self, weights: torch.Tensor) -> Iterator[None]:
-        """Uses these weights (B, G, 2) inside, where no block has just chosen them: a block that is run again to go back through."""
+        """Uses these weights (B, G, 2) inside, where no block has just chosen them: a block that is run again to go back through.
+
+        Condition and strengths are those that are set, so a pass back is to follow its call before they are set anew.
+        """
         kept = self.call.weights, self.call.uses_autograd
         self.call.use(weights, True)
         try:
@@ -177,8 +189,6 @@ class Attachment:
 
     def _give(self) -> None:
         """What the host knows about the next call, by one copy to the device at most."""
-        if sys.is_finalizing():  # a training that was left ends with the interpreter, and torch is then not to be called
-            return
         device = self._side_weights[0].device if self._side_weights else torch.device("cpu")
         stage = tuple(self._stage.tolist()) if isinstance(self._stage, torch.Tensor) else self._stage
         place = device, torch.is_inference_mode_enabled()  # autograd takes nothing that was made in it
@@ -192,8 +202,8 @@ class Attachment:
                 return
             self.call.given = torch.cat([scheduled.expand(rows, -1), strengths.expand(rows, -1)], dim=1).to(device)
             self._given_of = given_of
-        if self.call.is_compiled and not torch.is_grad_enabled():
-            self._arrange()
+        if self.call.is_compiled:
+            self._arrange_anew()
 
     def _arrange(self) -> None:
         """Fuses the sides of each place for calls without autograd, unless that was done and nothing has changed since."""
@@ -210,15 +220,13 @@ class Attachment:
             self._arranged_for = arranged_for
 
     def _arrange_anew(self) -> None:
-        """Arranges now, or, where autograd is at work and needs nothing fused, when it no longer is."""
-        if sys.is_finalizing():
-            return
+        """Arranges now; where autograd is at work, which needs nothing fused, only takes the sides that have strength."""
         if not torch.is_grad_enabled():
             self._arrange()
-        elif self._arranged_for:
-            self._arranged_for = ()
-            for update in self._updates:
-                update.fused = None
+            return
+        self.call.groups, self._arranged_for = {}, ()
+        for update in self._updates:
+            update.take_sides()
 
 
 def default_blend(pair: AdapterPair) -> Blend:

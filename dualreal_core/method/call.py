@@ -12,8 +12,10 @@ Widths = tuple[int, int]
 """Of the codes of both sides at a place, identity first; 0 for one that does not act there."""
 
 
+
 Rows = int | slice | None
 """A row of the batch, a run of rows, or all."""
+
 Part = tuple[Rows, torch.Tensor, torch.Tensor]
 """Rows; their weights (b, 2); and factors (b, 1, R), or (1, R) of a single row, with the weight of each value of both codes."""
 
@@ -72,7 +74,7 @@ class Call:
         """Makes weights (B, G, 2) those of the call."""
         self.weights, self.uses_autograd = weights, uses_autograd
         all_rows: tuple[Rows, ...] = (None,) if self.rows is None else self.rows
-        parts: dict[Widths, list[tuple[Rows, torch.Tensor, torch.Tensor]]] = {}
+        parts: dict[Widths, list[Part]] = {}
         for group in self.groups.values():
             group.weights, group.parts = weights[:, group.group], ()
             if any(group.widths) and not uses_autograd:

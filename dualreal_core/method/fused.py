@@ -5,13 +5,13 @@ The codes of each side are scaled by its weight; equal to the sum of both adapte
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import torch
 from torch.nn import functional
 
-from .adapter import Bottleneck, LowRank, over_tokens
+from .adapter import Adapter, Bottleneck, LoRA, LowRank, over_tokens
 from .pair import ROLES, Role
 
 
@@ -62,6 +62,11 @@ class FusedAdapters:
         if self.bias is None or self.bias.ndim == 1:
             return self
         return replace(self, bias=self.bias[rows])
+
+
+def can_fuse(adapters: Collection[Adapter]) -> bool:
+    """Whether all adapters are of one form whose codes are known here."""
+    return {type(adapter) for adapter in adapters} in ({LoRA}, {Bottleneck})
 
 
 def fuse(adapters: Mapping[Role, LowRank], dtype: torch.dtype, condition: torch.Tensor | None) -> FusedAdapters:

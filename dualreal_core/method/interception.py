@@ -3,13 +3,19 @@
 As long as something intercepts it, a module is of a class made from its own, whose calls pass through the interceptors. It stays
 the same object: its name, its weights, its hooks and what others hold of it are as they were. Compiled code is chosen by the
 classes of its modules, while it looks for hooks only once, when it is made.
+
+Interceptors are outermost: they see what a caller gives and before any hook's changes to it, and a hook sees the output before
+theirs. A copy of an intercepted module, or a pickle, is one of the module as it was.
 """
 
 from __future__ import annotations
 
 import functools
 
+import torch
 from torch import nn
+
+from ..errors import InputError
 
 INTERCEPTORS = "_interceptors"
 
@@ -36,12 +42,18 @@ class Interception:
     """An interceptor at work on a module, from the start until `remove`. Several of one module act in the order they came."""
 
     def __init__(self, module: nn.Module, interceptor: Interceptor) -> None:
+        """Raises InputError for a module of TorchScript, whose class cannot be exchanged."""
+        if isinstance(module, torch.jit.ScriptModule):
+            raise InputError(f"{type(module).__name__} is a module of TorchScript, in which no pair acts: use the model without it.")
         self._module, self._interceptor = module, interceptor
         _intercept(module, (*vars(module).get(INTERCEPTORS, ()), interceptor))
 
     def remove(self) -> None:
         """Leaves the module as it was."""
-        _intercept(self._module, tuple(other for other in vars(self._module)[INTERCEPTORS] if other is not self._interceptor))
+        interceptors = list(vars(self._module)[INTERCEPTORS])
+        # one alone of several that are the same: a model may call a block in two places
+        del interceptors[next(index for index, one in enumerate(interceptors) if one is self._interceptor)]
+        _intercept(self._module, tuple(interceptors))
 
 
 def _intercept(module: nn.Module, interceptors: tuple[Interceptor, ...]) -> None:
@@ -50,7 +62,7 @@ def _intercept(module: nn.Module, interceptors: tuple[Interceptor, ...]) -> None
     is_made_here = _Intercepted in kind.__bases__
     if issubclass(kind, _Intercepted) and not is_made_here:
         return  # somebody else has changed the class since, and goes on to call what is left here
-    kind = kind.__bases__[1] if is_made_here else kind
+    kind = kind.__bases__[0] if is_made_here else kind
     if interceptors:
         module.__class__ = _intercepted(kind, any(one.layers is not None for one in interceptors))
     else:
@@ -82,5 +94,11 @@ def _intercepted(kind: type[nn.Module], calls_layers: bool) -> type[nn.Module]:
                 return nn.Sequential.forward(interceptor.layers, *args, **kwargs)
         return own_forward(self, *args, **kwargs)
 
-    names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__, "__call__": call}
-    return type(kind.__name__, (_Intercepted, kind), {**names, **({"forward": forward} if calls_layers else {})})
+    def reduce(self: nn.Module, protocol: int) -> tuple:
+        make, (_, *arguments), state, *rest = kind.__reduce_ex__(self, max(protocol, 2))
+        state = {name: value for name, value in state.items() if name != INTERCEPTORS} if isinstance(state, dict) else state
+        return make, (kind, *arguments), state, *rest
+
+    names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
+    methods = {"__call__": call, "__reduce_ex__": reduce, **({"forward": forward} if calls_layers else {})}
+    return type(kind.__name__, (kind, _Intercepted), {**names, **methods})

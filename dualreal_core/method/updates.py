@@ -9,10 +9,10 @@ from torch import nn
 
 from ..errors import InputError
 from ..families import Site, is_linear
-from .adapter import Adapter, LowRank
+from .adapter import Adapter
 from .call import Call
 from .coverage import Mark, stepped_past
-from .fused import FusedAdapters, fuse
+from .fused import FusedAdapters, can_fuse, fuse
 from .interception import Interceptor
 from .pair import ROLES, Role
 
@@ -31,8 +31,8 @@ class ReadTokens(Interceptor):
 class Updates(Interceptor):
     """The adapters of both sides at one place.
 
-    Calls without autograd run low-rank sides fused (`arrange`), leave out rows in which the pair does not act, and add in place to
-    what a linear layer has just made. Others take one side after the other, as each has gradients of its own.
+    Calls without autograd run sides of one low-rank form fused (`arrange`), leave out rows in which the pair does not act, and add
+    in place to what a linear layer has just made. Others take one side after the other, as each has gradients of its own.
 
     Args:
         module: whose output is updated.
@@ -44,19 +44,25 @@ class Updates(Interceptor):
 
     def __init__(self, module: nn.Module, adapters: Mapping[Role, Adapter], site: Site, call: Call, group: int, mark: Mark) -> None:
         self.module, self.adapters, self.site, self.call, self.number, self.mark = module, adapters, site, call, group, mark
-        self.is_linear = is_linear(module)
-        self.can_fuse = all(isinstance(adapter, LowRank) for adapter in adapters.values())
+        self.makes_new = isinstance(module, nn.Linear) or (is_linear(module) and type(module).__module__.partition(".")[0] == "comfy")
+        self.can_fuse = can_fuse(adapters.values())
         self.read: list[torch.Tensor] | None = None
         self.read_mark: Mark | None = None
         self.fused: FusedAdapters | None = None
         self.acting: dict[Role, Adapter] = dict(adapters)
         self.group = call.group(group, self._widths())
 
-    def arrange(self, dtype: torch.dtype) -> None:
-        """Takes the sides that have strength, and fuses them for calls without autograd in this dtype."""
+    def take_sides(self) -> None:
+        """Takes the sides that have strength; what was fused is dropped."""
         self.acting = {role: adapter for role, adapter in self.adapters.items() if self.call.strengths[role]}
         self.group = self.call.group(self.number, self._widths())
-        self.fused = fuse(self.acting, dtype, self.call.condition) if self.acting and self.can_fuse else None
+        self.fused = None
+
+    def arrange(self, dtype: torch.dtype) -> None:
+        """Takes the sides that have strength, and fuses them for calls without autograd in this dtype."""
+        self.take_sides()
+        if self.acting and self.can_fuse:
+            self.fused = fuse(self.acting, dtype, self.call.condition)
 
     def after(self, args: tuple, kwargs: dict, output: torch.Tensor | tuple) -> torch.Tensor | tuple:
         self.mark.was_called = True
@@ -84,9 +90,8 @@ class Updates(Interceptor):
     def _added(self, output: torch.Tensor, hidden: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         if self.can_fuse and not self.call.uses_autograd:
             return self._fused(output, hidden) if self.acting else output
-        for role, adapter in self.adapters.items():
-            if self.call.strengths[role]:
-                output = adapter.add_to(output, hidden, weights[:, ROLES.index(role)], self.call.condition)
+        for role, adapter in self.acting.items():
+            output = adapter.add_to(output, hidden, weights[:, ROLES.index(role)], self.call.condition)
         return output
 
     def _fused(self, output: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
@@ -112,9 +117,10 @@ class Updates(Interceptor):
         """Whether nobody else can hold the output: a linear layer makes a new one, which no hook or other forward has seen."""
         module = self.module
         return (
-            self.is_linear
+            self.makes_new
             and not torch.compiler.is_compiling()
             and not module._forward_hooks
+            and not torch.nn.modules.module._global_forward_hooks
             and "forward" not in vars(module)
             and output.is_contiguous()
         )

@@ -40,7 +40,7 @@ class GrowingFile:
                     self._start_over()
                 stream.seek(self.position)
                 lines = stream.read().splitlines(keepends=True)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             goes_on, lines = self.position == 0, []
             self._start_over()
         records: list[dict] = []

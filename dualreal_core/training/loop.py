@@ -7,6 +7,7 @@ and timesteps that are biased to where the share schedule favours the side in tr
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -111,8 +112,9 @@ def train(
         if before is not None:
             state.generator.set_state(before[0])
             state.queues = before[1]
-        attachment.strengths = dict.fromkeys(ROLES, 1.0)
-        attachment.condition = attachment.stage = None
+        if not sys.is_finalizing():  # a run that was left ends with the interpreter, when torch is no longer to be called
+            attachment.strengths = dict.fromkeys(ROLES, 1.0)
+            attachment.condition = attachment.stage = None
         _require_gradients(parts, tuple(parts))
         for parameters in parts.values():
             for parameter in parameters:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import pytest
 import torch
@@ -140,6 +141,29 @@ def test_what_is_changed_between_calls_counts():
             torch.testing.assert_close(*outputs, rtol=0, atol=1e-6)
             assert all(not torch.allclose(outputs[0], other, atol=1e-4) for other in seen), "the change does nothing"
             seen.append(outputs[0])
+
+
+def test_what_is_set_outside_of_no_grad_counts_as_well():
+    """As between two samplings; nothing is fused then."""
+    base = TinyBase("wan", NUM_BLOCKS)
+    pair = filled(base, learned_range=0.0)
+    compile_in_place(base, "the whole model")
+    attachment = Attachment(base.transformer, pair)
+    seen = []
+    for strengths, factor in (((1.0, 0.0), 1.0), ((1.0, 1.0), 1.0), ((0.0, 0.0), 1.0), ((1.0, 1.0), 3.0)):
+        attachment.strengths = dict(zip(("identity", "motion"), strengths, strict=True))
+        with torch.no_grad():
+            for *_, adapter in iterate_sides(pair):
+                adapter.up.weight.mul_(factor)
+        attachment.stage = 0.2 + 0.1 * len(seen)
+        with torch.no_grad():
+            found = base.predict(*model_inputs())
+            seen.append(found)
+            fresh = TinyBase("wan", NUM_BLOCKS)
+            with Attachment(fresh.transformer, pair) as other:
+                other.strengths, other.stage = attachment.strengths, attachment.stage
+                torch.testing.assert_close(found, fresh.predict(*model_inputs()), rtol=0, atol=1e-6)
+    assert all(not torch.allclose(one, other, atol=1e-4) for one, other in pairwise(seen))
 
 
 def test_several_pairs_come_and_go():
