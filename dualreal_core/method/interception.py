@@ -70,6 +70,11 @@ def _intercept(module: nn.Module, interceptors: tuple[Interceptor, ...]) -> None
         del own[INTERCEPTORS]
 
 
+def _blank(kind: type[nn.Module]) -> nn.Module:
+    """What a copy is made of, before it has its state."""
+    return kind.__new__(kind)
+
+
 class _Intercepted:
     """Marks the classes that `_intercepted` makes."""
 
@@ -95,9 +100,8 @@ def _intercepted(kind: type[nn.Module], calls_layers: bool) -> type[nn.Module]:
         return own_forward(self, *args, **kwargs)
 
     def reduce(self: nn.Module, protocol: int) -> tuple:
-        make, (_, *arguments), state, *rest = kind.__reduce_ex__(self, max(protocol, 2))
-        state = {name: value for name, value in state.items() if name != INTERCEPTORS} if isinstance(state, dict) else state
-        return make, (kind, *arguments), state, *rest
+        state = kind.__getstate__(self) if hasattr(kind, "__getstate__") else vars(self)  # no such method before Python 3.11
+        return _blank, (kind,), {name: value for name, value in state.items() if name != INTERCEPTORS}
 
     names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
     methods = {"__call__": call, "__reduce_ex__": reduce, **({"forward": forward} if calls_layers else {})}
