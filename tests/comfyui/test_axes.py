@@ -6,6 +6,7 @@ What is expected is made by ComfyUI alone: a pair of LoRAs at known weights is t
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,7 +30,14 @@ LATE = ((0.25, 0.75), (0.5, 0.5))
 CACHED_STEPS = 6
 EVEN = (0.5, 0.5)
 LORA = "beside the pair.safetensors"
-NEIGHBOURS = ("easycache", "stock lora", "bypass lora", "second pair", "torch compile")
+HAS_NO_COMPILER = pytest.mark.skipif(shutil.which("g++") is None, reason="the node compiles by a C++ compiler, and there is no g++")
+NEIGHBOURS = (
+    "easycache",
+    "stock lora",
+    "bypass lora",
+    "second pair",
+    pytest.param("torch compile", marks=[pytest.mark.thorough, HAS_NO_COMPILER]),  # minutes; `test_compiled` takes seconds
+)
 PATTERNS = ("one sampler", "two halves", "cfg 1", "batch 2")
 DTYPES = ("fp32", "bf16")
 TOLERANCE = {"fp32": 1e-4, "bf16": 0.06}
