@@ -23,6 +23,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpu_parts.part_names import names_among
 from gpu_parts.report import markdown
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,7 +59,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for gpu_check.json and gpu_check.log")
     parser.add_argument("--markdown", type=Path, help="file for the tables that go into docs/gpu.md")
-    parser.add_argument("--parts", type=split_names, default=list(PARTS), help=f"comma-separated: {', '.join(PARTS)} (default: all)")
+    parser.add_argument("--parts", type=names_among(PARTS), default=list(PARTS), help=f"comma-separated: {', '.join(PARTS)} (default: all)")
     parser.add_argument("--budget", type=float, help=f"seconds after which no part is begun (default: {GPU_BUDGET_S:.0f} on a GPU)")
     parser.add_argument("--cpu", action="store_true", help="on the CPU; only with --tiny")
     parser.add_argument("--tiny", action="store_true", help="tiny models, no assertion on time, memory or scores")
@@ -95,15 +96,6 @@ def main() -> int:
     if arguments.markdown:
         arguments.markdown.write_text(report, encoding="utf-8")
     return 0 if all(state["parts"][name]["result"] == "passed" for name in arguments.parts) else 1
-
-
-def split_names(text: str) -> list[str]:
-    """Names of parts."""
-    names = [name.strip() for name in text.split(",")]
-    unknown = [name for name in names if name not in PARTS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"there is no part {unknown[0]!r}; choose of {', '.join(PARTS)}")
-    return names
 
 
 def part_environment(device: str) -> dict[str, str]:

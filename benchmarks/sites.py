@@ -26,6 +26,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
 from gpu_check import printed_by
+from gpu_parts.part_names import names_among
 from gpu_parts.report import table
 from site_parts import compiled, counts, kept, sampling, training
 from site_parts.measuring import Row, reason
@@ -41,7 +42,7 @@ def main() -> int:
     """Runs the parts, writes and prints what came of them; 1 where a part broke down as a whole."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="folder for sites.json and sites.md")
-    parser.add_argument("--parts", type=split_names, default=list(PARTS), help=f"comma-separated: {', '.join(PARTS)} (default: all)")
+    parser.add_argument("--parts", type=names_among(PARTS), default=list(PARTS), help=f"comma-separated: {', '.join(PARTS)} (default: all)")
     parser.add_argument("--rounds", type=positive, help=f"how often all arms take their turn (default: {ROUNDS})")
     parser.add_argument("--quick", action="store_true", help="tiny sizes, for tests; ratios mean nothing then")
     arguments = parser.parse_args()
@@ -61,15 +62,6 @@ def main() -> int:
         print("\n".join(part_lines(name, failure, rows)), flush=True)
         write(arguments.out, results)
     return 1 if any(part["failure"] for part in results["parts"].values()) else 0
-
-
-def split_names(text: str) -> list[str]:
-    """Names of parts."""
-    names = [name.strip() for name in text.split(",")]
-    unknown = [name for name in names if name not in PARTS]
-    if unknown:
-        raise argparse.ArgumentTypeError(f"there is no part {unknown[0]!r}; choose of {', '.join(PARTS)}")
-    return names
 
 
 def positive(text: str) -> int:

@@ -7,7 +7,7 @@ import pickle
 
 import pytest
 import torch
-from tiny import TinyBase, fill, make_pair, model_inputs
+from tiny import FAMILY_NAMES, TinyBase, condition, fill, make_pair, model_inputs
 from torch import nn
 from torch.nn.utils import parametrize
 
@@ -45,8 +45,10 @@ def test_copies_are_of_the_module_as_it_was():
     layer, hidden = nn.Linear(3, 2), torch.ones(4, 3)
     plain = layer(hidden)
     Interception(layer, Adds(1.0))
-    for made in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
+    for made in (copy.copy(layer), copy.deepcopy(layer)):
         assert type(made) is nn.Linear and torch.equal(made(hidden), plain)
+    pickled = pickle.dumps(layer)
+    assert b"Linear" in pickled and INTERCEPTORS.encode() not in pickled and Adds.__name__.encode() not in pickled
     torch.testing.assert_close(layer(hidden), plain + 1)
 
 
@@ -90,3 +92,34 @@ def test_after_detaching_no_layer_uses_the_weights_of_a_former_call():
         attachment.attach()
         with pytest.raises(InputError, match=r"blocks\.1\.attn1\.to_q was called before any block"):
             base.transformer.blocks[1].attn1.to_q(torch.ones(2, 5, 32))
+
+
+def test_a_call_that_broke_off_leaves_nothing_to_the_next():
+    """Its time embedding was there, and its first block was not reached."""
+    base = TinyBase("cogvideox", 3)
+    pair, (latents, timestep, text) = fill(make_pair(base)), model_inputs()
+    with torch.no_grad(), Attachment(base.transformer, pair) as attachment:
+        attachment.stage = 0.9
+        expected = base.predict(latents, timestep, text)
+        attachment.stage = 0.1
+        broken = base.transformer.patch_embed.register_forward_pre_hook(lambda *call: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            base.predict(latents, timestep // 9, text)
+        broken.remove()
+        attachment.stage = 0.9
+        assert torch.equal(base.predict(latents, timestep, text), expected)
+
+
+@pytest.mark.parametrize("family", FAMILY_NAMES)
+def test_what_was_set_in_inference_mode_can_be_trained_through(family):
+    base = TinyBase(family, 3)
+    pair = fill(make_pair(base))
+    with Attachment(base.transformer, pair) as attachment:
+        with torch.inference_mode():
+            attachment.stage, attachment.condition = 0.5, condition()
+            sampled = base.predict(*model_inputs())
+        attachment.condition = condition()
+        output = base.predict(*model_inputs())
+        output.square().mean().backward()
+    torch.testing.assert_close(sampled, output.detach(), rtol=1e-4, atol=1e-5)
+    assert all(weight.grad is not None for weight in pair.parameters())
