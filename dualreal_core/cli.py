@@ -11,6 +11,9 @@ from . import __version__
 from .commands import COMMANDS
 from .errors import InputError
 
+CLOSED_PIPE = 141
+"""What shells report of a program that wrote to a closed pipe."""
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code."""
@@ -19,7 +22,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):  # a file name that the terminal's encoding lacks must not end the command
             stream.reconfigure(errors="backslashreplace")
     try:
-        return _run(arguments)
+        code = _run(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # who reads the output, as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is written out at the very end
+        return CLOSED_PIPE
     except ModuleNotFoundError as error:  # the package alone brings nothing, as ComfyUI has its own
         print(f'dualreal: {error.name} is not installed; run: pip install "dualreal[standalone]"', file=sys.stderr)
         return 2

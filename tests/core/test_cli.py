@@ -281,3 +281,19 @@ def test_readme_python_runs(trial):
     (trial / "example.py").write_text(code.replace("steps=200", "steps=4"))
     subprocess.run([sys.executable, "example.py"], cwd=trial, check=True, capture_output=True)
     assert len(read_video(trial / "fused.mp4").frames) == 9
+
+
+def test_a_reader_that_has_seen_enough_ends_a_command_quietly():
+    """As `dualreal inspect pair.safetensors | head -1`."""
+    script = """
+import sys
+from unittest import mock
+from dualreal_core import cli
+with mock.patch.object(cli, "_run", lambda arguments: print("x" * 100_000)):
+    sys.exit(cli.main([]))
+"""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run([sys.executable, "-c", script], stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    assert (done.returncode, done.stderr) == (141, "")
