@@ -10,11 +10,13 @@ import numpy as np
 import torch
 from comfy_api.input import CurveInput
 from comfy_api.latest import io, ui
+from torch import nn
 
 from ..dualreal_core.errors import InputError
+from ..dualreal_core.families import family_of
 from ..dualreal_core.families.base_record import base_difference
 from ..dualreal_core.method.blend import PLANS, SharePlan
-from ..dualreal_core.method.pair import ROLES
+from ..dualreal_core.method.pair import ROLES, AdapterPair, iterate_sides
 from ..dualreal_core.plots.heat_map import blend_map
 from .model_file import model_file
 from .model_inputs import check_references
@@ -71,26 +73,34 @@ class ApplyStageBlender(io.ComfyNode):
                     "reference", optional=True,
                     tooltip="Image embedding of the identity, for a bottleneck that was trained with references; ignored by others.",
                 ),
+                io.Float.Input(
+                    "audio_strength", default=0.0, min=0.0, max=4.0, step=0.05, optional=True, advanced=True,
+                    tooltip="Factor on what the pair does to the sound, in models that make one (LTX-2, MiniMax-H3). 0 adds nothing to it; "
+                    "it still follows the picture. 1 is as a LoRA loader would.",
+                ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The model with the pair at work. The input stays as it is.")],
         )  # fmt: skip
 
     @classmethod
     def execute(
-        cls, model, pair: TrainedPair, identity_strength, motion_strength, start_percent, end_percent, negative, blend=None, reference=None
-    ) -> io.NodeOutput:
+        cls, model, pair: TrainedPair, identity_strength, motion_strength, start_percent, end_percent, negative, blend=None, reference=None,
+        audio_strength=0.0,
+    ) -> io.NodeOutput:  # fmt: skip
         if start_percent >= end_percent:
             raise InputError(f"start_percent {start_percent} is not below end_percent {end_percent}: the pair would never act.")
         with torch.inference_mode(False):  # so that a pair can also be trained on a model which has one
             own = copy.deepcopy(pair.pair)
-        strengths = Strengths(identity_strength, motion_strength, start_percent, end_percent, negative == NEGATIVE_CHOICES[1])
+        adapts_negative = negative == NEGATIVE_CHOICES[1]
+        strengths = Strengths(identity_strength, motion_strength, start_percent, end_percent, adapts_negative, audio_strength)
         weights = None if blend is None else blend.blend(own.config)
         patched = apply_pair(model, own, strengths, weights, _condition(own, reference))
-        difference = base_difference(pair.header.get("base"), diffusion_model(model), model_file(model))
-        if difference is None:
-            return io.NodeOutput(patched)
-        logging.warning(difference)
-        return io.NodeOutput(patched, ui=ui.PreviewText(difference))
+        transformer = diffusion_model(model)
+        difference = base_difference(pair.header.get("base"), transformer, model_file(model))
+        if difference is not None:
+            logging.warning(difference)
+        said = " ".join(filter(None, (difference, "" if audio_strength else _on_silence(own, transformer))))
+        return io.NodeOutput(patched, ui=ui.PreviewText(said)) if said else io.NodeOutput(patched)
 
 
 class FixedBlend(io.ComfyNode):
@@ -215,6 +225,16 @@ def _condition(pair, reference) -> torch.Tensor | None:
             "load the CLIP vision model that was used in training."
         )
     return embedding
+
+
+def _on_silence(pair: AdapterPair, transformer: nn.Module) -> str:
+    """A sentence where adapters of a pair write sound, to be said where they are left out; else empty."""
+    family = family_of(transformer)
+    layers = {(index, layer) for _, index, layer, _ in iterate_sides(pair)}
+    count = sum(family.audio_modules.get(family.audio_module(layer), False) for _, layer in layers)
+    if not count:
+        return ""
+    return f"{count} of the {len(layers)} layers that the pair changes make the sound and are left as they are: raise audio_strength."
 
 
 def _shares(curve: object) -> tuple[float, ...]:

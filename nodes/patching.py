@@ -51,6 +51,7 @@ class Strengths:
         identity, motion: factors on the weights of the two sides.
         start_percent, end_percent: the part of denoising in which the pair acts.
         adapts_negative: whether it also acts on the rows of the negative prompt.
+        audio: factor on the weights of what it does to the sound, in models that have one.
     """
 
     identity: float = 1.0
@@ -58,6 +59,7 @@ class Strengths:
     start_percent: float = 0.0
     end_percent: float = 1.0
     adapts_negative: bool = False
+    audio: float = 0.0
 
 
 @dataclass(eq=False)
@@ -91,7 +93,10 @@ class AppliedPair:
         self, executor: Callable, noise: torch.Tensor, latent_image: torch.Tensor, sampler: object, sigmas: torch.Tensor,
         *args: object, **kwargs: object,
     ) -> torch.Tensor:  # fmt: skip
-        """Gives each sampling a state of its own, and keeps what it used. noise, latent_image: (B, C, f, h, w), sigmas: (S + 1,)"""
+        """Gives each sampling a state of its own, and keeps what it used.
+
+        noise, latent_image: (B, C, f, h, w), or such of video and sound as one nested tensor; sigmas: (S + 1,)
+        """
         guider = executor.class_obj
         options = guider.model_options["transformer_options"]  # those of this sampling alone
         around = options.get("wrappers", {}).get(WrappersMP.APPLY_MODEL, {})
@@ -127,7 +132,7 @@ class AppliedPair:
         The DiT, or parts of it, may be compiled: the pair is in what is compiled. While ComfyUI trains on the MODEL, the pair stays in
         place from one call to the next, as blocks are run again for the backward pass, and nothing is recorded.
 
-        latents: (B, C, f, h, w), B / n rows for each of the n lists of prompts in this call -> (B, C, f, h, w)
+        latents: (B, C, f, h, w), or (B, 1, N) of video and sound, B / n rows for each of the n lists of prompts in this call -> the same
         """
         model, is_training, num_rows = executor.class_obj, comfy.model_management.in_training, latents.shape[0]
         options = next((value for value in [*args, *kwargs.values()] if isinstance(value, dict) and "sigmas" in value), {})
@@ -228,6 +233,7 @@ class PairState:
                 attachment = self.attachments[transformer] = Attachment(transformer, pair, _blend_at(applied.blend, device))
                 attachment.detach()
                 attachment.strengths = {"identity": applied.strengths.identity, "motion": applied.strengths.motion}
+                attachment.audio_strength = applied.strengths.audio
                 if applied.condition is not None:
                     attachment.condition = applied.condition.to(device, dtype)
         return attachment

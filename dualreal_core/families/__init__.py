@@ -8,12 +8,25 @@ from ..errors import InputError
 from .cogvideox import COGVIDEOX, COMFY_COGVIDEOX
 from .description import BlockList, FamilyDescription, Site, is_linear
 from .hunyuan import COMFY_HUNYUAN
-from .ltx import COMFY_LTX
-from .wan import COMFY_WAN, WAN
+from .kandinsky import COMFY_KANDINSKY5
+from .ltx import COMFY_LTX, COMFY_LTX2
+from .minimax import COMFY_MINIMAX_H3
+from .wan import COMFY_WAN, COMFY_WAN_ANIMATE2, WAN
 
 __all__ = ["CANONICAL", "COGVIDEOX", "DESCRIPTIONS", "WAN", "BlockList", "FamilyDescription", "Site", "family_of", "is_linear"]
 
-DESCRIPTIONS: tuple[FamilyDescription, ...] = (COGVIDEOX, WAN, COMFY_COGVIDEOX, COMFY_WAN, COMFY_LTX, COMFY_HUNYUAN)
+DESCRIPTIONS: tuple[FamilyDescription, ...] = (
+    COGVIDEOX,
+    WAN,
+    COMFY_COGVIDEOX,
+    COMFY_WAN,
+    COMFY_WAN_ANIMATE2,
+    COMFY_LTX,
+    COMFY_LTX2,
+    COMFY_HUNYUAN,
+    COMFY_MINIMAX_H3,
+    COMFY_KANDINSKY5,
+)
 CANONICAL: dict[str, FamilyDescription] = {family.name: family for family in reversed(DESCRIPTIONS)}
 """Per family name, the description whose names pair and LoRA files use: the first one above."""
 
@@ -24,16 +37,9 @@ def family_of(transformer: nn.Module) -> FamilyDescription:
     Raises:
         InputError: no family describes that class.
     """
-    kinds = type(transformer).__mro__
-    for kind in kinds:
+    for kind in type(transformer).__mro__:
         for family in DESCRIPTIONS:
             if (kind.__module__.partition(".")[0], kind.__name__) == (family.package, family.class_name):
-                unlike = next((kind.__name__ for kind in kinds if kind.__name__ in family.unlike), None)
-                if unlike is not None:
-                    raise InputError(
-                        f"{unlike} is made from {family.class_name}, but runs its blocks in another way, so no pair can act in it: use a "
-                        f"text-to-video model of class {family.class_name}, or LoRAs with the stock LoRA loader."
-                    )
                 return family
     known = ", ".join(sorted({family.class_name for family in DESCRIPTIONS}))
     raise InputError(f"{type(transformer).__name__} is no known video DiT; known are {known}: describe it in dualreal_core/families.")

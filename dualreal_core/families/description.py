@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 import torch
@@ -28,10 +28,11 @@ class Site:
 
 @dataclass(frozen=True)
 class BlockList:
-    """A `ModuleList` of blocks of one kind, and the adapter sites of each."""
+    """A `ModuleList` of blocks of one kind, the adapter sites of each, and other linear layers on tokens that LoRA may update."""
 
     path: str
     sites: tuple[Site, ...]
+    other_layers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -44,20 +45,26 @@ class FamilyDescription:
         name: the family's name, as stored in pair files.
         package, class_name: the top-level package and the class.
         block_lists: the blocks, in the order in which they run; they are numbered through.
-        block_streams: token arguments of the first kind of blocks, in positional order.
-        controller_streams: those of them whose tokens the StageBlender pools.
+        block_streams: token arguments of the first kind of blocks, in positional order; `x.0` is the first of a tuple x.
+        controller_streams: those of them whose tokens the StageBlender pools; none where these are `first_tokens`.
         time_embedding: path of the module that makes the time embedding, (B, E) or (B * n, E).
-        time_embedding_output: index into its output where that is a tuple.
         time_linear: path of the linear layer whose width is E.
+        time_embedding_output: index into its output where that is a tuple.
+        time_argument: name and position of the blocks' argument that is the time embedding, (M, E) with the noisiest first, where no
+            one module makes it; `time_embedding` is then one that every call begins with, and `time_linear` reads it.
+        first_tokens: path of the module whose output (B, C, f, h, w) the StageBlender pools, where blocks run on other tokens as well.
         patch_layer: path of the layer that reads the latents.
         text_layer: path of the linear layer that reads the text's tokens.
         pooled_layer: of the one that reads a pooled text, where there is one.
         needs_text_mask: it cannot run without the text's attention mask.
         variants: what a number of its input channels means, for people.
         layer_paths: where this class calls a linear layer otherwise than the family does: the family's name to the path.
-        sequences: modules of a block that may compute several of their layers at once, so that nothing on these is called, and the
-            sequence of layers that each then stands for.
-        unlike: classes made from this one that call their blocks, or the whole DiT, in a way in which pairs do not act.
+        unfused: modules of a block that may compute several of their layers at once, so that nothing on these is called, and what
+            each then does by calling them: a function of the module and its arguments.
+        methods: paths in a block ('' is the block) of modules that are not called as such, and by which methods they are.
+        audio_modules: parts of a block that are left out of calls without sound, by whether what they write is sound.
+        is_packed: tokens are (T, C), all of one sample.
+        audio_tokens: of the blocks' arguments, runs of tokens (begin, end) of such a sample that are sound.
         changes_in_place: blocks overwrite their inputs, so what autograd saves must be copied.
     """
 
@@ -72,12 +79,17 @@ class FamilyDescription:
     patch_layer: str
     text_layer: str
     time_embedding_output: int | None = None
+    time_argument: tuple[str, int] | None = None
+    first_tokens: str = ""
     pooled_layer: str = ""
     needs_text_mask: bool = False
     variants: Mapping[int, str] = field(default_factory=dict)
     layer_paths: Mapping[str, str] = field(default_factory=dict)
-    sequences: Mapping[str, str] = field(default_factory=dict)
-    unlike: tuple[str, ...] = ()
+    unfused: Mapping[str, Callable[..., torch.Tensor]] = field(default_factory=dict)
+    methods: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    audio_modules: Mapping[str, bool] = field(default_factory=dict)
+    is_packed: bool = False
+    audio_tokens: Callable[[tuple, Mapping[str, object]], list[tuple[int, int]]] | None = None
     changes_in_place: bool = False
 
     def blocks(self, transformer: nn.Module) -> Iterator[tuple[nn.Module, BlockList]]:
@@ -98,6 +110,15 @@ class FamilyDescription:
     def linear_layers(self) -> list[str]:
         """The family's names of all linear layers that sites name."""
         return [layer for block_list in self.block_lists for site in block_list.sites for layer in site.linear_layers]
+
+    def audio_module(self, layer: str) -> str:
+        """The one of `audio_modules` that a layer of a block lies in, or ''."""
+        return next((module for module in self.audio_modules if layer == module or layer.startswith(f"{module}.")), "")
+
+    def time_width(self, transformer: nn.Module) -> int:
+        """Width E of a DiT's time embedding."""
+        linear = transformer.get_submodule(self.time_linear)
+        return linear.out_features if self.time_argument is None else linear.in_features
 
 
 def is_linear(module: nn.Module) -> bool:

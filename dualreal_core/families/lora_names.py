@@ -87,8 +87,12 @@ OTHER_NAMES: dict[str, dict[str, tuple[OtherNames, ...]]] = {
 }
 """By family and path of a block list in it: diffusers and the model's authors."""
 
-PER_SAMPLE_LAYERS: dict[str, tuple[str, ...]] = {"cogvideox": ("norm1.linear", "norm2.linear")}
-"""By family, linear layers of blocks that read no tokens but one vector per sample, (B, E): adapters cannot act there."""
+PER_SAMPLE_LAYERS: dict[str, tuple[str, ...]] = {
+    "cogvideox": ("norm1.linear", "norm2.linear"),
+    "minimax-h3": ("adaln_proj.linear",),
+    "kandinsky5": ("visual_modulation.out_layer",),
+}
+"""By family, linear layers of blocks that read no tokens but vectors of a whole sample, (B, E): adapters cannot act there."""
 
 
 def lora_names(transformer: nn.Module) -> dict[str, NamedRows]:

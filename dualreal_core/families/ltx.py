@@ -1,19 +1,31 @@
-"""LTX-Video in ComfyUI: video tokens with cross-attention to text, flow matching; blocks overwrite their input."""
+"""LTX-Video in ComfyUI: video tokens with cross-attention to text, flow matching; blocks overwrite their input.
+
+LTX-2 beside it (2.0, 2.3 and 2.5) has a stream of video and one of sound, each of which also attends to the other.
+"""
+
+from torch import Tensor, nn
 
 from .description import BlockList, FamilyDescription, Site
+
+
+def _projections(attention: str) -> tuple[str, ...]:
+    return tuple(f"{attention}.{layer}" for layer in ("to_q", "to_k", "to_v", "to_out.0"))
+
+
+def _one_by_one(feed_forward: nn.Module, x: Tensor) -> Tensor:
+    return nn.Sequential.forward(feed_forward.net, x)
+
+
+_FEED_FORWARD = ("net.0.proj", "net.2")
+_ATTENTION_SITE = Site("attn", "attn1", ("x",), _projections("attn1"))
+_FEED_FORWARD_SITE = Site("ff", "ff", ("x",), tuple(f"ff.{layer}" for layer in _FEED_FORWARD))
 
 COMFY_LTX = FamilyDescription(
     name="ltx",
     package="comfy",
     class_name="LTXVModel",
     block_lists=(
-        BlockList(
-            "transformer_blocks",
-            (
-                Site("attn", "attn1", ("x",), ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0")),
-                Site("ff", "ff", ("x",), ("ff.net.0.proj", "ff.net.2")),
-            ),
-        ),
+        BlockList("transformer_blocks", (_ATTENTION_SITE, _FEED_FORWARD_SITE), other_layers=_projections("attn2")),
     ),
     block_streams=("x",),
     controller_streams=("x",),
@@ -23,7 +35,41 @@ COMFY_LTX = FamilyDescription(
     text_layer="caption_projection.linear_1",
     needs_text_mask=True,
     time_embedding_output=1,
-    sequences={"ff": "ff.net"},
-    unlike=("LTXAVModel",),
+    unfused={"ff": _one_by_one},
+    changes_in_place=True,
+)
+
+AUDIO_MODULES = {
+    "audio_attn1": True,
+    "audio_attn2": True,
+    "audio_ff": True,
+    "video_to_audio_attn": True,
+    "audio_to_video_attn": False,
+}
+
+COMFY_LTX2 = FamilyDescription(
+    name="ltx2",
+    package="comfy",
+    class_name="LTXAVModel",
+    block_lists=(
+        BlockList(
+            "transformer_blocks",
+            (_ATTENTION_SITE, _FEED_FORWARD_SITE),
+            other_layers=(
+                *_projections("attn2"),
+                *(layer for module in AUDIO_MODULES if module != "audio_ff" for layer in _projections(module)),
+                *(f"audio_ff.{layer}" for layer in _FEED_FORWARD),
+            ),
+        ),
+    ),
+    block_streams=("x.0",),
+    controller_streams=("x.0",),
+    time_embedding="adaln_single",
+    time_linear="adaln_single.emb.timestep_embedder.linear_2",
+    patch_layer="patchify_proj",
+    text_layer="caption_projection.linear_1",
+    time_embedding_output=1,
+    unfused={"ff": _one_by_one, "audio_ff": _one_by_one},
+    audio_modules=AUDIO_MODULES,
     changes_in_place=True,
 )

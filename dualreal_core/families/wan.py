@@ -1,9 +1,18 @@
-"""Wan 2.1: video tokens with cross-attention to text, flow matching."""
+"""Wan 2.1 and 2.2: video tokens with cross-attention to text, flow matching.
+
+Wan Animate 2 runs each block twice in a call, once on the tokens of a pose video whose keys and values the video reads, and by methods
+of their own.
+"""
+
+from dataclasses import replace
+
+from torch import nn
 
 from .description import BlockList, FamilyDescription, Site
 
 _ATTENTION_LAYERS = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0")
 _FEED_FORWARD_LAYERS = ("ffn.net.0.proj", "ffn.net.2")
+_CROSS_ATTENTION_LAYERS = ("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0", "attn2.add_k_proj", "attn2.add_v_proj")
 _VARIANTS = {16: "text to video", 36: "image to video"}
 
 WAN = FamilyDescription(
@@ -17,6 +26,7 @@ WAN = FamilyDescription(
                 Site("attn", "attn1", ("hidden_states",), _ATTENTION_LAYERS),
                 Site("ff", "ffn", ("hidden_states",), _FEED_FORWARD_LAYERS),
             ),
+            other_layers=_CROSS_ATTENTION_LAYERS,
         ),
     ),
     block_streams=("hidden_states",),
@@ -40,6 +50,7 @@ COMFY_WAN = FamilyDescription(
                 Site("attn", "self_attn", ("x",), _ATTENTION_LAYERS),
                 Site("ff", "ffn", ("x",), _FEED_FORWARD_LAYERS),
             ),
+            other_layers=_CROSS_ATTENTION_LAYERS,
         ),
     ),
     block_streams=("x",),
@@ -63,6 +74,13 @@ COMFY_WAN = FamilyDescription(
         "ffn.net.0.proj": "ffn.0",
         "ffn.net.2": "ffn.2",
     },
-    sequences={"ffn": "ffn"},
-    unlike=("CausalWanModel", "WanAnimate2Model"),
+    unfused={"ffn": nn.Sequential.forward},
+)
+
+COMFY_WAN_ANIMATE2 = replace(
+    COMFY_WAN,
+    class_name="WanAnimate2Model",
+    controller_streams=(),
+    first_tokens="patch_embedding",
+    methods={"": ("forward_gen", "forward_pose", "kv_from_input"), "self_attn": ("forward_gen", "forward_pose")},
 )

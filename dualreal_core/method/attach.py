@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from types import MappingProxyType, TracebackType
 
 import torch
@@ -13,7 +15,7 @@ from torch import nn
 from ..errors import InputError
 from ..families import FamilyDescription, Site, family_of
 from .blend import Blend, BlendRecord, FixedBlend, LearnedBlend, SharePlan
-from .call import Call
+from .call import Call, Run
 from .coverage import WHAT_TO_DO, Coverage, Place, stepped_past
 from .interception import Interception, Interceptor
 from .pair import ROLES, AdapterPair, Role, base_sizes, iterate_sides
@@ -79,7 +81,8 @@ class Attachment:
         for handle in reversed(self._handles):
             handle.remove()
         self._handles = []
-        self.call.embedding = self.call.embedded = self.call.weights = None
+        self.call.forget()
+        self.call.weights = self.call.token_runs = None
         for group in self.call.groups.values():
             group.weights, group.parts = None, ()
         for update in self._updates:
@@ -103,7 +106,7 @@ class Attachment:
     @stage.setter
     def stage(self, stage: Stage | None) -> None:
         self._stage = stage
-        self.call.embedding = self.call.embedded = None  # of a call that broke off before its first block
+        self.call.forget()
         self._give()
 
     @property
@@ -115,6 +118,16 @@ class Attachment:
     def strengths(self, strengths: Mapping[Role, float]) -> None:
         self.call.strengths = {role: float(strengths[role]) for role in ROLES}
         self._give()
+        self._arrange_anew()
+
+    @property
+    def audio_strength(self) -> float:
+        """Factor on the weights of what the pair does to the sound of models that have one; 0, as at first, leaves it as it is."""
+        return self.call.audio_strength
+
+    @audio_strength.setter
+    def audio_strength(self, strength: float) -> None:
+        self.call.audio_strength = float(strength)
         self._arrange_anew()
 
     @property
@@ -147,7 +160,7 @@ class Attachment:
 
     def silent(self) -> list[Place]:
         """Places where the pair should have acted by now and has not; none, at no cost, once all have been called."""
-        return self.coverage.silent(self.strengths)
+        return self.coverage.silent(self.strengths, self.audio_strength)
 
     def finish_call(self) -> None:
         """To be called after the DiT: records the weights that were used.
@@ -211,7 +224,8 @@ class Attachment:
         condition = self.call.condition
         if condition is not None:
             written.append((condition.data_ptr(), condition.shape, 0 if condition.is_inference() else condition._version))
-        arranged_for = tuple(bool(strength) for strength in self.call.strengths.values()), written
+        acts = tuple(bool(strength) for strength in (*self.call.strengths.values(), self.call.audio_strength))
+        arranged_for = acts, written
         if arranged_for != self._arranged_for:
             self.call.groups = {}
             with torch.no_grad():
@@ -263,6 +277,8 @@ def _registrations(
     blocks = list(family.blocks(transformer))
     paths = [f"{listed.path}.{number}" for listed in family.block_lists for number in range(len(transformer.get_submodule(listed.path)))]
     yield functools.partial(Interception, transformer.get_submodule(family.time_embedding), _KeepEmbedding(call, coverage, family))
+    if family.first_tokens:
+        yield functools.partial(Interception, transformer.get_submodule(family.first_tokens), _KeepTokens(call))
     choose = _ChooseWeights(attachment, family)
     for block in (block for block, block_list in blocks if block_list is blocks[0][1]):  # some samplers leave out the very first
         yield functools.partial(Interception, block, choose)
@@ -273,28 +289,33 @@ def _registrations(
         block, block_list = blocks[index]
         site = next((site for site in block_list.sites if site.name == name), None)
         site = site or Site(name, family.layer_path(name), ("input",), ())
+        written = site.writes or site.reads
         try:
-            reader, writer = block.get_submodule(site.reads), block.get_submodule(site.writes or site.reads)
+            reader, writer = block.get_submodule(site.reads), block.get_submodule(written)
         except AttributeError as error:
             raise InputError(f"The pair acts on {name} in block {index}, which this base lacks: use the base it was made for.") from error
-        roles = frozenset(adapters)
-        mark = coverage.expect(Place(paths[index], site.writes or site.reads, roles))
-        update = Updates(writer, adapters, site, call, attachment.pair.config.group_of(index), mark)
+        audio_module = family.audio_module(written)
+        is_audio = family.audio_modules.get(audio_module, False)
+        place = Place(paths[index], written, frozenset(adapters), audio_module, is_audio)
+        mark = coverage.expect(place)
+        group = attachment.pair.config.group_of(index)
+        update = Updates(writer, adapters, site, call, group, mark, is_audio, family.methods.get(written, Interceptor.methods))
         attachment._updates.append(update)
         if reader is not writer:
-            update.read_mark = coverage.expect(Place(paths[index], site.reads, roles))
-            yield functools.partial(Interception, reader, ReadTokens(site, update.read_mark, update))
+            update.read_mark = coverage.expect(replace(place, layer=site.reads))
+            reading = ReadTokens(site, update.read_mark, update, family.methods.get(site.reads, Interceptor.methods))
+            yield functools.partial(Interception, reader, reading)
         yield functools.partial(Interception, writer, update)
-        for path, sequence in family.sequences.items():
+        for path, unfused in family.unfused.items():
             if site.reads.startswith(f"{path}."):
-                yield functools.partial(Interception, block.get_submodule(path), _LayerByLayer(block.get_submodule(sequence)))
+                yield functools.partial(Interception, block.get_submodule(path), _Unfused(unfused))
 
 
-class _LayerByLayer(Interceptor):
+class _Unfused(Interceptor):
     """Has a module call its layers one by one; a forward that somebody else has put on it stays."""
 
-    def __init__(self, layers: nn.Module) -> None:
-        self.layers = layers
+    def __init__(self, forward: Callable[..., torch.Tensor]) -> None:
+        self.forward = forward
 
 
 class _KeepEmbedding(Interceptor):
@@ -310,12 +331,25 @@ class _KeepEmbedding(Interceptor):
         return output
 
 
+class _KeepTokens(Interceptor):
+    """Keeps the first tokens of a call for its first block."""
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+
+    def after(self, args: tuple, kwargs: dict, output: torch.Tensor) -> torch.Tensor:
+        if self.call.first_tokens is None:
+            self.call.first_tokens = output
+        return output
+
+
 class _ChooseWeights(Interceptor):
     """Has the blend choose the weights of a call when its first block is entered."""
 
     def __init__(self, attachment: Attachment, family: FamilyDescription) -> None:
         self.attachment, self.call, self.family = attachment, attachment.call, family
         self.num_groups = attachment.pair.config.num_groups
+        self.methods = family.methods.get("", Interceptor.methods)
 
     def before(self, args: tuple, kwargs: dict) -> None:
         call, family = self.call, self.family
@@ -325,19 +359,37 @@ class _ChooseWeights(Interceptor):
             return
         streams = streams_of(args, kwargs, family.block_streams)
         tokens = [streams[family.block_streams.index(name)] for name in family.controller_streams]
+        if call.first_tokens is not None:
+            tokens = [call.first_tokens.flatten(2).transpose(1, 2)]
+        if family.is_packed:
+            call.token_runs = self._token_runs(args, kwargs, len(tokens[0]))
+            tokens = [stream[None] for stream in tokens]
         rows = tokens[0].shape[0]
         if torch.compiler.is_compiling():
             call.is_compiled = True
         else:
             self.attachment.prepare()
-        embedding = _of_noisiest(call.embedding, call.embedded, rows)
-        call.embedding = call.embedded = None
+        if family.time_argument is None:
+            embedding = _of_noisiest(call.embedding, call.embedded, rows)
+        else:
+            name, position = family.time_argument
+            embedding = (kwargs[name] if name in kwargs else args[position])[:1]
+        call.forget()
         if call.given is None:
             raise InputError("The stages and the strengths of rows that were set are of batches of different sizes.")
         if len(call.given) != 1 and len(call.given) != rows:
             raise InputError(partial_batch("The first block", rows, len(call.given)))
         weights = self.attachment.blend.weights(embedding, tokens, call.given[:, :-2]) * call.given[:, None, -2:]
         call.use(weights.expand(rows, self.num_groups, 2), torch.is_grad_enabled())
+
+    def _token_runs(self, args: tuple, kwargs: dict, count: int) -> tuple[Run, ...] | None:
+        """All `count` tokens of a packed sample as runs of sound and of anything else; None where these are weighted alike."""
+        audio, strength = self.family.audio_tokens(args, kwargs), self.call.audio_strength
+        if not audio or strength == 1:
+            return None
+        edges = [0, *(edge for run in audio for edge in run), count]
+        runs = [(begin, end, strength if index % 2 else 1.0) for index, (begin, end) in enumerate(itertools.pairwise(edges))]
+        return tuple(run for run in runs if run[1] > run[0])
 
 
 def _of_noisiest(embedding: torch.Tensor, embedded: torch.Tensor, rows: int) -> torch.Tensor:

@@ -15,11 +15,19 @@ WHAT_TO_DO = (
 
 @dataclass(frozen=True)
 class Place:
-    """A module of a block that must be called for a pair to act; `roles` are the sides that act there."""
+    """A module of a block that must be called for a pair to act.
+
+    Attributes:
+        roles: the sides that act there.
+        audio_module: the part of the block around it that calls without sound leave out, or ''.
+        is_audio: whether it writes sound.
+    """
 
     block: str
     layer: str
     roles: frozenset[Role]
+    audio_module: str = ""
+    is_audio: bool = False
 
     @property
     def path(self) -> str:
@@ -59,13 +67,18 @@ class Coverage:
         for mark in self.marks:
             mark.was_called = False
 
-    def silent(self, strengths: Mapping[Role, float]) -> list[Place]:
-        """Places that no call has reached so far, but for those whose sides have no strength."""
+    def silent(self, strengths: Mapping[Role, float], audio_strength: float = 0.0) -> list[Place]:
+        """Places that no call has reached so far, but for those without strength, and those of parts that no call had any use for."""
         if self._is_complete:
             return []
         places = [mark.place for mark in self.marks if not mark.was_called]
         self._is_complete = not places
-        return [place for place in places if any(strengths[role] for role in place.roles)]
+        heard = {"", *(mark.place.audio_module for mark in self.marks if mark.was_called)}
+        return [
+            place
+            for place in places
+            if any(strengths[role] for role in place.roles) and place.audio_module in heard and (audio_strength or not place.is_audio)
+        ]
 
 
 def name_places(places: Sequence[Place]) -> str:

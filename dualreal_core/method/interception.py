@@ -11,6 +11,7 @@ theirs. A copy of an intercepted module, or a pickle, is one of the module as it
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -24,11 +25,13 @@ class Interceptor:
     """Sees the calls of a module. Code of its methods may be compiled, so they assign attributes and change nothing in place.
 
     Attributes:
-        layers: a sequence of layers to be called one by one in place of the module's own forward, which may compute several at once;
+        methods: by which the module is called.
+        forward: a function of the module and its arguments in place of its own forward, which may compute several layers at once;
             None for that.
     """
 
-    layers: nn.Module | None = None
+    methods: tuple[str, ...] = ("__call__",)
+    forward: Callable[..., object] | None = None
 
     def before(self, args: tuple, kwargs: dict) -> None:
         """Called with the arguments of a call that begins."""
@@ -64,7 +67,8 @@ def _intercept(module: nn.Module, interceptors: tuple[Interceptor, ...]) -> None
         return  # somebody else has changed the class since, and goes on to call what is left here
     kind = kind.__bases__[0] if is_made_here else kind
     if interceptors:
-        module.__class__ = _intercepted(kind, any(one.layers is not None for one in interceptors))
+        methods = tuple(sorted({method for one in interceptors for method in one.methods}))
+        module.__class__ = _intercepted(kind, methods, any(one.forward is not None for one in interceptors))
     else:
         module.__class__ = kind
         del own[INTERCEPTORS]
@@ -80,29 +84,37 @@ class _Intercepted:
 
 
 @functools.cache
-def _intercepted(kind: type[nn.Module], calls_layers: bool) -> type[nn.Module]:
+def _intercepted(kind: type[nn.Module], names: tuple[str, ...], has_forward: bool) -> type[nn.Module]:
     """A class made from a module's, under its name; the same one each time, as compiled code is chosen by it."""
-    own_call, own_forward = kind.__call__, kind.forward
-
-    def call(self: nn.Module, *args: object, **kwargs: object) -> object:
-        interceptors = getattr(self, INTERCEPTORS, ())  # compiled code may keep this function for longer than the module does
-        for interceptor in interceptors:
-            interceptor.before(args, kwargs)
-        output = own_call(self, *args, **kwargs)
-        for interceptor in interceptors:
-            output = interceptor.after(args, kwargs, output)
-        return output
+    own_forward = kind.forward
 
     def forward(self: nn.Module, *args: object, **kwargs: object) -> object:
         for interceptor in getattr(self, INTERCEPTORS, ()):
-            if interceptor.layers is not None:
-                return nn.Sequential.forward(interceptor.layers, *args, **kwargs)
+            if interceptor.forward is not None:
+                return interceptor.forward(self, *args, **kwargs)
         return own_forward(self, *args, **kwargs)
 
     def reduce(self: nn.Module, protocol: int) -> tuple:
         state = kind.__getstate__(self) if hasattr(kind, "__getstate__") else vars(self)  # no such method before Python 3.11
         return _blank, (kind,), {name: value for name, value in state.items() if name != INTERCEPTORS}
 
-    names = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__}
-    methods = {"__call__": call, "__reduce_ex__": reduce, **({"forward": forward} if calls_layers else {})}
-    return type(kind.__name__, (kind, _Intercepted), {**names, **methods})
+    attributes = {"__module__": kind.__module__, "__qualname__": kind.__qualname__, "__doc__": kind.__doc__, "__reduce_ex__": reduce}
+    methods = {name: _seen(name, getattr(kind, name)) for name in names}
+    return type(kind.__name__, (kind, _Intercepted), {**attributes, **methods, **({"forward": forward} if has_forward else {})})
+
+
+def _seen(name: str, own: Callable[..., object]) -> Callable[..., object]:
+    """A method whose calls pass through those interceptors that see it."""
+
+    def call(self: nn.Module, *args: object, **kwargs: object) -> object:
+        interceptors = getattr(self, INTERCEPTORS, ())  # compiled code may keep this function for longer than the module does
+        for interceptor in interceptors:
+            if name in interceptor.methods:
+                interceptor.before(args, kwargs)
+        output = own(self, *args, **kwargs)
+        for interceptor in interceptors:
+            if name in interceptor.methods:
+                output = interceptor.after(args, kwargs, output)
+        return output
+
+    return call

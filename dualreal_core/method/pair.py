@@ -41,7 +41,8 @@ class PairConfig:
     identity_alpha: float = 16.0
     motion_alpha: float = 16.0
     target_layers: tuple[str, ...] = ()
-    """Linear layers LoRA updates, relative to a block; empty: all that the family's sites name."""
+    """Linear layers LoRA updates, relative to a block, or parts of one, as `attn2` for those that read the text; empty: all that the
+    family's sites name."""
     identity_condition_dim: int | None = None
     motion_condition_dim: int | None = None
     controller_dim: int | None = None
@@ -103,8 +104,8 @@ def base_sizes(transformer: nn.Module) -> dict[str, str | int]:
     blocks = list(family.blocks(transformer))
     first, block_list = blocks[0]
     layer = first.get_submodule(family.layer_path(block_list.sites[0].linear_layers[0]))
-    time_linear = transformer.get_submodule(family.time_linear)
-    return {"family": family.name, "dim": layer.in_features, "num_blocks": len(blocks), "time_dim": time_linear.out_features}
+    time_dim = family.time_width(transformer)
+    return {"family": family.name, "dim": layer.in_features, "num_blocks": len(blocks), "time_dim": time_dim}
 
 
 class AdapterPair(nn.Module):
@@ -205,15 +206,23 @@ def lora_shapes(transformer: nn.Module, config: PairConfig, role: Role) -> dict[
         ValueError: a target matches none of the family's layers.
     """
     family = family_of(transformer)
-    known = family.linear_layers()
-    unknown = [target for target in config.target_layers if not any(_matches(layer, target) for layer in known)]
+    known, others = family.linear_layers(), [layer for block_list in family.block_lists for layer in block_list.other_layers]
+    unknown = [
+        target
+        for target in config.target_layers
+        if not any(_matches(layer, target) for layer in known) and not any(_is_within(layer, target) for layer in others)
+    ]
     if unknown:
-        raise ValueError(f"target_layers names {unknown[0]!r}; {family.name} blocks have {', '.join(known)}.")
+        raise ValueError(f"target_layers names {unknown[0]!r}; {family.name} blocks have {', '.join([*known, *others])}.")
     shapes = {}
     for index, (block, block_list) in enumerate(family.blocks(transformer)):
-        for layer in (layer for site in block_list.sites for layer in site.linear_layers):
-            if not config.target_layers or any(_matches(layer, target) for target in config.target_layers):
-                linear = block.get_submodule(family.layer_path(layer))
+        layers = [layer for site in block_list.sites for layer in site.linear_layers]
+        if config.target_layers:
+            named = [one for one in block_list.other_layers if any(_is_within(one, target) for target in config.target_layers)]
+            layers = [one for one in layers if any(_matches(one, target) for target in config.target_layers)] + named
+        own = dict(block.named_modules())
+        for layer, linear in ((layer, own.get(family.layer_path(layer))) for layer in layers):
+            if linear is not None or layer not in block_list.other_layers:  # which some variants lack
                 shapes[lora_key(index, layer)] = linear.in_features, linear.out_features, config.rank(role)
     return shapes
 
@@ -233,3 +242,8 @@ def iterate_sides(pair: AdapterPair) -> Iterator[tuple[Role, int, str, nn.Module
 
 def _matches(layer: str, target: str) -> bool:
     return layer == target or layer.endswith("." + target) or target in layer.split(".")
+
+
+def _is_within(layer: str, target: str) -> bool:
+    """Whether a target names a layer, or the part of the block that it lies in; a last name alone means the sites' layers."""
+    return layer == target or layer.startswith(f"{target}.")

@@ -20,8 +20,8 @@ from .pair import ROLES, Role
 class ReadTokens(Interceptor):
     """Keeps the tokens that a module reads for the update of what another one writes."""
 
-    def __init__(self, site: Site, mark: Mark, update: Updates) -> None:
-        self.site, self.mark, self.update = site, mark, update
+    def __init__(self, site: Site, mark: Mark, update: Updates, methods: tuple[str, ...]) -> None:
+        self.site, self.mark, self.update, self.methods = site, mark, update, methods
 
     def before(self, args: tuple, kwargs: dict) -> None:
         self.mark.was_called = True
@@ -40,22 +40,29 @@ class Updates(Interceptor):
         site: names the streams of tokens.
         group: of the block.
         mark: set when the module is called.
+        is_audio: whether the module writes sound.
+        methods: by which it is called.
     """
 
-    def __init__(self, module: nn.Module, adapters: Mapping[Role, Adapter], site: Site, call: Call, group: int, mark: Mark) -> None:
+    def __init__(
+        self, module: nn.Module, adapters: Mapping[Role, Adapter], site: Site, call: Call, group: int, mark: Mark, is_audio: bool,
+        methods: tuple[str, ...],
+    ) -> None:  # fmt: skip
         self.module, self.adapters, self.site, self.call, self.number, self.mark = module, adapters, site, call, group, mark
+        self.is_audio, self.methods = is_audio, methods
         self.makes_new = isinstance(module, nn.Linear) or (is_linear(module) and type(module).__module__.partition(".")[0] == "comfy")
         self.can_fuse = can_fuse(adapters.values())
         self.read: list[torch.Tensor] | None = None
         self.read_mark: Mark | None = None
         self.fused: FusedAdapters | None = None
         self.acting: dict[Role, Adapter] = dict(adapters)
-        self.group = call.group(group, self._widths())
+        self.group = call.group(group, self._widths(), is_audio)
 
     def take_sides(self) -> None:
         """Takes the sides that have strength; what was fused is dropped."""
-        self.acting = {role: adapter for role, adapter in self.adapters.items() if self.call.strengths[role]}
-        self.group = self.call.group(self.number, self._widths())
+        is_silenced = self.is_audio and not self.call.audio_strength
+        self.acting = {role: adapter for role, adapter in self.adapters.items() if self.call.strengths[role] and not is_silenced}
+        self.group = self.call.group(self.number, self._widths(), self.is_audio)
         self.fused = None
 
     def arrange(self, dtype: torch.dtype) -> None:
@@ -139,5 +146,8 @@ def partial_batch(name: str, rows: int, whole: int) -> str:
 
 
 def streams_of(args: tuple, kwargs: dict, names: tuple[str, ...]) -> list[torch.Tensor]:
-    """A module's arguments by these names, in the order of its positional ones."""
-    return [kwargs[name] if name in kwargs else args[position] for position, name in enumerate(names)]
+    """A module's arguments by these names, in the order of its positional ones; `x.0` is the first of a tuple x."""
+    whole = [name.partition(".") for name in names]
+    positions = {name: position for position, name in enumerate(dict.fromkeys(name for name, _, _ in whole))}
+    given = [kwargs[name] if name in kwargs else args[positions[name]] for name, _, _ in whole]
+    return [one[int(item)] if item else one for one, (_, _, item) in zip(given, whole, strict=True)]

@@ -53,19 +53,27 @@ class _Rerun:
         if not torch.is_grad_enabled():
             return self.forward(*args, **kwargs)
         named = {**dict(enumerate(args)), **kwargs}
-        places = [place for place, value in named.items() if isinstance(value, torch.Tensor)]
+        places = [(name, item) for name, value in named.items() for item, one in enumerate(_listed(value)) if isinstance(one, torch.Tensor)]
 
         def run(anchor: torch.Tensor, weights: torch.Tensor, *tensors: torch.Tensor) -> object:
             changes = self.family.changes_in_place
-            given = {**named, **{place: one.clone() if changes else one for place, one in zip(places, tensors, strict=True)}}
-            arguments = [given.pop(index) for index in range(len(args))]
+            given = {name: list(_listed(value)) for name, value in named.items()}
+            for (name, item), one in zip(places, tensors, strict=True):
+                given[name][item] = one.clone() if changes else one
+            whole = {name: tuple(given[name]) if isinstance(value, tuple) else given[name][0] for name, value in named.items()}
+            arguments = [whole.pop(index) for index in range(len(args))]
             with self.attachment.weighted(weights), safe_saving(self.family):
-                return self.forward(*arguments, **given)
+                return self.forward(*arguments, **whole)
 
         weights = self.attachment.weights
         anchor = torch.zeros((), device=weights.device, requires_grad=True)
-        tensors = [named[place] for place in places]
+        tensors = [_listed(named[name])[item] for name, item in places]
         return checkpoint(run, anchor, weights, *tensors, use_reentrant=True, preserve_rng_state=False)
+
+
+def _listed(value: object) -> tuple:
+    """An argument's tensors may be in a tuple, as those of two streams."""
+    return value if isinstance(value, tuple) else (value,)
 
 
 def _copy(tensor: torch.Tensor) -> torch.Tensor:

@@ -252,18 +252,6 @@ def test_a_lora_of_another_model_is_refused(server: ComfyServer, models: Path) -
         server.run(graph)
 
 
-def test_a_relative_that_runs_its_blocks_otherwise_is_refused(server: ComfyServer, models: Path) -> None:
-    """Around the frame by frame calls of an autoregressive Wan ComfyUI runs no wrapper: a pair would not act, and nothing would tell."""
-    folder, file = models / "diffusion_models", write_lora(models, "wan", "comfyui", "wan causal.safetensors")
-    config = {"config": json.dumps({"transformer": {"causal_ar": True}})}
-    save_file(load_file(folder / ARCHITECTURES["wan"].checkpoint), folder / "causal.safetensors", config)
-    graph = graphs.through(graphs.text_to_latent("wan"), "applied", apply(["lora", 0])) | {"lora": load_lora("identity", file)}
-    graph["model"]["inputs"]["unet_name"] = "causal.safetensors"
-    with pytest.raises(RunFailed, match="CausalWanModel is made from WanModel") as failed:
-        server.run(graph)
-    assert failed.value.node_id == "lora"
-
-
 @pytest.mark.thorough
 @pytest.mark.skipif(shutil.which("g++") is None, reason="the node compiles by a C++ compiler, and there is no g++")
 @pytest.mark.parametrize("first", ["compiled", "applied"])
