@@ -45,8 +45,8 @@ class Updates(Interceptor):
     """
 
     def __init__(
-        self, module: nn.Module, adapters: Mapping[Role, Adapter], site: Site, call: Call, group: int, mark: Mark, is_audio: bool,
-        methods: tuple[str, ...],
+        self, module: nn.Module, adapters: Mapping[Role, Adapter], site: Site, call: Call, group: int, mark: Mark, is_audio: bool = False,
+        methods: tuple[str, ...] = Interceptor.methods,
     ) -> None:  # fmt: skip
         self.module, self.adapters, self.site, self.call, self.number, self.mark = module, adapters, site, call, group, mark
         self.is_audio, self.methods = is_audio, methods
