@@ -144,7 +144,7 @@ class Training:
         asked_for = {
             **self.header,
             "base": {"name": self.base.name, "encoders": self.base.fingerprint},  # its whole path: two folders may share a name
-            "pair": asdict(self.pair.config),
+            "pair": self.pair.config.recorded(),
             "crops": crops,
             "size, length, rate or caption of the data": cuts,
         }

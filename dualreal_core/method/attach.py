@@ -14,7 +14,7 @@ from torch import nn
 
 from ..errors import InputError
 from ..families import FamilyDescription, Site, family_of
-from .blend import Blend, BlendRecord, FixedBlend, LearnedBlend, SharePlan
+from .blend import Blend, BlendRecord, FixedBlend, LearnedBlend, PartOfBlend, SharePlan
 from .call import Call, Run
 from .coverage import WHAT_TO_DO, Coverage, Place, stepped_past
 from .interception import Interception, Interceptor
@@ -246,14 +246,20 @@ class Attachment:
 def default_blend(pair: AdapterPair) -> Blend:
     """The pair's own controller, or the share schedule alone that its sides were trained on, or half its scale for each."""
     if pair.controller is not None:
-        return LearnedBlend(pair.controller)
+        blend, groups = LearnedBlend(pair.controller), pair.config.total_groups
+        return blend if groups == pair.controller.out.out_features else PartOfBlend(blend, pair.first_group, groups)
     if pair.config.share_schedule:
         return SharePlan(stages=pair.config.share_schedule).blend(pair.config)
     return FixedBlend(pair.config.scale / 2, pair.config.scale / 2)
 
 
 def check_fit(transformer: nn.Module, pair: AdapterPair) -> None:
-    """Raises InputError where a pair was made for another kind or size of DiT."""
+    """Raises InputError where a pair was made for another kind or size of DiT, or for several that take turns."""
+    if pair.config.experts:
+        raise InputError(
+            f"The pair is for a model of {len(pair.config.experts)} experts ({', '.join(pair.config.experts)}), and this is one DiT: use "
+            "Apply StageBlender (two experts) in ComfyUI, and in Python expert_of(pair, 0) for the first expert."
+        )
     for name, value in base_sizes(transformer).items():
         made_for = getattr(pair.config, name)
         if made_for != value and (name != "time_dim" or pair.controller is not None):

@@ -68,6 +68,23 @@ class LearnedBlend:
 
 
 @dataclass(frozen=True)
+class PartOfBlend:
+    """The weights of some of the groups for which a blend gives them: those of one expert."""
+
+    blend: Blend
+    first_group: int
+    num_groups: int
+
+    def scheduled(self, stage: Stage | None) -> torch.Tensor:
+        """-> (1 or B, N)"""
+        return self.blend.scheduled(stage)
+
+    def weights(self, embedding: torch.Tensor, tokens: list[torch.Tensor], scheduled: torch.Tensor) -> torch.Tensor:
+        """-> (B, G, 2)"""
+        return self.blend.weights(embedding, tokens, scheduled)[:, self.first_group : self.first_group + self.num_groups]
+
+
+@dataclass(frozen=True)
 class SharePlan:
     """The identity's share of the blend, drawn by hand: a curve over denoising plus a curve over depth.
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
 
 from ..errors import InputError
-from .pair import PER_SIDE, ROLES, AdapterPair, Role
+from .pair import PER_SIDE, ROLES, AdapterPair, Role, shapes_of, split_key
 
 
 def combine(identity: AdapterPair, motion: AdapterPair) -> AdapterPair:
@@ -28,6 +28,12 @@ def combine(identity: AdapterPair, motion: AdapterPair) -> AdapterPair:
         ours, theirs = getattr(identity.config, name), getattr(motion.config, name)
         if ours != theirs:
             raise InputError(f"The identity was made for a base with {name} {ours}, the motion for {theirs}: use sides of one base.")
+    if identity.config.experts != motion.config.experts:
+        both, one = sources if identity.config.experts else reversed(sources)
+        raise InputError(
+            f"The {both} pair is for a model of two experts (Wan 2.2), the {one} pair for one DiT: use two pairs of one kind. Two LoRAs "
+            "or pairs of one expert each become a pair of both by Load LoRAs (two experts), in Python by join_experts."
+        )
     kinds = {role: source.config.kind(role) for role, source in sources.items()}
     loras = [role for role in ROLES if kinds[role] == "lora"]
     bottlenecks = {role: source for role, source in sources.items() if role not in loras}
@@ -36,13 +42,14 @@ def combine(identity: AdapterPair, motion: AdapterPair) -> AdapterPair:
     config = replace(
         identity.config,
         **{name: getattr(motion.config, name) for name in of_motion},
-        target_layers=_target_layers([sources[role] for role in loras]),
+        target_layers=common_target_layers([sources[role] for role in loras]),
+        boundary=identity.config.boundary or motion.config.boundary,
         scale=scale,
         learned_range=0.0,
         share_schedule=identity.config.share_schedule if identity.config.share_schedule == motion.config.share_schedule else (),
     )
     with torch.device("meta"):
-        pair = AdapterPair(config, _shared_sites(bottlenecks), {role: _lora_shapes(sources[role], role) for role in loras})
+        pair = AdapterPair(config, _sites(bottlenecks), {role: shapes_of(sources[role], role) for role in loras})
     for role, source in sources.items():
         factor = source.config.scale / scale
         state = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in source.sides[role].state_dict().items()}
@@ -68,16 +75,30 @@ def combine_headers(identity: Mapping[str, object], motion: Mapping[str, object]
     )
 
 
-def _shared_sites(bottlenecks: Mapping[Role, AdapterPair]) -> list[str]:
+def common_target_layers(loras: Sequence[AdapterPair]) -> tuple[str, ...]:
+    """Layers that any of the LoRA sides names; none where they all act on every layer of the family."""
+    if all(not pair.config.target_layers for pair in loras):
+        return ()
+    return tuple(dict.fromkeys(layer for pair in loras for layer in pair.config.target_layers or pair.family.linear_layers()))
+
+
+def _sites(bottlenecks: Mapping[Role, AdapterPair]) -> dict[Role, list[str]]:
     """Keys of the sides that are bottlenecks.
 
     Raises:
-        InputError: both are, and differ in where they act.
+        InputError: both are, and differ in where they act in a block.
     """
-    sites = [list(source.sides[role]) for role, source in bottlenecks.items()]
-    if any(set(keys) != set(sites[0]) for keys in sites):
+    sites = {role: list(source.sides[role]) for role, source in bottlenecks.items()}
+    in_blocks: dict[int, list[set[str]]] = {}
+    for keys in sites.values():
+        own: dict[int, set[str]] = {}
+        for block, site in map(split_key, keys):
+            own.setdefault(block, set()).add(site)
+        for block, names in own.items():
+            in_blocks.setdefault(block, []).append(names)
+    if any(names != both[0] for both in in_blocks.values() for names in both):
         raise InputError("The identity and the motion act at different places of the base: use sides that were made for one base.")
-    return sites[0] if sites else []
+    return sites
 
 
 def _common_scale(sources: Mapping[Role, AdapterPair]) -> float:
@@ -90,19 +111,6 @@ def _common_scale(sources: Mapping[Role, AdapterPair]) -> float:
     if len(fixed) > 1:
         raise InputError(f"Both sides have an inner skip, at scales {min(fixed):g} and {max(fixed):g}: combine pairs of one scale.")
     return fixed.pop() if fixed else sources["identity"].config.scale
-
-
-def _target_layers(loras: list[AdapterPair]) -> tuple[str, ...]:
-    """Layers that any of the LoRA sides names; none where they all act on every layer of the family."""
-    if all(not pair.config.target_layers for pair in loras):
-        return ()
-    return tuple(dict.fromkeys(layer for pair in loras for layer in pair.config.target_layers or pair.family.linear_layers()))
-
-
-def _lora_shapes(pair: AdapterPair, role: Role) -> dict[str, tuple[int, int, int]]:
-    return {
-        key: (adapter.down.in_features, adapter.up.out_features, adapter.down.out_features) for key, adapter in pair.sides[role].items()
-    }
 
 
 def _entries(headers: Mapping[Role, Mapping[str, object]], field: str) -> dict[str, object]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Literal, get_args
 
 import torch
@@ -21,6 +21,7 @@ LoraShapes = Mapping[Role, Mapping[str, tuple[int, int, int]]]
 """(in width, out width, rank) of each LoRA adapter of a side, by its key."""
 PER_SIDE = ("bottleneck_dim", "rank", "alpha")
 """Sizes that each side has of its own, as `identity_rank` and `motion_rank`; settings that name none, as `rank`, mean both."""
+EXPERT_FIELDS = ("experts", "boundary")
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,11 @@ class PairConfig:
     share_schedule: tuple[float, ...] = ()
     """The identity's shares at evenly spaced points of denoising, from which the StageBlender starts; empty: even. A pair
     without StageBlender keeps to them."""
+    experts: tuple[str, ...] = field(default=(), repr=False)  # what has one DiT is to be told from others as it always was
+    """Names of the DiTs that take turns in denoising, the noisiest first, as Wan 2.2 has two; empty: one DiT. Each has `num_blocks`
+    blocks and `num_groups` groups of its own."""
+    boundary: float | None = field(default=None, repr=False)
+    """The sigma at which two experts switch, where it is known: the first one acts above it."""
 
     def __post_init__(self) -> None:
         for role in ROLES:
@@ -66,6 +72,10 @@ class PairConfig:
             raise ValueError(f"learned_range is {self.learned_range}; it must lie between 0 (fixed) and 0.5 (free).")
         if not all(0 <= share <= 1 for share in self.share_schedule):
             raise ValueError(f"share_schedule is {list(self.share_schedule)}; it holds shares from 0 to 1.")
+        if len(self.experts) == 1 or len(set(self.experts)) < len(self.experts):
+            raise ValueError(f"experts is {list(self.experts)}; it holds two or more different names, or none for one DiT.")
+        if self.boundary is not None and not (self.experts and 0 < self.boundary < 1):
+            raise ValueError(f"boundary is {self.boundary}; it is a sigma between 0 and 1, of a pair that has experts.")
         for name in ("scale", "controller_dim", *(f"{role}_{size}" for size in PER_SIDE for role in ROLES)):
             size = getattr(self, name)
             if not (name == "controller_dim" and size is None) and not 0 < size < math.inf:
@@ -94,8 +104,23 @@ class PairConfig:
         return self.identity_condition_dim if role == "identity" else self.motion_condition_dim
 
     def group_of(self, block: int) -> int:
-        """Group of a block; groups are consecutive and differ by at most one block."""
+        """Group of a block; groups are consecutive and differ by at most one block. Both are counted through all experts."""
         return block * self.num_groups // self.num_blocks
+
+    @property
+    def total_blocks(self) -> int:
+        """Blocks of all experts."""
+        return self.num_blocks * max(1, len(self.experts))
+
+    @property
+    def total_groups(self) -> int:
+        """Groups of all experts."""
+        return self.num_groups * max(1, len(self.experts))
+
+    def recorded(self) -> dict[str, object]:
+        """The fields as files keep them: those of experts only where there are some, so that older versions read all other files."""
+        fields = asdict(self)
+        return fields if self.experts else {name: value for name, value in fields.items() if name not in EXPERT_FIELDS}
 
 
 def base_sizes(transformer: nn.Module) -> dict[str, str | int]:
@@ -112,15 +137,22 @@ class AdapterPair(nn.Module):
     """Both sides' adapters and the controller, which stays in float32 when a pair is cast to a lower precision.
 
     `sides[role]` maps a key to an adapter: `<block>-<site>` for bottlenecks, `<block>-<linear layer>` with dots as
-    slashes for LoRA.
+    slashes for LoRA. Blocks are counted through all experts: with two, those of the second begin at `num_blocks`.
 
     Args:
         config: form and sizes.
-        adapter_keys: keys of the bottlenecks of a side, that is the sites of every block.
+        adapter_keys: keys of the bottlenecks of a side, that is the sites of every block; by role where they differ.
         lora_shapes: sizes of the LoRA adapters of each LoRA side.
+
+    Attributes:
+        first_group: the first of the StageBlender's groups that are this pair's own, where it is one expert's part of a pair.
     """
 
-    def __init__(self, config: PairConfig, adapter_keys: Sequence[str] = (), lora_shapes: LoraShapes | None = None) -> None:
+    first_group = 0
+
+    def __init__(
+        self, config: PairConfig, adapter_keys: Sequence[str] | Mapping[Role, Sequence[str]] = (), lora_shapes: LoraShapes | None = None
+    ) -> None:
         super().__init__()
         self.config = config
         kinds = {role: config.kind(role) for role in ROLES}
@@ -134,13 +166,14 @@ class AdapterPair(nn.Module):
             elif kinds[role] != "none":
                 keeps_skip = kinds[role] == "bottleneck-skip"
                 sizes = config.dim, config.bottleneck_dim(role), config.condition_dim(role)
-                self.sides[role] = nn.ModuleDict({key: Bottleneck(*sizes, keeps_skip=keeps_skip) for key in adapter_keys})
+                keys = adapter_keys[role] if isinstance(adapter_keys, Mapping) else adapter_keys
+                self.sides[role] = nn.ModuleDict({key: Bottleneck(*sizes, keeps_skip=keeps_skip) for key in keys})
         has_both = all(role in self.sides for role in ROLES)
         self.controller = (
             StageBlender(
                 config.time_dim,
                 config.dim,
-                config.num_groups,
+                config.total_groups,
                 config.scale,
                 config.learned_range,
                 config.share_schedule,
@@ -172,6 +205,8 @@ def lora_key(block: int, layer: str) -> str:
 def new_pair(transformer: nn.Module, seed: int = 0, **settings: object) -> AdapterPair:
     """An untrained pair for a DiT; `settings` are `PairConfig` fields, or such for both sides (see `per_side`).
 
+    With `experts` among them it has sides for each, all of this DiT's sizes.
+
     Weights are drawn from `seed` alone; the global generator is left as it was. `num_groups` is reduced to the
     number of blocks where the base has fewer.
 
@@ -181,10 +216,15 @@ def new_pair(transformer: nn.Module, seed: int = 0, **settings: object) -> Adapt
     sizes = base_sizes(transformer)
     settings.setdefault("num_groups", min(7, sizes["num_blocks"]))
     config = PairConfig(**sizes, **per_side(settings))
-    shapes = {role: lora_shapes(transformer, config, role) for role in ROLES if config.kind(role) == "lora"}
+    firsts = range(0, config.total_blocks, config.num_blocks)
+    shapes = {
+        role: {moved_key(key, first): shape for first in firsts for key, shape in lora_shapes(transformer, config, role).items()}
+        for role in ROLES
+        if config.kind(role) == "lora"
+    }
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return AdapterPair(config, site_keys(transformer), shapes)
+        return AdapterPair(config, [moved_key(key, first) for first in firsts for key in site_keys(transformer)], shapes)
 
 
 def per_side(settings: Mapping[str, object]) -> dict[str, object]:
@@ -225,6 +265,19 @@ def lora_shapes(transformer: nn.Module, config: PairConfig, role: Role) -> dict[
             if linear is not None or layer not in block_list.other_layers:  # which some variants lack
                 shapes[lora_key(index, layer)] = linear.in_features, linear.out_features, config.rank(role)
     return shapes
+
+
+def shapes_of(pair: AdapterPair, role: Role) -> dict[str, tuple[int, int, int]]:
+    """(in, out, rank) of the adapters of a LoRA side, by key."""
+    return {
+        key: (adapter.down.in_features, adapter.up.out_features, adapter.down.out_features) for key, adapter in pair.sides[role].items()
+    }
+
+
+def moved_key(key: str, num_blocks: int) -> str:
+    """The key of an adapter at the same place of a block that lies so many blocks later, or earlier."""
+    block, _, name = key.partition("-")
+    return f"{int(block) + num_blocks}-{name}"
 
 
 def split_key(key: str) -> tuple[int, str]:

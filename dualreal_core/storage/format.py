@@ -3,7 +3,8 @@
 Header, in all format versions (`renames` has the former names of fields): `format_version`, `config` (the fields of
 `PairConfig`), `digest` (sha256 of the weights), `base` (name and fingerprint), `prompts` (identity and motion, with their
 triggers), `training` (settings and steps), `datasets` (sha256 of each file used, per role), `consent` (the user's note),
-`provenance` (date, library versions); since version 5 `seal` (sha256 of the rest of the header).
+`provenance` (date, library versions); since version 5 `seal` (sha256 of the rest of the header). Files of version 6 are of pairs
+for several experts, whose blocks are counted through in the names of tensors; all other pairs are still written as version 5.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -22,15 +22,17 @@ from ..errors import InputError
 from ..families import CANONICAL
 from ..files.atomic import atomic_path
 from ..files.provenance import provenance
-from ..method.pair import ROLES, AdapterPair, LoraShapes, PairConfig
+from ..method.pair import ROLES, AdapterPair, LoraShapes, PairConfig, Role, split_key
 from .reference import is_reference, pair_from_reference, read_reference
 from .renames import pair_fields, tensor_name, training_fields
 
-FORMAT_VERSION = 5
+FORMAT_VERSION = 6
 SCHEDULE_ALONE_VERSION = 2
 """From this version on a share schedule counts without a controller too."""
 SEALED_VERSION = 5
 """From this version on the header holds a checksum of itself."""
+EXPERTS_VERSION = 6
+"""From this version on a pair may be for several experts."""
 HEADER_KEY = "dualreal"
 SIDES = "sides."
 
@@ -45,9 +47,13 @@ def save_pair(path: Path, pair: AdapterPair, header: Mapping[str, object] | None
 
     Raises:
         InputError: the file cannot be written.
+        ValueError: the pair is a part of one for several experts.
     """
+    if pair.controller is not None and pair.controller.out.out_features != pair.config.total_groups:
+        raise ValueError("A part of a pair is no pair of its own, as the StageBlender is of all experts: save the whole, or join_experts.")
     tensors = {name.removeprefix(SIDES): tensor.detach().cpu().contiguous() for name, tensor in pair.state_dict().items()}
-    own = {"format_version": FORMAT_VERSION, "config": asdict(pair.config), "digest": digest(tensors)}
+    version = FORMAT_VERSION if pair.config.experts else EXPERTS_VERSION - 1
+    own = {"format_version": version, "config": pair.config.recorded(), "digest": digest(tensors)}
     full = json.loads(json.dumps({"provenance": provenance(), **(header or {}), **own}))
     sealed = {**full, "seal": seal(full)}
     with atomic_path(Path(path)) as temporary:
@@ -76,6 +82,8 @@ def read_header(path: Path) -> Header:
             raise InputError(f"{path} has format version {version}, newer than {FORMAT_VERSION}: update DualReal to read it.")
         if (version >= SEALED_VERSION or "seal" in header) and header.get("seal") != seal(header):
             raise ValueError("it does not match its checksum")
+    except InputError:
+        raise
     except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{path} has a damaged '{HEADER_KEY}' header ({_first_line(error)}): use another copy.") from error
     return {**header, "training": training_fields(header["training"])} if "training" in header else header
@@ -98,7 +106,7 @@ def load_pair(path: Path) -> tuple[AdapterPair, Header]:
     header = read_header(path)
     try:
         fields = pair_fields(header["config"])
-        lists = {name: tuple(fields.get(name, ())) for name in ("target_layers", "share_schedule")}
+        lists = {name: tuple(fields.get(name, ())) for name in ("target_layers", "share_schedule", "experts")}
         if header["format_version"] < SCHEDULE_ALONE_VERSION and not fields.get("learned_range", True):
             lists["share_schedule"] = ()
         config = PairConfig(**{**fields, **lists})
@@ -149,24 +157,26 @@ def seal(header: Header) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def _site_keys(config: PairConfig, tensors: dict[str, torch.Tensor]) -> list[str]:
-    """Keys of the bottlenecks in a file.
+def _site_keys(config: PairConfig, tensors: dict[str, torch.Tensor]) -> dict[Role, list[str]]:
+    """Keys of the bottlenecks in a file; a side may be there for one expert alone.
 
     Raises:
         ValueError: some block has other sites than the family's blocks have.
     """
-    sides = [role for role in ROLES if config.kind(role).startswith("bottleneck")]
-    found = {tuple(_adapter_keys(config, tensors, role)) for role in sides}
-    if not found:
-        return []
-    if len(found) > 1:
-        raise ValueError("its two sides have different sites")
-    keys = list(found.pop())
     kinds = [{site.name for site in block_list.sites} for block_list in CANONICAL[config.family].block_lists]
-    for block in range(config.num_blocks):
-        if {key.partition("-")[2] for key in keys if key.partition("-")[0] == str(block)} not in kinds:
-            raise ValueError(f"block {block} lacks adapters")
-    return keys
+    sides = {role: _adapter_keys(config, tensors, role) for role in ROLES if config.kind(role).startswith("bottleneck")}
+    for keys in sides.values():
+        sites: dict[int, set[str]] = {}
+        for block, site in map(split_key, keys):
+            sites.setdefault(block, set()).add(site)
+        for first in range(0, config.total_blocks, config.num_blocks):
+            blocks = range(first, first + config.num_blocks)
+            lacking = next((block for block in blocks if sites.get(block) not in kinds), None)
+            if lacking is not None and (not config.experts or any(block in sites for block in blocks)):
+                raise ValueError(f"block {lacking} lacks adapters")
+    if not config.experts and len({tuple(keys) for keys in sides.values()}) > 1:
+        raise ValueError("its two sides have different sites")
+    return sides
 
 
 def _lora_shapes(config: PairConfig, tensors: dict[str, torch.Tensor]) -> LoraShapes:
@@ -184,8 +194,8 @@ def _lora_shapes(config: PairConfig, tensors: dict[str, torch.Tensor]) -> LoraSh
 def _adapter_keys(config: PairConfig, tensors: dict[str, torch.Tensor], role: str) -> list[str]:
     keys = {name.split(".")[1] for name in tensors if name.startswith(f"{role}.")}
     for key in keys:
-        if not 0 <= int(key.partition("-")[0]) < config.num_blocks:
-            raise ValueError(f"it has {role} adapters for block {key.partition('-')[0]} of {config.num_blocks}")
+        if not 0 <= int(key.partition("-")[0]) < config.total_blocks:
+            raise ValueError(f"it has {role} adapters for block {key.partition('-')[0]} of {config.total_blocks}")
     return sorted(keys, key=lambda key: (int(key.partition("-")[0]), key))
 
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
-from dataclasses import asdict
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ..errors import InputError
+from ..method.experts import experts_of, is_expert_pair
 from ..method.pair import ROLES, AdapterPair, iterate_sides
 from . import load_pair
 from .lora import layers_of, other_tensors
@@ -37,8 +37,9 @@ def describe(path: Path) -> Description:
 
     Fields of every file: `file`, `kind` ('pair', 'reference', 'lora'), `bytes`, `parameters`. Of a pair and a
     reference: `config`, `up_norms` per role (`total`, and `blocks`, one number each; all zero: untrained), and the
-    header fields. Of a LoRA: `layers`, each with `rank`, `alpha`, `scaling` (the factor on `up @ down`), widths and `up_norm`;
-    `empty`, the names of layers of rank 0, which do nothing; `besides`, the forms it holds besides.
+    header fields; of a pair for several experts also `experts`, the norms of each with the sides that it has. Of a LoRA: `layers`,
+    each with `rank`, `alpha`, `scaling` (the factor on `up @ down`), widths and `up_norm`; `empty`, the names of layers of rank 0,
+    which do nothing; `besides`, the forms it holds besides.
 
     Raises:
         InputError: no such file, damaged, or none of these kinds.
@@ -55,12 +56,13 @@ def describe(path: Path) -> Description:
         "file": path.name,
         "kind": "pair" if header["format_version"] else "reference",
         "bytes": path.stat().st_size,
-        "config": {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(pair.config).items()},
+        "config": {name: list(value) if isinstance(value, tuple) else value for name, value in pair.config.recorded().items()},
         "parameters": {
             **{role: _count(pair.role_parameters(role)) for role in ROLES},
             "controller": _count(pair.controller_parameters()),
         },
         "up_norms": _up_norms(pair),
+        **({"experts": dict(zip(pair.config.experts, map(_up_norms, experts_of(pair)), strict=True))} if is_expert_pair(pair) else {}),
         **{name: header.get(name) for name in HEADER_FIELDS},
     }
 
@@ -78,7 +80,7 @@ def _count(parameters: Iterable[nn.Parameter]) -> int:
 
 
 def _up_norms(pair: AdapterPair) -> dict[str, dict[str, object]]:
-    squares = {role: [0.0] * pair.config.num_blocks for role in pair.sides}
+    squares = {role: [0.0] * pair.config.total_blocks for role in pair.sides}
     for role, block, _, adapter in iterate_sides(pair):
         squares[role][block] += float(adapter.up.weight.detach().double().square().sum())
     return {role: {"total": math.sqrt(sum(blocks)), "blocks": [math.sqrt(square) for square in blocks]} for role, blocks in squares.items()}
@@ -142,22 +144,32 @@ def _describe_lora(path: Path) -> Description | None:
 def _pair_rows(description: Description) -> list[tuple[str, str]]:
     config, parameters = description["config"], description["parameters"]
     kind = "DualReal pair" if description["kind"] == "pair" else "checkpoint of the paper's implementation"
-    rows = [("kind", kind), ("fits", f"{config['family']}, {config['num_blocks']} blocks of width {config['dim']}")]
+    fits = f"{config['family']}, {config['num_blocks']} blocks of width {config['dim']}"
+    experts = description.get("experts") or {}
+    if experts:
+        switch = "" if config["boundary"] is None else f", which switch at sigma {config['boundary']:g}"
+        fits += f" in each of {len(experts)} experts ({', '.join(experts)}){switch}"
+    rows = [("kind", kind), ("fits", fits)]
     for role in ROLES:
         if config[f"{role}_kind"] == "none":
             rows.append((role, "none"))
             continue
-        norms = description["up_norms"][role]
-        spread = f"norm of up {norms['total']:.4g} (blocks {min(norms['blocks']):.4g} to {max(norms['blocks']):.4g})"
-        state = spread if norms["total"] else "untrained (up is zero)"
-        rows.append((role, f"{_adapter(config, role)}; {parameters[role]:,} parameters; {state}"))
+        own = f"{_adapter(config, role)}; {parameters[role]:,} parameters"
+        rows.append((role, own if experts else f"{own}; {_spread(description['up_norms'][role])}"))
+        rows += [(f"{role} {expert}", _spread(norms[role]) if role in norms else "none") for expert, norms in experts.items()]
     shares = " ".join(f"{share:g}" for share in config["share_schedule"])
     schedule = f", share schedule {shares}" if shares else ""
-    groups = f"{config['num_groups']} groups, scale {config['scale']:g}, learned range {config['learned_range']:g}{schedule}"
+    each = " in each expert" if experts else ""
+    groups = f"{config['num_groups']} groups{each}, scale {config['scale']:g}, learned range {config['learned_range']:g}{schedule}"
     rows.append(("controller", f"{groups}; {parameters['controller']:,} parameters" if parameters["controller"] else f"none{schedule}"))
     for name in HEADER_FIELDS:
         rows += _field_rows(name, description[name])
     return rows
+
+
+def _spread(norms: dict[str, object]) -> str:
+    total, blocks = norms["total"], norms["blocks"]
+    return f"norm of up {total:.4g} (blocks {min(blocks):.4g} to {max(blocks):.4g})" if total else "untrained (up is zero)"
 
 
 def _adapter(config: dict[str, object], role: str) -> str:

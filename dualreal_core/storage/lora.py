@@ -32,8 +32,14 @@ def write_lora(path: Path, pair: AdapterPair, role: Role) -> None:
     Alpha is folded into `lora_B`, so that readers that ignore the metadata compute the same.
 
     Raises:
-        InputError: the side is no LoRA, the family has blocks of several kinds, or the file cannot be written.
+        InputError: the side is no LoRA, the family has blocks of several kinds, the pair is for several experts, or the file cannot
+            be written.
     """
+    if pair.config.experts:
+        raise InputError(
+            f"The pair is for {len(pair.config.experts)} experts ({', '.join(pair.config.experts)}), each of which loads a LoRA of its "
+            "own: write a file for each, the first from expert_of(pair, 0)."
+        )
     if pair.config.kind(role) != "lora":
         kind = pair.config.kind(role)
         raise InputError(f"The {role} side is of kind {kind!r}, which has no LoRA form: train it with kind 'lora' to export it.")

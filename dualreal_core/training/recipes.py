@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 WARMUP_PART = 5
 MOST_BLOCKS = 10_000
 """Stands for the base's number of blocks where a recipe is checked before the base is known."""
-BASE_FIELDS = ("family", "dim", "num_blocks", "time_dim", "identity_condition_dim", "motion_condition_dim")
+BASE_FIELDS = ("family", "dim", "num_blocks", "time_dim", "identity_condition_dim", "motion_condition_dim", "experts", "boundary")
 """Of a pair's configuration, what the base decides."""
 
 

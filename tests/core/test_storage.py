@@ -16,7 +16,7 @@ from tiny import CONDITION_DIM, FAMILY_NAMES, KINDS, TinyBase, fill, is_same, pr
 from dualreal_core.errors import InputError
 from dualreal_core.method.pair import PER_SIDE, ROLES
 from dualreal_core.storage import load_pair, read_header, save_pair, write_lora
-from dualreal_core.storage.format import FORMAT_VERSION, HEADER_KEY, seal
+from dualreal_core.storage.format import EXPERTS_VERSION, FORMAT_VERSION, HEADER_KEY, seal
 
 COMBINATIONS = [both for both in product((*KINDS, "none"), repeat=2) if both != ("none", "none")]
 HEADER = {
@@ -104,7 +104,7 @@ def test_header_and_names(wan, tmp_path):
     path = tmp_path / "pair.safetensors"
     save_pair(path, tiny_pair(wan), HEADER)
     header = read_header(path)
-    assert header["format_version"] == FORMAT_VERSION == 5
+    assert header["format_version"] == EXPERTS_VERSION - 1 == 5
     assert header["config"].items() >= {"family": "wan", "dim": 32, "num_blocks": 2, "motion_condition_dim": CONDITION_DIM}.items()
     assert {"date", "dualreal", "torch", "diffusers", "peft", "safetensors"} <= set(header["provenance"])
     with safe_open(path, "pt") as file:
@@ -306,7 +306,7 @@ def test_newer_format(wan, tmp_path):
     path = tmp_path / "pair.safetensors"
     save_pair(path, tiny_pair(wan))
     rewrite(path, format_version=FORMAT_VERSION + 1)
-    with pytest.raises(InputError, match=r"format version 6, newer than 5: update DualReal"):
+    with pytest.raises(InputError, match=r"pair\.safetensors has format version 7, newer than 6: update DualReal to read it\.$"):
         load_pair(path)
 
 
