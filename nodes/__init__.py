@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 from server import PromptServer
 
-from . import adapters, blend, datasets, embedded, evaluate, folders, former_inputs, train, training_settings
+from . import adapters, blend, datasets, embedded, evaluate, experts, folders, former_inputs, train, training_settings
 
 NODES: list[type[io.ComfyNode]] = [
     *embedded.NODES,
@@ -15,6 +15,7 @@ NODES: list[type[io.ComfyNode]] = [
     *training_settings.NODES,
     *train.NODES,
     *blend.NODES,
+    *experts.NODES,
     *evaluate.NODES,
 ]
 

@@ -57,12 +57,12 @@ class LoadPair(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, name: str) -> str:
-        return _fingerprint(PAIRS, name)
+        return fingerprint(PAIRS, name)
 
     @classmethod
     def execute(cls, name: str) -> io.NodeOutput:
         with torch.inference_mode(False):
-            pair, header = load_pair(_file(PAIRS, name))
+            pair, header = load_pair(file_in(PAIRS, name))
         return io.NodeOutput(TrainedPair(pair.requires_grad_(False), header))
 
 
@@ -93,11 +93,11 @@ class LoadLora(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, lora: str, model: None = None) -> str:
-        return _fingerprint(LORAS, lora)
+        return fingerprint(LORAS, lora)
 
     @classmethod
     def execute(cls, model: ModelPatcher, lora: str) -> io.NodeOutput:
-        pair, note = import_lora(model, _file(LORAS, lora), cls.ROLE)
+        pair, note = import_lora(model, file_in(LORAS, lora), cls.ROLE)
         return io.NodeOutput(pair, ui=ui.PreviewText(note) if note else None)
 
 
@@ -194,7 +194,7 @@ class SavePair(io.ComfyNode):
         return io.NodeOutput(ui=ui.PreviewText(f"Saved as {name} in models/{PAIRS}."))
 
 
-def _file(folder: str, name: str) -> Path:
+def file_in(folder: str, name: str) -> Path:
     """A file of a model folder by the name that lists show.
 
     Raises:
@@ -206,9 +206,9 @@ def _file(folder: str, name: str) -> Path:
     return Path(path)
 
 
-def _fingerprint(folder: str, name: str) -> str:
+def fingerprint(folder: str, name: str) -> str:
     """Changes when the file does."""
-    status = _file(folder, name).stat()
+    status = file_in(folder, name).stat()
     return f"{status.st_mtime_ns} {status.st_size}"
 
 

@@ -14,11 +14,10 @@ from torch import nn
 
 from ..dualreal_core.errors import InputError
 from ..dualreal_core.families import family_of
-from ..dualreal_core.families.base_record import base_difference
 from ..dualreal_core.method.blend import PLANS, SharePlan
 from ..dualreal_core.method.pair import ROLES, AdapterPair, iterate_sides
 from ..dualreal_core.plots.heat_map import blend_map
-from .model_file import model_file
+from .expert_parts import differences_from, part_for
 from .model_inputs import check_references
 from .patching import Strengths, applied_pairs, apply_pair, diffusion_model
 from .sampled_part import record_of, run_behind
@@ -27,6 +26,42 @@ from .types import CATEGORY, BlendType, PairType, TrainedPair
 CURVES = "curves"
 CURVE_POINTS = 33
 NEGATIVE_CHOICES = ("plain base", "adapted")
+
+
+def blending_inputs() -> list[io.Input]:
+    """How a pair acts, on whatever it is put: inputs of the nodes that do so, in their order."""
+    return [
+        io.Float.Input(
+            "identity_strength", default=1.0, min=0.0, max=4.0, step=0.05,
+            tooltip="Factor on the identity's weights, 0 to 4. 1 is as trained; 0 leaves the identity out.",
+        ),
+        io.Float.Input(
+            "motion_strength", default=1.0, min=0.0, max=4.0, step=0.05,
+            tooltip="Factor on the motion's weights, 0 to 4. 1 is as trained; 0 leaves the motion out.",
+        ),
+        io.Float.Input(
+            "start_percent", default=0.0, min=0.0, max=1.0, step=0.01, advanced=True,
+            tooltip="Where in denoising the pair begins to act, as a share from 0 (pure noise) to 1 (clean).",
+        ),
+        io.Float.Input(
+            "end_percent", default=1.0, min=0.0, max=1.0, step=0.01, advanced=True,
+            tooltip="Where in denoising the pair stops acting, as a share from 0 (pure noise) to 1 (clean).",
+        ),
+        io.Combo.Input(
+            "negative", options=list(NEGATIVE_CHOICES), default=NEGATIVE_CHOICES[0], advanced=True,
+            tooltip="What the negative prompt sees. 'plain base' guides away from the model without the pair, which strengthens "
+            "what the pair has learned; 'adapted' is the paper's way. At cfg 1 no negative prompt is computed: it does nothing.",
+        ),
+        BlendType.Input(
+            "blend", optional=True,
+            tooltip="Fixed Blend or Schedule Blend. Without one, the pair's own StageBlender or share schedule decides (or an even "
+            "blend).",
+        ),
+        io.ClipVisionOutput.Input(
+            "reference", optional=True,
+            tooltip="Image embedding of the identity, for a bottleneck that was trained with references; ignored by others.",
+        ),
+    ]  # fmt: skip
 
 
 class ApplyStageBlender(io.ComfyNode):
@@ -43,36 +78,7 @@ class ApplyStageBlender(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The video model that the pair was trained on."),
                 PairType.Input("pair", tooltip="An identity and a motion: from the Joint Trainer, Load Pair or Combine."),
-                io.Float.Input(
-                    "identity_strength", default=1.0, min=0.0, max=4.0, step=0.05,
-                    tooltip="Factor on the identity's weights, 0 to 4. 1 is as trained; 0 leaves the identity out.",
-                ),
-                io.Float.Input(
-                    "motion_strength", default=1.0, min=0.0, max=4.0, step=0.05,
-                    tooltip="Factor on the motion's weights, 0 to 4. 1 is as trained; 0 leaves the motion out.",
-                ),
-                io.Float.Input(
-                    "start_percent", default=0.0, min=0.0, max=1.0, step=0.01, advanced=True,
-                    tooltip="Where in denoising the pair begins to act, as a share from 0 (pure noise) to 1 (clean).",
-                ),
-                io.Float.Input(
-                    "end_percent", default=1.0, min=0.0, max=1.0, step=0.01, advanced=True,
-                    tooltip="Where in denoising the pair stops acting, as a share from 0 (pure noise) to 1 (clean).",
-                ),
-                io.Combo.Input(
-                    "negative", options=list(NEGATIVE_CHOICES), default=NEGATIVE_CHOICES[0], advanced=True,
-                    tooltip="What the negative prompt sees. 'plain base' guides away from the model without the pair, which strengthens "
-                    "what the pair has learned; 'adapted' is the paper's way.",
-                ),
-                BlendType.Input(
-                    "blend", optional=True,
-                    tooltip="Fixed Blend or Schedule Blend. Without one, the pair's own StageBlender or share schedule decides (or an even "
-                    "blend).",
-                ),
-                io.ClipVisionOutput.Input(
-                    "reference", optional=True,
-                    tooltip="Image embedding of the identity, for a bottleneck that was trained with references; ignored by others.",
-                ),
+                *blending_inputs(),
                 io.Float.Input(
                     "audio_strength", default=0.0, min=0.0, max=4.0, step=0.05, optional=True, advanced=True,
                     tooltip="Factor on what the pair does to the sound, in models that make one (LTX-2, MiniMax-H3). 0 adds nothing to it; "
@@ -93,13 +99,14 @@ class ApplyStageBlender(io.ComfyNode):
             own = copy.deepcopy(pair.pair)
         adapts_negative = negative == NEGATIVE_CHOICES[1]
         strengths = Strengths(identity_strength, motion_strength, start_percent, end_percent, adapts_negative, audio_strength)
+        own, said_of_part = part_for(own, model)
         weights = None if blend is None else blend.blend(own.config)
-        patched = apply_pair(model, own, strengths, weights, _condition(own, reference))
-        transformer = diffusion_model(model)
-        difference = base_difference(pair.header.get("base"), transformer, model_file(model))
-        if difference is not None:
+        patched = apply_pair(model, own, strengths, weights, condition_for(own, reference))
+        differences = differences_from(pair.header, model)
+        for difference in differences:
             logging.warning(difference)
-        said = " ".join(filter(None, (difference, "" if audio_strength else _on_silence(own, transformer))))
+        silence = "" if audio_strength else _on_silence(own, diffusion_model(model))
+        said = " ".join(filter(None, (said_of_part, *differences, silence)))
         return io.NodeOutput(patched, ui=ui.PreviewText(said)) if said else io.NodeOutput(patched)
 
 
@@ -179,7 +186,8 @@ class BlendMap(io.ComfyNode):
                 io.Latent.Input("latent", tooltip="The (last) sampler's output: tells the run that is shown, and that it is done."),
                 io.Model.Input(
                     "low_noise_model", optional=True,
-                    tooltip="For models of two experts (Wan 2.2 A14B): the other MODEL from Apply StageBlender. Its part is shown along.",
+                    tooltip="For two experts (Wan 2.2 A14B), each with an Apply StageBlender of its own: the other MODEL. Apply "
+                    "StageBlender (two experts) needs none: either of its MODELs shows the whole run.",
                 ),
             ],
             outputs=[
@@ -196,7 +204,7 @@ class BlendMap(io.ComfyNode):
         if not all(carried):
             raise InputError("This model carries no pair: connect the MODEL output of Apply StageBlender.")
         shown = list(dict.fromkeys(pairs[-1] for pairs in carried))
-        parts = [part for applied in shown for part in applied.parts]
+        parts = list({id(part): part for applied in shown for part in applied.parts}.values())  # two experts may share theirs
         if not parts:
             raise InputError("No sampling was recorded yet: connect the same MODEL to the sampler, and the sampler's LATENT here.")
         configs = [applied.pair.config for applied in shown]
@@ -210,10 +218,18 @@ class BlendMap(io.ComfyNode):
         image = torch.from_numpy(np.array(picture.convert("RGB"), dtype=np.float32) / 255)[None]
         stages = [round(stage, 5) for stage in positions]
         weights = {role: [[round(float(value), 5) for value in row] for row in table[..., index]] for index, role in enumerate(ROLES)}
-        return io.NodeOutput(image, json.dumps({"stages": stages, **weights}), ui=ui.PreviewImage(image, cls=cls))
+        notes = list(dict.fromkeys(part.note for part in run if part.note))
+        data = {"stages": stages, **weights, **({"notes": notes} if notes else {})}
+        said = ui.PreviewText(" ".join(notes)).as_dict() if notes else {}
+        return io.NodeOutput(image, json.dumps(data), ui={**ui.PreviewImage(image, cls=cls).as_dict(), **said})
 
 
-def _condition(pair, reference) -> torch.Tensor | None:
+def condition_for(pair: AdapterPair, reference) -> torch.Tensor | None:
+    """The reference embedding (1, E) for sides that read one.
+
+    Raises:
+        InputError: it is none, or of another width.
+    """
     widths = {pair.config.condition_dim(role) for role in ROLES} - {None}
     if reference is None or not widths:
         return None

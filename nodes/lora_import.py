@@ -17,12 +17,14 @@ from comfy.weight_adapter import LoRAAdapter, WeightAdapterBase
 from safetensors import SafetensorError
 
 from ..dualreal_core.errors import InputError
+from ..dualreal_core.families.expert_names import named_expert, split_experts
 from ..dualreal_core.families.lora_names import lora_names
 from ..dualreal_core.files.digest import file_digest
 from ..dualreal_core.method.from_lora import LinearUpdate, one_sided_pair
 from ..dualreal_core.method.pair import Role, base_sizes
 from ..dualreal_core.storage.lora import LoraLayer, layers_of
 from ..dualreal_core.storage.lora_strength import LoraStrength
+from .model_file import model_file
 from .patching import diffusion_model
 from .types import TrainedPair
 
@@ -41,16 +43,21 @@ Target = str | tuple
 """A weight's key in ComfyUI's model; or that, and (dimension, start, length) of the part that is meant."""
 
 
-def import_lora(model: ModelPatcher, path: Path, role: Role) -> tuple[TrainedPair, str]:
+def import_lora(model: ModelPatcher, path: Path, role: Role, expert: str | None = None) -> tuple[TrainedPair, str]:
     """A pair whose side `role` is the LoRA, and a sentence on what of the file is left out, empty where nothing is.
 
     At an even blend it acts as ComfyUI's own loader at strength 1, except that alpha also counts where only the metadata have it.
+
+    Args:
+        expert: which of two the MODEL is; None: by the name of its file. It decides what is taken of a file that holds LoRAs of both.
 
     Raises:
         InputError: the file is no LoRA of this model, or more than low-rank updates of linear layers in blocks.
     """
     transformer = diffusion_model(model)
     tensors, metadata, notes = _read(path)
+    tensors, others = _of_expert(path, tensors, expert or named_expert(model_file(model)))
+    notes += others
     strength = LoraStrength.of(path, metadata)
     if strength.is_dora:
         raise InputError(f"{path.name} is a DoRA (by its configuration), whose effect cannot be weighed: {STOCK}.")
@@ -91,6 +98,31 @@ def _read(path: Path) -> tuple[dict[str, torch.Tensor], Mapping[str, str], list[
             raise InputError(f"{path.name} changes nothing: all of its {len(empty)} layers have rank 0; use another file.")
     zeros = [key for key in own if BIAS_KEY.search(key) and not own[key].any()]
     return {key: tensor for key, tensor in own.items() if key not in zeros}, metadata or {}, notes
+
+
+def experts_in(path: Path) -> tuple[str, ...]:
+    """The experts for which a LoRA file holds parts of their own, by its keys.
+
+    Raises:
+        InputError: the file is damaged, or no LoRA file.
+    """
+    return tuple(split_experts(_read(path)[0]))
+
+
+def _of_expert(path: Path, tensors: dict[str, torch.Tensor], expert: str | None) -> tuple[dict[str, torch.Tensor], list[str]]:
+    """What belongs to an expert, and what was left out.
+
+    Raises:
+        InputError: the file holds LoRAs of both, and which one is meant is not known.
+    """
+    parts = split_experts(tensors)
+    if not parts:
+        return tensors, []
+    if len(parts) == 1:
+        return next(iter(parts.values())), []
+    if expert not in parts:
+        raise InputError(f"{path.name} holds LoRAs of both experts of a model ({' and '.join(parts)}): use Load LoRAs (two experts).")
+    return parts.pop(expert), [f"{_count(len(part), 'tensor')} of the {other} expert" for other, part in parts.items()]
 
 
 def _key_map(model: ModelPatcher) -> dict[str, Target]:

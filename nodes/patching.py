@@ -7,6 +7,7 @@ clones share, order does not matter, and the DiT that a call reaches is the one 
 from __future__ import annotations
 
 import copy
+import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -39,6 +40,10 @@ NEGATIVE = 1
 """How ComfyUI marks the rows of the negative prompt where nothing else tells."""
 ADAPTED = ("positive", "middle")
 """ComfyUI's names for prompts of what is wanted; it has others for those to keep away from."""
+NO_NEGATIVE = (
+    "The negative prompt was not computed, as at cfg 1, so negative 'plain base' did nothing: no guidance strengthens the pair. Where it "
+    "acts too weakly, raise identity_strength and motion_strength."
+)
 Kind = Literal["wanted", "unwanted", "foreign"]
 """What a list of prompts is for; foreign are those of another model, which some guiders use for a part of the prompts."""
 
@@ -73,7 +78,7 @@ class AppliedPair:
         condition: reference embedding (1, E) for conditioned sides.
         schedule: of the MODEL when the pair was applied; calls outside of any sampling go by it.
         name: tells it from other pairs, strengths and references; it does not change with the precision it is cast to.
-        parts: what the last samplings used, each a part of denoising or all of it.
+        parts: what the last samplings used, each a part of denoising or all of it; one list for both experts of a model.
     """
 
     key: str
@@ -111,7 +116,10 @@ class AppliedPair:
         if state.record.calls:
             start, end, context = float(sigmas[0]), float(sigmas[-1]), get_executing_context()
             marks, prompt = (latent_mark(latent_image), latent_mark(made)), context.prompt_id if context else ""
-            self.parts = [*self.parts, SampledPart(*marks, start, end, state.schedule.stage(end), state.record, prompt)][-MAX_PARTS:]
+            part = SampledPart(*marks, start, end, state.schedule.stage(end), state.record, prompt, note=state.note_on_negative())
+            self.parts[:] = [*self.parts, part][-MAX_PARTS:]
+            if part.note:
+                logging.info(part.note)
         return made
 
     def calc_cond_batch_wrapper(
@@ -141,6 +149,7 @@ class AppliedPair:
         marks = options.get("cond_or_uncond") or [0]
         rows_per_mark = max(1, num_rows // len(marks))
         kinds = [state.kind_at(marks[min(row // rows_per_mark, len(marks) - 1)]) for row in range(num_rows)]
+        state.met.update(kinds)
         sigmas = sigmas_of_rows(options.get("sigmas"), num_rows)
         stages = [state.schedule.stage(sigma) for sigma in sigmas]
         acting = ("wanted", "unwanted") if self.strengths.adapts_negative else ("wanted",)
@@ -180,6 +189,7 @@ class PairState:
         record: weights that were used so far.
         attachments: the pair's place in each DiT; each device has a DiT of its own, and several may be called at once.
         reached: set once anything was computed with the pair's wrapper around it.
+        met: kinds of prompts of which the model computed rows.
     """
 
     applied: AppliedPair
@@ -191,6 +201,7 @@ class PairState:
     attachments: dict[nn.Module, Attachment] = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
     reached: threading.Event = field(default_factory=threading.Event)
+    met: set[Kind] = field(default_factory=set)
 
     def kind_of(self, model: BaseModel, prompts: list[dict] | None) -> Kind | None:
         """What a list of prompts is for, by the name that the guider has for it or for what it was made from."""
@@ -214,6 +225,13 @@ class PairState:
         """Records the weights (1, G, 2) of a call; other devices may be at other rows of the same prompts."""
         with self.lock:
             self.record.add(weights, stage)
+
+    def note_on_negative(self) -> str:
+        """A sentence where the pair was to be kept out of a negative prompt that was never computed, else empty."""
+        strengths = self.applied.strengths
+        is_given = any(listed for name, listed in self.guider.conds.items() if name not in ADAPTED)
+        acts = strengths.identity or strengths.motion
+        return "" if strengths.adapts_negative or not acts or not is_given or "unwanted" in self.met else NO_NEGATIVE
 
     def attachment(self, transformer: nn.Module, device: torch.device, dtype: torch.dtype) -> Attachment:
         """The pair's attachment to a DiT, its weights where and in what precision the DiT computes.

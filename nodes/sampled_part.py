@@ -28,6 +28,7 @@ class SampledPart:
         end_stage: position of the end in denoising, 0 (noise) to 1.
         record: weights that were used.
         prompt: ComfyUI's id of the graph's run that it belonged to.
+        note: what is to be said of it, or empty.
         moment: when it ended, in seconds of a clock that all MODELs share.
     """
 
@@ -38,6 +39,7 @@ class SampledPart:
     end_stage: float
     record: BlendRecord
     prompt: str = ""
+    note: str = ""
     moment: float = field(default_factory=time.monotonic)
 
     @property

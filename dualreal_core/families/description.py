@@ -58,6 +58,7 @@ class FamilyDescription:
         pooled_layer: of the one that reads a pooled text, where there is one.
         needs_text_mask: it cannot run without the text's attention mask.
         variants: what a number of its input channels means, for people.
+        expert_boundaries: of models of two experts, the noise level (sigma) from which on the first one runs, by the input channels.
         layer_paths: where this class calls a linear layer otherwise than the family does: the family's name to the path.
         unfused: modules of a block that may compute several of their layers at once, so that nothing on these is called, and what
             each then does by calling them: a function of the module and its arguments.
@@ -84,6 +85,7 @@ class FamilyDescription:
     pooled_layer: str = ""
     needs_text_mask: bool = False
     variants: Mapping[int, str] = field(default_factory=dict)
+    expert_boundaries: Mapping[int, float] = field(default_factory=dict)
     layer_paths: Mapping[str, str] = field(default_factory=dict)
     unfused: Mapping[str, Callable[..., torch.Tensor]] = field(default_factory=dict)
     methods: Mapping[str, tuple[str, ...]] = field(default_factory=dict)

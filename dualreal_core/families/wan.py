@@ -14,6 +14,7 @@ _ATTENTION_LAYERS = ("attn1.to_q", "attn1.to_k", "attn1.to_v", "attn1.to_out.0")
 _FEED_FORWARD_LAYERS = ("ffn.net.0.proj", "ffn.net.2")
 _CROSS_ATTENTION_LAYERS = ("attn2.to_q", "attn2.to_k", "attn2.to_v", "attn2.to_out.0", "attn2.add_k_proj", "attn2.add_v_proj")
 _VARIANTS = {16: "text to video", 36: "image to video"}
+_EXPERT_BOUNDARIES = {16: 0.875, 36: 0.9}
 
 WAN = FamilyDescription(
     name="wan",
@@ -37,6 +38,7 @@ WAN = FamilyDescription(
     patch_layer="patch_embedding",
     text_layer="condition_embedder.text_embedder.linear_1",
     variants=_VARIANTS,
+    expert_boundaries=_EXPERT_BOUNDARIES,
 )
 
 COMFY_WAN = FamilyDescription(
@@ -60,6 +62,7 @@ COMFY_WAN = FamilyDescription(
     patch_layer="patch_embedding",
     text_layer="text_embedding.0",
     variants=_VARIANTS,
+    expert_boundaries=_EXPERT_BOUNDARIES,
     layer_paths={
         "attn1.to_q": "self_attn.q",
         "attn1.to_k": "self_attn.k",

@@ -18,6 +18,8 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 LANGUAGES = ("en", "ja")
+SHARED_BY_NODES = ("types", "adapters", "blend")
+"""Files of `nodes/` from which others take parts of their schemas."""
 COMFYUI_ONLY = {"comfy", "comfy_api", "folder_paths", "server"}
 NO_MARKUP = re.compile(r"[{}@|]")
 """The page's translator reads these as markup of its own."""
@@ -72,13 +74,13 @@ def namespace(stem: str) -> dict:
 
 def _imported(statement: ast.ImportFrom) -> dict:
     is_core = statement.level == 2 and statement.module.startswith("dualreal_core")
-    is_types = statement.level == 1 and statement.module == "types"
+    is_shared = statement.level == 1 and statement.module in SHARED_BY_NODES
     found = {}
     for alias in statement.names:
         if is_core:
             value = getattr(import_module(statement.module), alias.name)
         else:
-            value = namespace("types")[alias.name] if is_types else Recorded(alias.name)
+            value = namespace(statement.module)[alias.name] if is_shared else Recorded(alias.name)
         found[alias.asname or alias.name] = value
     return found
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
-from . import clips, hardship, neighbours, noise_inputs, noise_text_encoder, observation, pairs, positions, raw_sampler, saving
+from . import clips, experts, hardship, neighbours, noise_inputs, noise_text_encoder, observation, pairs, positions, raw_sampler, saving
 
 
 class BenchExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        parts = [clips, hardship, neighbours, noise_inputs, noise_text_encoder, observation, pairs, positions, raw_sampler, saving]
+        parts = [clips, experts, hardship, neighbours, noise_inputs, noise_text_encoder, observation, pairs, positions, raw_sampler, saving]
         return [node for part in parts for node in part.NODES]
 
 

@@ -1,0 +1,242 @@
+"""Models of two experts, such as Wan 2.2 A14B, as one: a pair on both MODELs, and a LoRA of each expert as one side of a pair."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+import folder_paths
+import torch
+from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io, ui
+
+from ..dualreal_core.errors import InputError
+from ..dualreal_core.families import family_of
+from ..dualreal_core.families.base_record import EXPERTS, base_record
+from ..dualreal_core.families.expert_names import HIGH, LOOKED_FOR, LOW, marked_expert, named_expert, partners_of
+from ..dualreal_core.method.experts import experts_of, join_experts
+from ..dualreal_core.method.pair import ROLES, AdapterPair
+from .adapters import LORA_TOOLTIP, LORAS, file_in, fingerprint
+from .blend import NEGATIVE_CHOICES, blending_inputs, condition_for
+from .expert_parts import differences_from
+from .lora_import import experts_in, import_lora
+from .model_file import model_file
+from .patching import Strengths, applied_pairs, apply_pair, diffusion_model
+from .types import CATEGORY, PairType, TrainedPair
+
+FOUND_BY_NAME = "found by name"
+NONE = "none"
+SAME_STAGES = 1e-3
+
+
+class ApplyTwoExperts(io.ComfyNode):
+    """Puts a pair on both experts of a model."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="DualRealApplyTwoExperts",
+            display_name="Apply StageBlender (two experts)",
+            category=CATEGORY,
+            description="Puts a pair on both experts of a model such as Wan 2.2 A14B, with one blend over the whole of denoising.",
+            search_aliases=["dualreal", "wan 2.2", "high noise", "low noise", "two experts", "stage blender"],
+            inputs=[
+                io.Model.Input("model_high", tooltip="The high-noise model, which begins."),
+                io.Model.Input("model_low", tooltip="The low-noise model, which ends."),
+                PairType.Input(
+                    "pair",
+                    tooltip="A pair for two experts: each half acts on its model. A pair for one model acts on both.",
+                ),
+                *blending_inputs(),
+                PairType.Input(
+                    "low_pair", optional=True,
+                    tooltip="Where each expert has a pair of its own: that of the low-noise model; 'pair' is then that of the other.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(display_name="model_high", tooltip="For the first sampler. The input stays as it is."),
+                io.Model.Output(display_name="model_low", tooltip="For the second sampler. The input stays as it is."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def execute(
+        cls, model_high, model_low, pair: TrainedPair, identity_strength, motion_strength, start_percent, end_percent, negative, blend=None,
+        reference=None, low_pair: TrainedPair | None = None,
+    ) -> io.NodeOutput:  # fmt: skip
+        if start_percent >= end_percent:
+            raise InputError(f"start_percent {start_percent} is not below end_percent {end_percent}: the pair would never act.")
+        strengths = Strengths(identity_strength, motion_strength, start_percent, end_percent, negative == NEGATIVE_CHOICES[1])
+        models = {HIGH: model_high, LOW: model_low}
+        said, patched = swapped(models), {}
+        for expert, (own, header) in halves(pair, low_pair).items():
+            model = models[expert]
+            if not own.sides or not any(own.sides.values()):
+                patched[expert] = model
+                said.append(f"The pair has no side for the {expert} expert, which stays as it is.")
+                continue
+            weights = None if blend is None else blend.blend(own.config)
+            patched[expert] = apply_pair(model, own, strengths, weights, condition_for(own, reference))
+            said += differences_from(header, model, expert)
+        said += as_one(patched[HIGH], patched[LOW])
+        for sentence in said:
+            logging.warning(sentence)
+        return io.NodeOutput(patched[HIGH], patched[LOW], ui=ui.PreviewText("\n".join(said)) if said else None)
+
+
+class LoadTwoExpertLoras(io.ComfyNode):
+    """A LoRA of each expert as one side of a pair."""
+
+    CHOICES: ClassVar[list[str]] = [FOUND_BY_NAME, NONE]
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        files = folder_paths.get_filename_list(LORAS)
+        return io.Schema(
+            node_id="DualRealLoadTwoExpertLoras",
+            display_name="Load LoRAs (two experts)",
+            category=CATEGORY,
+            description="Takes the LoRAs of both experts of a model such as Wan 2.2 A14B as one side of a pair. The second file is found "
+            "by its name.",
+            search_aliases=["dualreal", "wan 2.2", "high noise", "low noise", "load lora", "two experts"],
+            inputs=[
+                io.Model.Input("model_high", tooltip="The high-noise model. It is only looked at, not changed."),
+                io.Model.Input("model_low", tooltip="The low-noise model. It is only looked at, not changed."),
+                io.Combo.Input("role", options=list(ROLES), tooltip="What the LoRAs have learned: a subject (identity) or a motion."),
+                io.Combo.Input("lora", options=files, tooltip=f"The LoRA of either expert, or one file with both. {LORA_TOOLTIP}"),
+                io.Combo.Input(
+                    "partner", options=[*cls.CHOICES, *files], default=FOUND_BY_NAME,
+                    tooltip=f"The LoRA of the other expert. '{FOUND_BY_NAME}' looks for {LOOKED_FOR}; choose the file if it finds a wrong "
+                    f"one, or '{NONE}' where there is one LoRA alone.",
+                ),
+            ],
+            outputs=[
+                PairType.Output(display_name="pair", tooltip="A pair for two experts with this side alone: Combine it with the other."),
+            ],
+        )  # fmt: skip
+
+    @classmethod
+    def fingerprint_inputs(cls, lora: str, partner: str, role: str = "", model_high: None = None, model_low: None = None) -> str:
+        files = folder_paths.get_filename_list(LORAS)
+        chosen = partners_of(lora, files).files if partner == FOUND_BY_NAME else (partner,) if partner in files else ()
+        return " ".join(f"{name} {fingerprint(LORAS, name)}" for name in (lora, *chosen))
+
+    @classmethod
+    def execute(cls, model_high: ModelPatcher, model_low: ModelPatcher, role: str, lora: str, partner: str) -> io.NodeOutput:
+        models = {HIGH: model_high, LOW: model_low}
+        files, said = files_of_experts(lora, partner)
+        said = [*swapped(models), *said]
+        found: dict[str, TrainedPair] = {}
+        for expert, file in files.items():
+            found[expert], note = import_lora(models[expert], file_in(LORAS, file), role, expert)
+            said += [note] if note else []
+        header = {
+            "source": {expert: Path(file).name for expert, file in files.items()},
+            "training": {expert: one.header["training"] for expert, one in found.items()},
+            "prompts": {name: text for one in reversed(found.values()) for name, text in one.header.get("prompts", {}).items()},
+        }
+        with torch.inference_mode(False):
+            pair = pair_of(found, boundary_of(model_high))
+        return io.NodeOutput(TrainedPair(pair.requires_grad_(False), header), ui=ui.PreviewText("\n".join(said)))
+
+
+def halves(pair: TrainedPair, low_pair: TrainedPair | None) -> dict[str, tuple[AdapterPair, dict]]:
+    """What acts on each expert, as copies, with the header that is about it.
+
+    Raises:
+        InputError: two pairs are given of which one is for two experts.
+    """
+    sources = (pair, low_pair or pair)
+    parts = [experts_of(source.pair) for source in sources]
+    if low_pair is not None and any(len(own) > 1 for own in parts):
+        raise InputError("A pair for two experts needs no second one: leave low_pair unconnected, or give two pairs of one expert each.")
+    with torch.inference_mode(False):  # so that a pair can also be trained on a model which has one
+        copies = [copy.deepcopy(own[min(index, len(own) - 1)]) for index, own in enumerate(parts)]
+    return {expert: (own, source.header) for expert, own, source in zip((HIGH, LOW), copies, sources, strict=True)}
+
+
+def swapped(models: dict[str, ModelPatcher]) -> list[str]:
+    """Sentences on MODELs that are of the other expert by the names of their files."""
+    files = {expert: model_file(model) for expert, model in models.items()}
+    wrong = {expert: file for expert, file in files.items() if named_expert(file) not in (None, expert)}
+    if len(wrong) == len(models):
+        return [f"The models seem to be swapped: model_high is {wrong[HIGH]}, model_low is {wrong[LOW]}. Wire each to the other input."]
+    return [
+        f"model_{expert.partition('-')[0]} is {file}, which is the {named_expert(file)} expert by its name: wire the {expert} model there."
+        for expert, file in wrong.items()
+    ]
+
+
+def as_one(high: ModelPatcher, low: ModelPatcher) -> list[str]:
+    """Has the pairs on both MODELs keep one record of what they did; a sentence where the two have different schedules."""
+    carried = [applied_pairs(model)[-1:] for model in (high, low)]
+    if not all(carried):
+        return []
+    (first,), (second,) = carried
+    second.parts = first.parts
+    tables = torch.tensor([first.schedule.sigma_table, second.schedule.sigma_table])
+    if (tables[0] - tables[1]).abs().max() < SAME_STAGES:
+        return []
+    shifts = [getattr(model.get_model_object("model_sampling"), "shift", None) for model in (high, low)]
+    of_shifts = f" (shift {shifts[0]:g} and {shifts[1]:g})" if None not in shifts else ""
+    return [
+        f"The two models have different noise schedules{of_shifts}, so the same noise is another stage of the blend for each: give both "
+        "the same shift."
+    ]
+
+
+def files_of_experts(lora: str, partner: str) -> tuple[dict[str, str], list[str]]:
+    """The file for each expert, and what is to be said of how it was found.
+
+    Raises:
+        InputError: no partner was found or several, or it is not known which expert the only file is for.
+    """
+    inside = experts_in(file_in(LORAS, lora))
+    if len(inside) == len(EXPERTS):
+        return dict.fromkeys((HIGH, LOW), lora), [f"{lora} holds the LoRAs of both experts."]
+    by_name = partners_of(lora, folder_paths.get_filename_list(LORAS) if partner == FOUND_BY_NAME else [partner])
+    if partner == NONE:
+        expert = inside[0] if inside else named_expert(lora) or marked_expert(lora)
+        if expert is None:
+            raise InputError(
+                f"{lora} does not say by its name which expert it is for (as high_noise or low_noise): rename it, or load it by Load "
+                "Identity LoRA or Load Motion LoRA, which act on every model that their pair is applied to."
+            )
+        return {expert: lora}, [f"{lora} acts on the {expert} expert, and nothing on the other one."]
+    if not by_name.files and partner == FOUND_BY_NAME:
+        raise InputError(
+            f"No partner of {lora} was found in models/{LORAS}: looked for a file whose name differs in the expert alone ({LOOKED_FOR}). "
+            f"Choose it as partner, or '{NONE}' if there is none."
+        )
+    if len(by_name.files) > 1:
+        raise InputError(f"{len(by_name.files)} files may be the partner of {lora}: {', '.join(by_name.files)}. Choose one as partner.")
+    other = by_name.files[0] if by_name.files else partner
+    told = by_name.expert or (inside[0] if inside else None) or marked_expert(lora) or _opposite(marked_expert(other))
+    files = {HIGH: other, LOW: lora} if told == LOW else {HIGH: lora, LOW: other}
+    guess = "" if told else " Their names do not say which is which, so 'lora' is taken for the high-noise one."
+    return files, [f"High noise: {files[HIGH]}. Low noise: {files[LOW]}.{guess}"]
+
+
+def pair_of(found: dict[str, TrainedPair], boundary: float | None) -> AdapterPair:
+    """The pairs of both experts as one; of an expert that has none it holds nothing."""
+    if len(found) == len(EXPERTS):
+        return join_experts(found[HIGH].pair, found[LOW].pair, boundary)
+    ((expert, one),) = found.items()
+    empty = AdapterPair(replace(one.pair.config, identity_kind="none", motion_kind="none"))
+    return join_experts(*((one.pair, empty) if expert == HIGH else (empty, one.pair)), boundary)
+
+
+def boundary_of(model: ModelPatcher) -> float | None:
+    """The sigma at which the experts of this kind of model switch, where it is known."""
+    transformer = diffusion_model(model)
+    return family_of(transformer).expert_boundaries.get(base_record(transformer, None).get("in_channels"))
+
+
+def _opposite(expert: str | None) -> str | None:
+    return {HIGH: LOW, LOW: HIGH}.get(expert)
+
+
+NODES: list[type[io.ComfyNode]] = [ApplyTwoExperts, LoadTwoExpertLoras]
