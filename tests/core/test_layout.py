@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 CORE = ROOT / "dualreal_core"
 LAYERS = (
     "errors", "files", "objective", "families", "method", "video", "toyworld", "bases", "precision", "storage", "dataset", "training",
-    "sampling", "api", "plots", "metrics", "bench", "commands", "cli",
+    "sampling", "pipelines", "api", "plots", "metrics", "bench", "commands", "cli",
 )  # fmt: skip
 MOST_MODULES_AT_THE_TOP = 8
 

@@ -1,0 +1,176 @@
+"""A pair on a stock diffusers pipeline: `with applied(pipe, pair): video = pipe(prompt)`."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+
+import torch
+from diffusers import DiffusionPipeline
+from torch import nn
+
+from .bases.noise_schedules import objective_of
+from .errors import InputError
+from .method.attach import Attachment
+from .method.blend import Blend, BlendRecord, LearnedBlend
+from .method.interception import Interception, Interceptor
+from .method.pair import ROLES, AdapterPair
+from .method.placement import placed
+
+TRANSFORMERS = ("transformer", "transformer_2")
+"""Names of DiTs in pipelines; those of Wan 2.2 have one for the first part of denoising and one for the rest."""
+JOINT = "cond_uncond"
+"""What pipelines call a call for both prompts, whose rows are the negative prompt's and then the prompt's."""
+UNWANTED = ("uncond", "pred_uncond")
+"""What they call one for the negative prompt alone."""
+
+
+@contextmanager
+def applied(
+    pipe: DiffusionPipeline,
+    pair: AdapterPair | Mapping[str, AdapterPair],
+    *,
+    strengths: tuple[float, float] = (1.0, 1.0),
+    blend: Blend | None = None,
+    condition: torch.Tensor | None = None,
+    adapts_negative: bool = False,
+    record: BlendRecord | None = None,
+) -> Iterator[None]:
+    """A pair acts in a pipeline's DiTs inside, at the stage of denoising of each call; outside, the pipeline is as it was.
+
+    The DiT may be compiled or offloaded before; the pair comes to the device that it computes on, as a copy. Several may be nested.
+
+    Args:
+        pair: acts in every DiT of the pipeline; or pairs by the name of the DiT, as {"transformer_2": pair}, in these alone.
+        strengths: factors on the identity and the motion weights.
+        blend: weights other than the pair's own.
+        condition: reference embedding (E,) or (1 or B, E) for conditioned sides.
+        adapts_negative: whether the pair also acts on the negative prompt. Where it does not, guidance moves away from the plain model.
+        record: collects the weights that are used for the prompt.
+
+    Raises:
+        InputError: the pipeline has no DiT that the pair was made for.
+    """
+    transformers = {name: getattr(pipe, name) for name in TRANSFORMERS if getattr(pipe, name, None) is not None}
+    if getattr(pipe, "scheduler", None) is None or not transformers:
+        raise InputError(f"{type(pipe).__name__} has no transformer and scheduler: give a diffusers pipeline of a video DiT.")
+    pairs = dict(pair) if isinstance(pair, Mapping) else dict.fromkeys(transformers, pair)
+    if not pairs or (unknown := sorted(set(pairs) - set(transformers))):
+        wrong = f"no {unknown[0]!r}, but" if pairs else "for its pairs"
+        raise InputError(f"{type(pipe).__name__} has {wrong} {', '.join(transformers)}: name one of these for each pair.")
+    with ExitStack() as stack:
+        for name, own in pairs.items():
+            seen, transformer = transformers[name], getattr(transformers[name], "_orig_mod", transformers[name])
+            calls = _Calls(pipe, transformer, own, dict(zip(ROLES, strengths, strict=True)), blend, condition, adapts_negative, record)
+            stack.callback(calls.detach)
+            stack.enter_context(_named(transformer, calls))
+            stack.callback(Interception(seen, calls).remove)
+        yield
+
+
+class _Calls(Interceptor):
+    """Tells a pair, before each call of a DiT, where in denoising it is and which rows are the prompt's.
+
+    Attributes:
+        name: what the pipeline calls the current call; None where it has no names for its calls.
+    """
+
+    def __init__(
+        self,
+        pipe: DiffusionPipeline,
+        transformer: nn.Module,
+        pair: AdapterPair,
+        strengths: Mapping[str, float],
+        blend: Blend | None,
+        condition: torch.Tensor | None,
+        adapts_negative: bool,
+        record: BlendRecord | None,
+    ) -> None:
+        self.pipe, self.transformer, self.pair, self.blend, self.record = pipe, transformer, pair, blend, record
+        self.strengths, self.condition, self.adapts_negative = strengths, condition, adapts_negative
+        self.signature = inspect.signature(transformer.forward)
+        self.name: str | None = None
+        self.step: tuple[float, torch.Tensor | None] | None = None
+        self.device = next((weight.device for weight in pair.sides.parameters()), torch.device("cpu"))
+        self.attachment = self._attached(pair, blend)
+
+    def detach(self) -> None:
+        """Takes the pair out of the DiT."""
+        self.attachment.detach()
+
+    @torch.compiler.disable
+    def before(self, args: tuple, kwargs: dict) -> None:
+        given = self.signature.bind_partial(*args, **kwargs).arguments
+        latents, timestep = given["hidden_states"], torch.as_tensor(given["timestep"])
+        self._place(latents.device)
+        rows = latents.shape[0]
+        noisiest = timestep.detach().reshape(rows if timestep.numel() % rows == 0 else 1, -1).amax(dim=1).float().cpu()
+        num_tokens = latents.shape[1] if latents.ndim == 3 else None  # (B, T, C), as the pipelines that shift by size call their DiTs
+        stages = objective_of(self.pipe.scheduler, num_tokens).stage(noisiest).clamp(0, 1)
+        is_wanted = self._wanted(rows, float(noisiest.max()), given.get("encoder_hidden_states"))
+        attachment = self.attachment
+        attachment.row_strengths = None if self.adapts_negative else [float(one) for one in is_wanted]
+        attachment.stage = float(stages[0]) if len(set(stages.tolist())) == 1 else stages
+        attachment.record = self.record if any(is_wanted) else None
+
+    @torch.compiler.disable
+    def after(self, args: tuple, kwargs: dict, output: object) -> object:
+        self.attachment.finish_call()
+        return output
+
+    def _wanted(self, rows: int, timestep: float, text: torch.Tensor | None) -> list[bool]:
+        """For each row whether it is one of what is asked for, and not of what to keep away from."""
+        if self.name == JOINT:
+            is_guided = getattr(self.pipe, "do_classifier_free_guidance", None)
+            is_guided = self.pipe.guidance_scale > 1 if is_guided is None else is_guided
+            return [not is_guided or row >= rows // 2 for row in range(rows)]
+        if self.name is not None:
+            return [self.name not in UNWANTED] * rows
+        if self.step is None or self.step[0] != timestep:  # pipelines without names call the DiT with the prompt first
+            self.step = timestep, text
+        return [text is self.step[1]] * rows
+
+    def _place(self, device: torch.device) -> None:
+        """Brings the pair to where the DiT computes now."""
+        if device != self.device:
+            self.attachment.detach()
+            blend = self.blend
+            if isinstance(blend, LearnedBlend):
+                blend = LearnedBlend(copy.deepcopy(blend.controller).to(device=device))
+            self.attachment, self.device = self._attached(placed(self.pair, device), blend), device
+
+    def _attached(self, pair: AdapterPair, blend: Blend | None) -> Attachment:
+        attachment = Attachment(self.transformer, pair, blend)
+        attachment.strengths = self.strengths
+        if self.condition is not None:
+            attachment.condition = self.condition.reshape(-1, self.condition.shape[-1]).to(next(pair.parameters()))
+        return attachment
+
+
+@contextmanager
+def _named(transformer: nn.Module, calls: _Calls) -> Iterator[None]:
+    """Has calls know the name by which a pipeline announces each of them; diffusers' caches are told as before."""
+    announce = getattr(transformer, "cache_context", None)
+    if announce is None:
+        yield
+        return
+
+    @contextmanager
+    def cache_context(name: str, *args: object, **kwargs: object) -> Iterator[None]:
+        with announce(name, *args, **kwargs):
+            calls.name = name
+            try:
+                yield
+            finally:
+                calls.name = None
+
+    outer = vars(transformer).get("cache_context")
+    transformer.cache_context = cache_context
+    try:
+        yield
+    finally:
+        del transformer.cache_context
+        if outer is not None:
+            transformer.cache_context = outer

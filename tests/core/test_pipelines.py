@@ -1,0 +1,271 @@
+"""`applied`: a pair on stock diffusers pipelines, which are as they were before and after."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+
+import pytest
+import torch
+import torch._dynamo
+from accelerate import cpu_offload_with_hook
+from accelerate.hooks import remove_hook_from_module
+from diffusers import DiffusionPipeline, WanPipeline, WanVideoToVideoPipeline
+from diffusers.hooks import FirstBlockCacheConfig
+from tiny import CONDITION_DIM, fill, wan
+from tiny_pipelines import NUM_STEPS, PIPELINES, both_prompts, flow_scheduler, quiet, run, text, transformers, wan_vae
+from torch import nn
+
+from dualreal_core.errors import InputError
+from dualreal_core.method.attach import Attachment
+from dualreal_core.method.blend import BlendRecord, FixedBlend
+from dualreal_core.method.pair import AdapterPair, new_pair
+from dualreal_core.pipelines import applied
+
+Call = tuple[nn.Module, dict[str, object], torch.Tensor]
+FIXED = FixedBlend(0.7, 1.2)
+
+
+@pytest.fixture(scope="module")
+def pipes() -> dict[str, DiffusionPipeline]:
+    return {name: quiet(tiny.make()) for name, tiny in PIPELINES.items()}
+
+
+@pytest.fixture(params=list(PIPELINES))
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def pipe(name: str, pipes: dict[str, DiffusionPipeline]) -> DiffusionPipeline:
+    return pipes[name]
+
+
+def pair_for(pipe: DiffusionPipeline, is_trained: bool = True) -> AdapterPair:
+    settings = {"identity_kind": "lora", "motion_kind": "bottleneck", "rank": 2, "bottleneck_dim": 4, "motion_condition_dim": CONDITION_DIM}
+    pair = new_pair(pipe.transformer, learned_range=0.01, share_schedule=(0.3, 0.9), **settings)
+    return fill(pair) if is_trained else pair
+
+
+@contextmanager
+def listened(pipe: DiffusionPipeline) -> Iterator[list[Call]]:
+    """The calls of a pipeline's DiTs, with what each put out."""
+    calls: list[Call] = []
+
+    def note(module: nn.Module, args: tuple, kwargs: dict, output: tuple) -> None:
+        calls.append((module, kwargs, output[0]))
+
+    handles = [one.register_forward_hook(note, with_kwargs=True) for one in transformers(pipe)]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def inside(pipe: DiffusionPipeline) -> list[object]:
+    """What taking a pair in and out could leave on the modules of a pipeline."""
+    return [
+        (type(module), sorted(set(vars(module)) - {"_diffusers_hook"}), len(module._forward_hooks), len(module._forward_pre_hooks))
+        for transformer in transformers(pipe)
+        for module in transformer.modules()
+    ]
+
+
+def test_an_untrained_pair_changes_no_bit(pipe: DiffusionPipeline, name: str) -> None:
+    plain = run(pipe, name)
+    with applied(pipe, pair_for(pipe, is_trained=False)):
+        assert torch.equal(run(pipe, name), plain)
+
+
+def test_the_pipeline_is_afterwards_as_it_was(pipe: DiffusionPipeline, name: str) -> None:
+    plain, before = run(pipe, name), inside(pipe)
+    with applied(pipe, pair_for(pipe)):
+        assert not torch.equal(run(pipe, name), plain)
+    assert inside(pipe) == before
+    assert torch.equal(run(pipe, name), plain)
+
+
+def test_the_pipeline_is_as_it_was_after_an_exception(pipe: DiffusionPipeline, name: str) -> None:
+    plain, before = run(pipe, name), inside(pipe)
+    last = list(transformers(pipe)[0].children())[-1]
+    handle = last.register_forward_pre_hook(lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError), applied(pipe, pair_for(pipe)):
+        run(pipe, name)
+    handle.remove()
+    assert inside(pipe) == before
+    assert torch.equal(run(pipe, name), plain)
+
+
+def test_each_call_has_the_pair_on_the_rows_of_the_prompt_at_its_stage(pipe: DiffusionPipeline, name: str) -> None:
+    """Every call is made again by hand: with the pair at an even step of denoising, and without it."""
+    pair, record = pair_for(pipe), BlendRecord()
+    with applied(pipe, pair, record=record), listened(pipe) as calls:
+        run(pipe, name)
+    is_joint = PIPELINES[name].is_joint
+    assert len(calls) == NUM_STEPS * (1 if is_joint else 2)
+    assert record.stages == pytest.approx([step / NUM_STEPS for step in range(NUM_STEPS)], abs=0.01)
+    for number, (transformer, given, output) in enumerate(calls):
+        with torch.no_grad():
+            plain = transformer(**given)[0]
+            with Attachment(transformer, pair) as attachment:
+                attachment.stage = record.stages[number if is_joint else number // 2]
+                adapted = transformer(**given)[0]
+        half = len(output) // 2 if is_joint else (0, len(output))[number % 2]
+        assert torch.allclose(output[:half], plain[:half], atol=1e-6)
+        assert torch.allclose(output[half:], adapted[half:], atol=1e-6)
+        assert not torch.allclose(plain, adapted, atol=1e-3)
+
+
+def test_without_guidance_all_rows_are_the_prompts(pipe: DiffusionPipeline, name: str) -> None:
+    pair, record = pair_for(pipe), BlendRecord()
+    with applied(pipe, pair, record=record), listened(pipe) as calls:
+        run(pipe, name, guidance=1.0)
+    assert len(calls) == len(record.stages) == NUM_STEPS
+    for (transformer, given, output), stage in zip(calls, record.stages, strict=True):
+        with torch.no_grad(), Attachment(transformer, pair) as attachment:
+            attachment.stage = stage
+            assert torch.allclose(transformer(**given)[0], output, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name, tiny in PIPELINES.items() if "image" not in tiny.arguments()])
+def test_two_prompts_in_one_batch(pipes: dict[str, DiffusionPipeline], name: str) -> None:
+    pipe = pipes[name]
+    prompts = {key: value for key, value in PIPELINES[name].arguments().items() if "embeds" in key or "mask" in key}
+    doubled = {key: torch.cat([value, value.flip(1) if "mask" not in key else value]) for key, value in prompts.items()}
+    noise = run(pipe, name, num_inference_steps=1)
+    latents = torch.randn(noise.shape, generator=torch.Generator().manual_seed(1))
+    with applied(pipe, pair_for(pipe), blend=FIXED):
+        both = run(pipe, name, **doubled, latents=torch.cat([latents, latents]))
+        for row in range(2):
+            alone = {key: value[row : row + 1] for key, value in doubled.items()}
+            assert torch.allclose(both[row : row + 1], run(pipe, name, **alone, latents=latents), atol=1e-4)
+
+
+def test_strengths_blend_condition_and_negative_prompt_count(pipe: DiffusionPipeline, name: str) -> None:
+    pair = pair_for(pipe)
+    ways = {
+        "plain": {},
+        "weaker": {"strengths": (0.5, 1.0)},
+        "blend": {"blend": FIXED},
+        "reference": {"condition": torch.randn(CONDITION_DIM, generator=torch.Generator().manual_seed(3))},
+        "negative too": {"adapts_negative": True},
+    }
+    made = {}
+    for way, options in ways.items():
+        with applied(pipe, pair, **options):
+            made[way] = run(pipe, name)
+    assert all(not torch.equal(one, made["plain"]) for way, one in made.items() if way != "plain")
+    with applied(pipe, pair, strengths=(0.0, 0.0)):
+        assert torch.equal(run(pipe, name), run(pipe, name))
+
+
+def test_two_pairs_at_once_come_and_go(pipe: DiffusionPipeline, name: str) -> None:
+    plain, before = run(pipe, name), inside(pipe)
+    first, second = pair_for(pipe), fill(pair_for(pipe), seed=9)
+    with applied(pipe, first):
+        alone = run(pipe, name)
+        with applied(pipe, second):
+            assert not torch.equal(run(pipe, name), alone)
+        assert torch.equal(run(pipe, name), alone)
+    assert inside(pipe) == before
+    assert torch.equal(run(pipe, name), plain)
+
+
+def test_a_pair_for_one_expert_acts_on_that_one(pipes: dict[str, DiffusionPipeline]) -> None:
+    pipe = pipes["wan experts"]
+    pair = pair_for(pipe)
+    for own in ("transformer", "transformer_2"):
+        with applied(pipe, {own: pair}, blend=FIXED), listened(pipe) as calls:
+            run(pipe, "wan experts")
+        assert {id(module) for module, _, _ in calls} == {id(pipe.transformer), id(pipe.transformer_2)}
+        for transformer, given, output in calls[::2]:  # those of the prompt
+            with torch.no_grad():
+                is_plain = torch.equal(transformer(**given)[0], output)
+            assert is_plain == (transformer is not getattr(pipe, own))
+
+
+def test_a_pair_for_each_expert(pipes: dict[str, DiffusionPipeline]) -> None:
+    pipe = pipes["wan experts"]
+    high, low = pair_for(pipe), fill(pair_for(pipe), seed=9)
+    with applied(pipe, {"transformer": high, "transformer_2": low}):
+        both = run(pipe, "wan experts")
+    with applied(pipe, {"transformer": high}), applied(pipe, {"transformer_2": low}):
+        assert torch.equal(run(pipe, "wan experts"), both)
+
+
+def test_pipelines_without_names_for_their_calls(pipes: dict[str, DiffusionPipeline]) -> None:
+    """They call the DiT with the prompt first."""
+    transformer = pipes["wan"].transformer
+    pipe = quiet(WanVideoToVideoPipeline(None, None, transformer, wan_vae(), flow_scheduler()))
+    video = torch.rand(1, 9, 3, 32, 48, generator=torch.Generator().manual_seed(4))
+    arguments = {"video": video, **both_prompts(), "height": 32, "width": 48, "num_inference_steps": NUM_STEPS, "guidance_scale": 3.0}
+    pair, record = pair_for(pipe), BlendRecord()
+    with applied(pipe, pair, record=record), listened(pipe) as calls:
+        pipe(**arguments, generator=torch.Generator().manual_seed(5))
+    assert len(calls) == 2 * len(record.calls) > 0
+    for number, (_, given, output) in enumerate(calls):
+        with torch.no_grad():
+            assert torch.equal(transformer(**given)[0], output) == (number % 2 == 1)
+
+
+@pytest.mark.parametrize("way", ["exchanged", pytest.param("in place", marks=pytest.mark.thorough)])
+def test_a_compiled_transformer(way: str) -> None:
+    torch._dynamo.reset()
+    pipe = quiet(WanPipeline(None, None, None, flow_scheduler(), wan(num_blocks=1)))
+    made = partial(run, pipe, "wan", num_inference_steps=2)
+    plain, pair = made(), pair_for(pipe)
+    with applied(pipe, pair):
+        expected = made()
+    if way == "exchanged":
+        pipe.transformer = torch.compile(pipe.transformer, backend="eager", fullgraph=True)
+    else:
+        pipe.transformer.compile(backend="eager", fullgraph=True)
+    assert torch.allclose(made(), plain, atol=1e-5)
+    with applied(pipe, pair):
+        assert torch.allclose(made(), expected, atol=1e-5)
+    assert torch.allclose(made(), plain, atol=1e-5)
+    torch._dynamo.reset()
+
+
+def test_an_offloaded_transformer(pipes: dict[str, DiffusionPipeline]) -> None:
+    """By the hook of `enable_model_cpu_offload`, which asks for an accelerator; it is put on anew after each run."""
+    pipe = quiet(PIPELINES["wan"].make())
+    plain, pair = run(pipe, "wan"), pair_for(pipe)
+    with applied(pipe, pair):
+        expected = run(pipe, "wan")
+    _, hook = cpu_offload_with_hook(pipe.transformer, "cpu")
+    with applied(pipe, pair):
+        assert torch.equal(run(pipe, "wan"), expected)
+        hook.offload()
+        remove_hook_from_module(pipe.transformer, recurse=True)
+        cpu_offload_with_hook(pipe.transformer, "cpu")
+        assert torch.equal(run(pipe, "wan"), expected)
+    assert torch.equal(run(pipe, "wan"), plain)
+
+
+def test_the_caches_of_diffusers_are_told_as_before() -> None:
+    pipe = quiet(PIPELINES["wan"].make())
+    pipe.transformer.enable_cache(FirstBlockCacheConfig(threshold=1e-9))  # which never finds two calls alike
+    with applied(pipe, pair_for(pipe)):
+        cached = run(pipe, "wan")
+    pipe.transformer.disable_cache()
+    with applied(pipe, pair_for(pipe)):
+        assert torch.allclose(run(pipe, "wan"), cached, atol=1e-5)
+
+
+def test_what_does_not_fit_is_said(pipes: dict[str, DiffusionPipeline]) -> None:
+    pipe, other = pipes["wan"], pipes["cogvideox"]
+    before = inside(pipe)
+    with pytest.raises(InputError, match="family cogvideox"), applied(pipe, pair_for(other)):
+        pass
+    with pytest.raises(InputError, match="no 'transformer_2', but transformer"), applied(pipe, {"transformer_2": pair_for(pipe)}):
+        pass
+    with pytest.raises(InputError, match="no transformer"), applied(object(), pair_for(pipe)):
+        pass
+    assert inside(pipe) == before
+
+
+def test_prompts_of_the_tests_differ() -> None:
+    assert not torch.equal(text(1), text(2))

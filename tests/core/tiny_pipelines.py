@@ -1,0 +1,118 @@
+"""Stock diffusers pipelines around tiny random DiTs; prompts come as embeddings and videos leave as latents, so nothing else is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from diffusers import (
+    AutoencoderKLWan,
+    CogVideoXDDIMScheduler,
+    CogVideoXPipeline,
+    DiffusionPipeline,
+    UniPCMultistepScheduler,
+    WanImageToVideoPipeline,
+    WanPipeline,
+    WanTransformer3DModel,
+)
+from PIL import Image
+from tiny import CHANNELS, TEXT_DIM, cogvideox, wan
+from torch import nn
+
+NUM_STEPS, NUM_BLOCKS = 3, 2
+
+
+@dataclass(frozen=True)
+class TinyPipeline:
+    """A pipeline by the function that makes it, and the arguments that it is called with beside seed and guidance.
+
+    Attributes:
+        is_joint: one call of the DiT holds both prompts.
+        guidance: name of the argument of that.
+    """
+
+    make: Callable[[], DiffusionPipeline]
+    arguments: Callable[[], dict[str, object]]
+    is_joint: bool = False
+    guidance: str = "guidance_scale"
+
+
+def text(seed: int, num_tokens: int = 7, width: int = TEXT_DIM) -> torch.Tensor:
+    return torch.randn(1, num_tokens, width, generator=torch.Generator().manual_seed(seed))
+
+
+def quiet(pipe: DiffusionPipeline) -> DiffusionPipeline:
+    pipe.set_progress_bar_config(disable=True)
+    for name in ("transformer", "transformer_2"):
+        if getattr(pipe, name, None) is not None:
+            getattr(pipe, name).requires_grad_(False).eval()
+    return pipe
+
+
+def flow_scheduler() -> UniPCMultistepScheduler:
+    return UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0)
+
+
+def both_prompts() -> dict[str, object]:
+    return {"prompt_embeds": text(1), "negative_prompt_embeds": text(2), "output_type": "latent"}
+
+
+def small(height: int = 32, width: int = 48, num_frames: int = 9) -> dict[str, int]:
+    return {"height": height, "width": width, "num_frames": num_frames, "num_inference_steps": NUM_STEPS}
+
+
+def wan_pipeline() -> WanPipeline:
+    return WanPipeline(None, None, None, flow_scheduler(), wan(NUM_BLOCKS))
+
+
+def wan_experts() -> WanPipeline:
+    return WanPipeline(None, None, None, flow_scheduler(), wan(NUM_BLOCKS), wan(NUM_BLOCKS, seed=1), boundary_ratio=0.8)
+
+
+def wan_vae() -> AutoencoderKLWan:
+    torch.manual_seed(0)
+    statistics = {"latents_mean": [0.0] * CHANNELS, "latents_std": [1.0] * CHANNELS}
+    return AutoencoderKLWan(base_dim=4, z_dim=CHANNELS, dim_mult=[1, 1, 2, 2], num_res_blocks=1, **statistics)
+
+
+def wan_image() -> WanImageToVideoPipeline:
+    """Wan 2.2 A14B's way: the first frame is given in more channels."""
+    config = {**wan(NUM_BLOCKS).config, "in_channels": 2 * CHANNELS + 4}
+    torch.manual_seed(0)
+    return WanImageToVideoPipeline(None, None, wan_vae(), flow_scheduler(), transformer=WanTransformer3DModel.from_config(config))
+
+
+def wan_clean_frame() -> WanImageToVideoPipeline:
+    """Wan 2.2 5B's way: the first frame is clean, so tokens have timesteps of their own."""
+    return WanImageToVideoPipeline(None, None, wan_vae(), flow_scheduler(), transformer=wan(NUM_BLOCKS), expand_timesteps=True)
+
+
+def image() -> Image.Image:
+    return Image.linear_gradient("L").resize((48, 32)).convert("RGB")
+
+
+def cogvideox_pipeline() -> CogVideoXPipeline:
+    scheduler = CogVideoXDDIMScheduler(prediction_type="v_prediction", timestep_spacing="trailing", rescale_betas_zero_snr=True)
+    return CogVideoXPipeline(None, None, None, cogvideox(NUM_BLOCKS), scheduler)
+
+
+PIPELINES: dict[str, TinyPipeline] = {
+    "wan": TinyPipeline(wan_pipeline, lambda: {**small(), **both_prompts()}),
+    "wan experts": TinyPipeline(wan_experts, lambda: {**small(), **both_prompts()}),
+    "wan image": TinyPipeline(wan_image, lambda: {**small(), **both_prompts(), "image": image()}),
+    "wan clean frame": TinyPipeline(wan_clean_frame, lambda: {**small(), **both_prompts(), "image": image()}),
+    "cogvideox": TinyPipeline(cogvideox_pipeline, lambda: {**small(), **both_prompts()}, is_joint=True),
+}
+
+
+def run(pipe: DiffusionPipeline, name: str, guidance: float = 3.0, seed: int = 5, **others: object) -> torch.Tensor:
+    """The latents that a pipeline makes."""
+    tiny = PIPELINES[name]
+    arguments = {**tiny.arguments(), tiny.guidance: guidance, "generator": torch.Generator().manual_seed(seed), **others}
+    return pipe(**arguments).frames
+
+
+def transformers(pipe: DiffusionPipeline) -> list[nn.Module]:
+    """The DiTs of a pipeline."""
+    return [getattr(pipe, name) for name in ("transformer", "transformer_2") if getattr(pipe, name, None) is not None]
