@@ -128,7 +128,7 @@ def merge(base: RandomBase, pair: AdapterPair, weight: float) -> None:
     for _, index, name, adapter in iterate_sides(pair):
         if not isinstance(adapter, LoRA):
             raise TypeError(f"{name} holds a {type(adapter).__name__}; only LoRA can be merged.")
-        layer = blocks[index].get_submodule(base.family.layer_path(name))
+        layer = next(base.family.layer_parts(blocks[index], name)).linear
         if layer not in layers:
             layer.weight = nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
             layers.add(layer)

@@ -7,9 +7,9 @@ from torch import nn
 from ..errors import InputError
 from .cogvideox import COGVIDEOX, COMFY_COGVIDEOX
 from .description import BlockList, FamilyDescription, Site, is_linear
-from .hunyuan import COMFY_HUNYUAN
+from .hunyuan import COMFY_HUNYUAN, HUNYUAN, HUNYUAN_15
 from .kandinsky import COMFY_KANDINSKY5
-from .ltx import COMFY_LTX, COMFY_LTX2
+from .ltx import COMFY_LTX, COMFY_LTX2, LTX, LTX2
 from .minimax import COMFY_MINIMAX_H3
 from .wan import COMFY_WAN, COMFY_WAN_ANIMATE2, WAN
 
@@ -26,6 +26,10 @@ DESCRIPTIONS: tuple[FamilyDescription, ...] = (
     COMFY_HUNYUAN,
     COMFY_MINIMAX_H3,
     COMFY_KANDINSKY5,
+    LTX,
+    LTX2,
+    HUNYUAN,
+    HUNYUAN_15,
 )
 CANONICAL: dict[str, FamilyDescription] = {family.name: family for family in reversed(DESCRIPTIONS)}
 """Per family name, the description whose names pair and LoRA files use: the first one above."""

@@ -51,7 +51,7 @@ def signature(transformer: nn.Module) -> dict[str, list[float]]:
     for index in sorted({0, len(blocks) // 2, len(blocks) - 1}):
         block, block_list = blocks[index]
         for layer in (layer for site in block_list.sites for layer in site.linear_layers):
-            values = _values(getattr(block.get_submodule(family.layer_path(layer)), "bias", None))
+            values = _values([getattr(part.linear, "bias", None) for part in family.layer_parts(block, layer)])
             if values:
                 found[f"{index}-{layer}"] = values
     return found
@@ -81,10 +81,11 @@ def base_difference(recorded: object, transformer: nn.Module, file: str | None) 
     )
 
 
-def _values(bias: object) -> list[float]:
-    """None of what is quantized, not loaded, or zero."""
-    if type(bias) not in (torch.Tensor, nn.Parameter) or bias.is_meta or not bias.is_floating_point() or bias.ndim != 1:
+def _values(biases: list[object]) -> list[float]:
+    """Of the biases of a layer's parts; none of what is quantized, not loaded, or zero."""
+    if any(type(bias) not in (torch.Tensor, nn.Parameter) or bias.is_meta or not bias.is_floating_point() or bias.ndim != 1 for bias in biases):
         return []
+    bias = torch.cat(biases)
     places = torch.linspace(0, len(bias) - 1, min(NUM_VALUES, len(bias))).round().long()
     values = bias.detach()[places.to(bias.device)].float().cpu()
     return [float(f"{value:.{DIGITS}g}") for value in values.tolist()] if values.isfinite().all() and values.any() else []

@@ -36,6 +36,21 @@ class BlockList:
 
 
 @dataclass(frozen=True)
+class LayerPart:
+    """A linear layer by its path in a block, and which output of the family's layer its first one is."""
+
+    path: str
+    linear: nn.Module
+    first_row: int
+    is_whole: bool
+
+    @property
+    def rows(self) -> slice:
+        """Its outputs among those of the family's layer."""
+        return slice(self.first_row, self.first_row + self.linear.out_features)
+
+
+@dataclass(frozen=True)
 class FamilyDescription:
     """What an adapter pair must know of a DiT class.
 
@@ -59,7 +74,8 @@ class FamilyDescription:
         needs_text_mask: it cannot run without the text's attention mask.
         variants: what a number of its input channels means, for people.
         expert_boundaries: of models of two experts, the noise level (sigma) from which on the first one runs, by the input channels.
-        layer_paths: where this class calls a linear layer otherwise than the family does: the family's name to the path.
+        layer_paths: where this class calls a linear layer otherwise than the family does: the family's name to the path; or to those of
+            several layers, where this class computes the outputs of one, in this order, one by one.
         unfused: modules of a block that may compute several of their layers at once, so that nothing on these is called, and what
             each then does by calling them: a function of the module and its arguments.
         methods: paths in a block ('' is the block) of modules that are not called as such, and by which methods they are.
@@ -86,7 +102,7 @@ class FamilyDescription:
     needs_text_mask: bool = False
     variants: Mapping[int, str] = field(default_factory=dict)
     expert_boundaries: Mapping[int, float] = field(default_factory=dict)
-    layer_paths: Mapping[str, str] = field(default_factory=dict)
+    layer_paths: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
     unfused: Mapping[str, Callable[..., torch.Tensor]] = field(default_factory=dict)
     methods: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     audio_modules: Mapping[str, bool] = field(default_factory=dict)
@@ -103,11 +119,20 @@ class FamilyDescription:
     def compute_dtype(self, transformer: nn.Module) -> torch.dtype:
         """Dtype of a DiT's matrices; some of its other weights may be kept in float32."""
         block, block_list = next(iter(self.blocks(transformer)))
-        return block.get_submodule(self.layer_path(block_list.sites[0].linear_layers[0])).weight.dtype
+        return next(self.layer_parts(block, block_list.sites[0].linear_layers[0])).linear.weight.dtype
 
-    def layer_path(self, layer: str) -> str:
-        """Path, relative to a block, of a linear layer by the family's name for it."""
-        return self.layer_paths.get(layer, layer)
+    def layer_parts(self, block: nn.Module, layer: str) -> Iterator[LayerPart]:
+        """What computes a linear layer of a block, by the family's name for it: one layer here, or several, each a part of its outputs.
+
+        Raises:
+            AttributeError: the block has no such layer.
+        """
+        paths = self.layer_paths.get(layer, layer)
+        first = 0
+        for path in (paths,) if isinstance(paths, str) else paths:
+            linear = block.get_submodule(path)
+            yield LayerPart(path, linear, first, is_whole=isinstance(paths, str))
+            first += getattr(linear, "out_features", 0)
 
     def linear_layers(self) -> list[str]:
         """The family's names of all linear layers that sites name."""

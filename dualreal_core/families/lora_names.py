@@ -99,7 +99,7 @@ def lora_names(transformer: nn.Module) -> dict[str, NamedRows]:
     """Every name, without prefix, by which LoRA files may call a linear layer of the DiT's blocks."""
     names: dict[str, NamedRows] = {}
     family = family_of(transformer)
-    for block_list, canonical in zip(family.block_lists, CANONICAL[family.name].block_lists, strict=True):
+    for block_list, canonical in zip(family.block_lists, CANONICAL[family.name].block_lists, strict=False):
         namings = OTHER_NAMES.get(family.name, {}).get(canonical.path, ())
         for index, block in enumerate(transformer.get_submodule(block_list.path)):
             block_path = f"{block_list.path}.{index}"

@@ -1,7 +1,9 @@
-"""LTX-Video in ComfyUI: video tokens with cross-attention to text, flow matching; blocks overwrite their input.
+"""LTX-Video: video tokens with cross-attention to text, flow matching; in ComfyUI blocks overwrite their input.
 
 LTX-2 beside it (2.0, 2.3 and 2.5) has a stream of video and one of sound, each of which also attends to the other.
 """
+
+from dataclasses import replace
 
 from torch import Tensor, nn
 
@@ -73,3 +75,24 @@ COMFY_LTX2 = FamilyDescription(
     audio_modules=AUDIO_MODULES,
     changes_in_place=True,
 )
+
+_HERE = {
+    "package": "diffusers",
+    "block_streams": ("hidden_states",),
+    "controller_streams": ("hidden_states",),
+    "time_embedding": "time_embed",
+    "time_linear": "time_embed.emb.timestep_embedder.linear_2",
+    "patch_layer": "proj_in",
+    "unfused": {},
+    "changes_in_place": False,
+}
+
+
+def _in_diffusers(family: FamilyDescription, class_name: str) -> FamilyDescription:
+    """The same layers under the same names, around which some are called otherwise."""
+    sites = tuple(replace(site, streams=("hidden_states",)) for site in family.block_lists[0].sites)
+    return replace(family, class_name=class_name, block_lists=(replace(family.block_lists[0], sites=sites),), **_HERE)
+
+
+LTX = _in_diffusers(COMFY_LTX, "LTXVideoTransformer3DModel")
+LTX2 = _in_diffusers(COMFY_LTX2, "LTX2VideoTransformer3DModel")

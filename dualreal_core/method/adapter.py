@@ -32,6 +32,22 @@ class Adapter(nn.Module):
         update = self(hidden, condition)
         return output + (over_tokens(weights[:, None], hidden) * update).to(output.dtype)
 
+    def of_outputs(self, rows: slice) -> Adapter:
+        """This adapter for a layer that computes some of its outputs alone."""
+        return OutputsOf(self, rows)
+
+
+class OutputsOf(Adapter):
+    """Some outputs of an adapter, whose weights stay that one's."""
+
+    def __init__(self, whole: Adapter, rows: slice) -> None:
+        super().__init__()
+        self.whole, self.rows = whole, rows
+
+    def forward(self, hidden: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
+        """hidden: (B, ..., C); condition: (B or 1, E) -> (B, ..., number of rows)"""
+        return self.whole(hidden, condition)[..., self.rows]
+
 
 class LowRank(Adapter):
     """An adapter `scaling * up(code)` of a narrow code of each token, plus `x` where it `keeps_skip`.
@@ -44,6 +60,11 @@ class LowRank(Adapter):
     scaling: float = 1.0
     keeps_skip: bool = False
 
+    @property
+    def up_weight(self) -> torch.Tensor:
+        """(D, R)"""
+        return self.up.weight
+
     def code(self, hidden: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
         """hidden: (B, ..., C) or (T, C); condition: (B or 1, E) -> (B, ..., R) or (T, R), in the dtype of hidden."""
         raise NotImplementedError
@@ -52,7 +73,7 @@ class LowRank(Adapter):
         """hidden: (B, ..., C); condition: (B or 1, E), ignored by an adapter that takes none -> (B, ..., D)."""
         code = self.code(hidden, condition)
         bias = None if self.up.bias is None else self.up.bias.to(code.dtype)
-        update = functional.linear(code, self.up.weight.to(code.dtype), bias) * self.scaling
+        update = functional.linear(code, self.up_weight.to(code.dtype), bias) * self.scaling
         return update + hidden if self.keeps_skip else update
 
     def add_to(
@@ -61,7 +82,7 @@ class LowRank(Adapter):
         """See `Adapter`. Autograd keeps the input and codes, and no update: as much as of a plain LoRA."""
         dtype, weights = output.dtype, over_tokens(weights[:, None], hidden)
         code = (self.code(hidden.to(dtype), condition) * (weights * self.scaling)).to(dtype)
-        updated = torch.addmm(output.flatten(0, -2), code.flatten(0, -2), self.up.weight.to(dtype).t()).view(output.shape)
+        updated = torch.addmm(output.flatten(0, -2), code.flatten(0, -2), self.up_weight.to(dtype).t()).view(output.shape)
         if self.up.bias is not None:
             updated = updated + (weights * self.up.bias).to(dtype)
         return torch.addcmul(updated, hidden.to(dtype), weights.to(dtype)) if self.keeps_skip else updated
@@ -112,6 +133,33 @@ class LoRA(LowRank):
 
     def code(self, hidden: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
         return functional.linear(hidden, self.down.weight.to(hidden.dtype))
+
+    def of_outputs(self, rows: slice) -> Adapter:
+        """See `Adapter`; it stays low-rank."""
+        return LoRAOutputs(self, rows)
+
+
+class LoRAOutputs(LowRank):
+    """Some outputs of a LoRA, whose weights stay that one's: of a fused layer, in a model that computes its parts one by one."""
+
+    def __init__(self, whole: LoRA, rows: slice) -> None:
+        super().__init__()
+        self.whole, self.rows, self.scaling = whole, rows, whole.scaling
+
+    @property
+    def down(self) -> nn.Linear:
+        return self.whole.down
+
+    @property
+    def up(self) -> nn.Linear:
+        return self.whole.up
+
+    @property
+    def up_weight(self) -> torch.Tensor:
+        return self.whole.up.weight[self.rows]
+
+    def code(self, hidden: torch.Tensor, condition: torch.Tensor | None = None) -> torch.Tensor:
+        return self.whole.code(hidden)
 
 
 def over_tokens(rows: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,8 @@ import torch
 from torch import nn
 
 from ..errors import InputError
-from ..families import FamilyDescription, Site, family_of
+from ..families import BlockList, FamilyDescription, Site, family_of
+from .adapter import Adapter
 from .blend import Blend, BlendRecord, FixedBlend, LearnedBlend, PartOfBlend, SharePlan
 from .call import Call, Run
 from .coverage import WHAT_TO_DO, Coverage, Place, stepped_past
@@ -288,18 +289,9 @@ def _registrations(
     choose = _ChooseWeights(attachment, family)
     for block in (block for block, block_list in blocks if block_list is blocks[0][1]):  # some samplers leave out the very first
         yield functools.partial(Interception, block, choose)
-    places: dict[tuple[int, str], dict[Role, nn.Module]] = {}
-    for role, index, name, adapter in iterate_sides(attachment.pair):
-        places.setdefault((index, name), {})[role] = adapter
-    for (index, name), adapters in places.items():
-        block, block_list = blocks[index]
-        site = next((site for site in block_list.sites if site.name == name), None)
-        site = site or Site(name, family.layer_path(name), ("input",), ())
-        written = site.writes or site.reads
-        try:
-            reader, writer = block.get_submodule(site.reads), block.get_submodule(written)
-        except AttributeError as error:
-            raise InputError(f"The pair acts on {name} in block {index}, which this base lacks: use the base it was made for.") from error
+    for index, site, adapters in _places(attachment.pair, family, blocks):
+        block, written = blocks[index][0], site.writes or site.reads
+        reader, writer = block.get_submodule(site.reads), block.get_submodule(written)
         audio_module = family.audio_module(written)
         is_audio = family.audio_modules.get(audio_module, False)
         place = Place(paths[index], written, frozenset(adapters), audio_module, is_audio)
@@ -315,6 +307,32 @@ def _registrations(
         for path, unfused in family.unfused.items():
             if site.reads.startswith(f"{path}."):
                 yield functools.partial(Interception, block.get_submodule(path), _Unfused(unfused))
+
+
+def _places(
+    pair: AdapterPair, family: FamilyDescription, blocks: Sequence[tuple[nn.Module, BlockList]]
+) -> Iterator[tuple[int, Site, dict[Role, Adapter]]]:
+    """Where a pair acts: number of the block, what is read and written there, and the adapters of both sides.
+
+    Raises:
+        InputError: the DiT has no such place.
+    """
+    named: dict[tuple[int, str], dict[Role, Adapter]] = {}
+    for role, index, name, adapter in iterate_sides(pair):
+        named.setdefault((index, name), {})[role] = adapter
+    for (index, name), adapters in named.items():
+        block, block_list = blocks[index]
+        site = next((site for site in block_list.sites if site.name == name), None)
+        try:
+            if site is not None:
+                block.get_submodule(site.reads), block.get_submodule(site.writes or site.reads)
+                yield index, site, adapters
+                continue
+            for part in family.layer_parts(block, name):
+                own = adapters if part.is_whole else {role: adapter.of_outputs(part.rows) for role, adapter in adapters.items()}
+                yield index, Site(name, part.path, ("input",), ()), own
+        except AttributeError as error:
+            raise InputError(f"The pair acts on {name} in block {index}, which this base lacks: use the base it was made for.") from error
 
 
 class _Unfused(Interceptor):

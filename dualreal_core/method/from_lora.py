@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -46,22 +46,24 @@ def one_sided_pair(transformer: nn.Module, role: Role, updates: Iterable[LinearU
         InputError: an update is of no linear layer in a block, or of other widths than the layer; or there is none.
     """
     places = block_layers(transformer)
-    by_key: dict[str, tuple[nn.Linear, list[LinearUpdate]]] = {}
+    by_key: dict[str, tuple[BlockLayer, list[LinearUpdate]]] = {}
     for update in updates:
         if update.path not in places:
             raise InputError(
                 f"{source} changes {update.path}, which is no linear layer on tokens inside a block, so it cannot be weighed per "
                 "block: apply it with the stock LoRA loader."
             )
-        linear = transformer.get_submodule(update.path)
-        _check_widths(update, linear, source)
+        place = places[update.path]
+        _check_widths(update, transformer.get_submodule(update.path), source)
         if not update.down.shape[0]:  # of rank 0, as tools that shrink LoRAs leave them
             continue
-        by_key.setdefault(lora_key(*places[update.path]), (linear, []))[1].append(update)
+        first_row, num_rows = update.rows or (0, update.up.shape[0])
+        in_whole = replace(update, rows=(place.first_row + first_row, num_rows))
+        by_key.setdefault(lora_key(place.block, place.layer), (place, []))[1].append(in_whole)
     if not by_key:
         raise InputError(f"{source} changes no layer of this model: use a LoRA that was made for it, and whose rank is not 0.")
     in_running_order = sorted(by_key.items(), key=lambda item: (int(item[0].partition("-")[0]), item[0]))
-    weights = {key: _stacked(parts, linear.out_features) for key, (linear, parts) in in_running_order}
+    weights = {key: _stacked(parts, place.num_rows) for key, (place, parts) in in_running_order}
     rank = max(down.shape[0] for down, _ in weights.values())
     sizes = base_sizes(transformer)
     config = PairConfig(
@@ -81,17 +83,40 @@ def one_sided_pair(transformer: nn.Module, role: Role, updates: Iterable[LinearU
     return pair
 
 
-def block_layers(transformer: nn.Module) -> dict[str, tuple[int, str]]:
-    """(block, the family's name of the layer) of every linear layer on tokens in a block, by its path in the DiT."""
+@dataclass(frozen=True)
+class BlockLayer:
+    """The family's name of a linear layer of a block, and its outputs among those of the layer of that name.
+
+    Attributes:
+        block: its number.
+        layer: the name.
+        first_row: the first of its outputs.
+        num_rows: all outputs of the layer of that name.
+    """
+
+    block: int
+    layer: str
+    first_row: int
+    num_rows: int
+
+
+def block_layers(transformer: nn.Module) -> dict[str, BlockLayer]:
+    """Every linear layer on tokens in a block, by its path in the DiT."""
     family = family_of(transformer)
-    names = {path: layer for layer, path in family.layer_paths.items()}
     paths = [f"{part.path}.{index}" for part in family.block_lists for index in range(len(transformer.get_submodule(part.path)))]
-    return {
-        f"{paths[number]}.{path}": (number, names.get(path, path))
-        for number, (block, _) in enumerate(family.blocks(transformer))
-        for path, module in block.named_modules()
-        if is_linear(module) and path not in PER_SAMPLE_LAYERS.get(family.name, ())
-    }
+    found = {}
+    for number, (block, _) in enumerate(family.blocks(transformer)):
+        own = {path: module for path, module in block.named_modules() if is_linear(module)}
+        named: dict[str, BlockLayer] = {}
+        for layer, listed in family.layer_paths.items():
+            if set((listed,) if isinstance(listed, str) else listed) <= set(own):
+                parts = list(family.layer_parts(block, layer))
+                whole = sum(part.linear.out_features for part in parts)
+                named |= {part.path: BlockLayer(number, layer, part.first_row, whole) for part in parts}
+        for path in own:
+            if path not in PER_SAMPLE_LAYERS.get(family.name, ()):
+                found[f"{paths[number]}.{path}"] = named.get(path) or BlockLayer(number, path, 0, own[path].out_features)
+    return found
 
 
 def _check_widths(update: LinearUpdate, linear: nn.Linear, source: str) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch.nn import functional
 
-from .adapter import Adapter, Bottleneck, LoRA, LowRank, over_tokens
+from .adapter import Adapter, Bottleneck, LoRA, LoRAOutputs, LowRank, over_tokens
 from .pair import ROLES, Role
 
 
@@ -66,7 +66,7 @@ class FusedAdapters:
 
 def can_fuse(adapters: Collection[Adapter]) -> bool:
     """Whether all adapters are of one form whose codes are known here."""
-    return {type(adapter) for adapter in adapters} in ({LoRA}, {Bottleneck})
+    return {type(adapter) for adapter in adapters} in ({LoRA}, {LoRAOutputs}, {Bottleneck})
 
 
 def fuse(adapters: Mapping[Role, LowRank], dtype: torch.dtype, condition: torch.Tensor | None) -> FusedAdapters:
@@ -86,7 +86,7 @@ def fuse(adapters: Mapping[Role, LowRank], dtype: torch.dtype, condition: torch.
     return FusedAdapters(
         torch.cat([side.down.weight for side in sides]).to(dtype),
         bias,
-        torch.cat([side.up.weight * side.scaling for side in sides], dim=1).to(dtype).t(),
+        torch.cat([side.up_weight * side.scaling for side in sides], dim=1).to(dtype).t(),
         up_biases,
         tuple(role in adapters and adapters[role].keeps_skip for role in ROLES),
     )

@@ -128,7 +128,7 @@ def base_sizes(transformer: nn.Module) -> dict[str, str | int]:
     family = family_of(transformer)
     blocks = list(family.blocks(transformer))
     first, block_list = blocks[0]
-    layer = first.get_submodule(family.layer_path(block_list.sites[0].linear_layers[0]))
+    layer = next(family.layer_parts(first, block_list.sites[0].linear_layers[0])).linear
     time_dim = family.time_width(transformer)
     return {"family": family.name, "dim": layer.in_features, "num_blocks": len(blocks), "time_dim": time_dim}
 
@@ -260,10 +260,15 @@ def lora_shapes(transformer: nn.Module, config: PairConfig, role: Role) -> dict[
         if config.target_layers:
             named = [one for one in block_list.other_layers if any(_is_within(one, target) for target in config.target_layers)]
             layers = [one for one in layers if any(_matches(one, target) for target in config.target_layers)] + named
-        own = dict(block.named_modules())
-        for layer, linear in ((layer, own.get(family.layer_path(layer))) for layer in layers):
-            if linear is not None or layer not in block_list.other_layers:  # which some variants lack
-                shapes[lora_key(index, layer)] = linear.in_features, linear.out_features, config.rank(role)
+        for layer in layers:
+            try:
+                parts = [part.linear for part in family.layer_parts(block, layer)]
+            except AttributeError:
+                if layer in block_list.other_layers:  # which some variants lack
+                    continue
+                raise
+            out_features = sum(linear.out_features for linear in parts)
+            shapes[lora_key(index, layer)] = parts[0].in_features, out_features, config.rank(role)
     return shapes
 
 

@@ -57,7 +57,7 @@ def merge(server: ComfyServer, models: Path) -> Callable[..., str]:
         folder = models / "diffusion_models"
         tensors = safetensors.torch.load_file(folder / "tiny_wan.safetensors")
         for role, block, name, adapter in iterate_sides(pair):
-            key = f"blocks.{block}.{COMFY_WAN.layer_path(name)}.weight"
+            key = f"blocks.{block}.{COMFY_WAN.layer_paths.get(name, name)}.weight"
             tensors[key] = tensors[key] + SCALE * weights[ROLES.index(role)] * (adapter.up.weight @ adapter.down.weight).detach()
         for key in [key for key in lora if with_lora and "lora_A" in key]:
             place = key.removeprefix("diffusion_model.").replace("lora_A.", "")

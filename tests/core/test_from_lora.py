@@ -12,7 +12,7 @@ from torch import nn
 from dualreal_core.errors import InputError
 from dualreal_core.families import family_of
 from dualreal_core.families.lora_names import OTHER_NAMES, lora_names
-from dualreal_core.method.from_lora import LinearUpdate, block_layers, one_sided_pair
+from dualreal_core.method.from_lora import BlockLayer, LinearUpdate, block_layers, one_sided_pair
 from dualreal_core.method.pair import ROLES, split_key
 from dualreal_core.storage import load_pair, save_pair
 
@@ -216,8 +216,8 @@ def test_every_other_name_leads_to_a_layer(hunyuan: nn.Module) -> None:
 
 def test_blocks_of_a_second_list_count_on(hunyuan: nn.Module) -> None:
     places = block_layers(hunyuan)
-    assert places["double_blocks.1.txt_mlp.2"] == (1, "txt_mlp.2")
-    assert places["single_blocks.0.linear1"] == (2, "linear1")
+    assert places["double_blocks.1.txt_mlp.2"] == BlockLayer(1, "txt_mlp.2", 0, 8)
+    assert places["single_blocks.0.linear1"] == BlockLayer(2, "linear1", 0, 56)
     update = LinearUpdate("single_blocks.2.linear1", torch.ones(1, 8), torch.ones(8, 1), (8, 8))
     pair = one_sided_pair(hunyuan, "motion", [update])
     assert list(pair.sides["motion"]) == ["4-linear1"]

@@ -6,7 +6,15 @@ import hashlib
 from functools import partial
 
 import torch
-from diffusers import CogVideoXDPMScheduler, CogVideoXTransformer3DModel, FlowMatchEulerDiscreteScheduler, WanTransformer3DModel
+from diffusers import (
+    CogVideoXDPMScheduler,
+    CogVideoXTransformer3DModel,
+    FlowMatchEulerDiscreteScheduler,
+    HunyuanVideo15Transformer3DModel,
+    HunyuanVideoTransformer3DModel,
+    LTXVideoTransformer3DModel,
+    WanTransformer3DModel,
+)
 from torch import nn
 
 from dualreal_core.bases.base import pad_texts
@@ -57,6 +65,54 @@ def wan(num_blocks: int = 5, num_heads: int = 2, seed: int = 0) -> WanTransforme
         freq_dim=32,
         ffn_dim=48,
         num_layers=num_blocks,
+    )
+
+
+def ltx(num_blocks: int = 5, num_heads: int = 2, seed: int = 0) -> LTXVideoTransformer3DModel:
+    """Width 16 per head."""
+    torch.manual_seed(seed)
+    return LTXVideoTransformer3DModel(
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
+        num_attention_heads=num_heads,
+        attention_head_dim=16,
+        cross_attention_dim=16 * num_heads,
+        num_layers=num_blocks,
+        caption_channels=TEXT_DIM,
+    )
+
+
+def hunyuan(num_blocks: int = 2, num_single_blocks: int = 2, num_heads: int = 2, seed: int = 0) -> HunyuanVideoTransformer3DModel:
+    """Width 16 per head; double blocks, then single ones."""
+    torch.manual_seed(seed)
+    return HunyuanVideoTransformer3DModel(
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
+        num_attention_heads=num_heads,
+        attention_head_dim=16,
+        num_layers=num_blocks,
+        num_single_layers=num_single_blocks,
+        num_refiner_layers=2,
+        text_embed_dim=TEXT_DIM,
+        pooled_projection_dim=TEXT_DIM,
+        rope_axes_dim=(4, 6, 6),
+    )
+
+
+def hunyuan_15(num_blocks: int = 2, num_heads: int = 2, seed: int = 0) -> HunyuanVideo15Transformer3DModel:
+    """Width 16 per head."""
+    torch.manual_seed(seed)
+    return HunyuanVideo15Transformer3DModel(
+        in_channels=2 * CHANNELS + 1,
+        out_channels=CHANNELS,
+        num_attention_heads=num_heads,
+        attention_head_dim=16,
+        num_layers=num_blocks,
+        num_refiner_layers=1,
+        text_embed_dim=TEXT_DIM,
+        text_embed_2_dim=TEXT_DIM,
+        image_embed_dim=TEXT_DIM,
+        rope_axes_dim=(4, 6, 6),
     )
 
 

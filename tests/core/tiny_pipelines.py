@@ -7,17 +7,23 @@ from dataclasses import dataclass
 
 import torch
 from diffusers import (
+    AutoencoderKLHunyuanVideo15,
     AutoencoderKLWan,
+    ClassifierFreeGuidance,
     CogVideoXDDIMScheduler,
     CogVideoXPipeline,
     DiffusionPipeline,
+    FlowMatchEulerDiscreteScheduler,
+    HunyuanVideo15Pipeline,
+    HunyuanVideoPipeline,
+    LTXPipeline,
     UniPCMultistepScheduler,
     WanImageToVideoPipeline,
     WanPipeline,
     WanTransformer3DModel,
 )
 from PIL import Image
-from tiny import CHANNELS, TEXT_DIM, cogvideox, wan
+from tiny import CHANNELS, TEXT_DIM, cogvideox, hunyuan, hunyuan_15, ltx, wan
 from torch import nn
 
 NUM_STEPS, NUM_BLOCKS = 3, 2
@@ -29,7 +35,7 @@ class TinyPipeline:
 
     Attributes:
         is_joint: one call of the DiT holds both prompts.
-        guidance: name of the argument of that.
+        guidance: name of the argument of that, or 'guider' where the pipeline has one.
     """
 
     make: Callable[[], DiffusionPipeline]
@@ -97,19 +103,63 @@ def cogvideox_pipeline() -> CogVideoXPipeline:
     return CogVideoXPipeline(None, None, None, cogvideox(NUM_BLOCKS), scheduler)
 
 
+def ltx_pipeline() -> LTXPipeline:
+    """Its shift grows with the number of tokens."""
+    shift = {"base_shift": 0.95, "max_shift": 2.05, "base_image_seq_len": 16, "max_image_seq_len": 64}
+    return LTXPipeline(FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, **shift), None, None, None, ltx(NUM_BLOCKS))
+
+
+def hunyuan_pipeline() -> HunyuanVideoPipeline:
+    return HunyuanVideoPipeline(None, None, hunyuan(1, 1), None, FlowMatchEulerDiscreteScheduler(shift=7.0), None, None)
+
+
+def hunyuan_15_pipeline() -> HunyuanVideo15Pipeline:
+    torch.manual_seed(0)
+    vae = AutoencoderKLHunyuanVideo15(latent_channels=CHANNELS, block_out_channels=(8, 8, 8, 8, 8), layers_per_block=1)
+    scheduler, guider = FlowMatchEulerDiscreteScheduler(shift=5.0), ClassifierFreeGuidance()
+    pipe = HunyuanVideo15Pipeline(None, None, hunyuan_15(NUM_BLOCKS), vae, scheduler, None, None, guider)
+    pipe.vision_num_semantic_tokens = 4  # of the absent image
+    return pipe
+
+
+def masks(*names: str) -> dict[str, torch.Tensor]:
+    return {name: torch.tensor([[1] * 5 + [0] * 2]) for name in names}
+
+
+def pooled_prompts() -> dict[str, torch.Tensor]:
+    both = {"pooled_prompt_embeds": text(3)[:, 0], "negative_pooled_prompt_embeds": text(4)[:, 0]}
+    return {**both, **masks("prompt_attention_mask", "negative_prompt_attention_mask")}
+
+
+def second_prompts() -> dict[str, torch.Tensor]:
+    names = ("prompt_embeds_mask", "negative_prompt_embeds_mask", "prompt_embeds_mask_2", "negative_prompt_embeds_mask_2")
+    return {"prompt_embeds_2": text(3), "negative_prompt_embeds_2": text(4), **masks(*names)}
+
+
 PIPELINES: dict[str, TinyPipeline] = {
     "wan": TinyPipeline(wan_pipeline, lambda: {**small(), **both_prompts()}),
     "wan experts": TinyPipeline(wan_experts, lambda: {**small(), **both_prompts()}),
     "wan image": TinyPipeline(wan_image, lambda: {**small(), **both_prompts(), "image": image()}),
     "wan clean frame": TinyPipeline(wan_clean_frame, lambda: {**small(), **both_prompts(), "image": image()}),
     "cogvideox": TinyPipeline(cogvideox_pipeline, lambda: {**small(), **both_prompts()}, is_joint=True),
+    "ltx": TinyPipeline(
+        ltx_pipeline,
+        lambda: {**small(64, 96), **both_prompts(), **masks("prompt_attention_mask", "negative_prompt_attention_mask")},
+        is_joint=True,
+    ),
+    "hunyuan": TinyPipeline(hunyuan_pipeline, lambda: {**small(), **both_prompts(), **pooled_prompts()}, guidance="true_cfg_scale"),
+    "hunyuan 1.5": TinyPipeline(hunyuan_15_pipeline, lambda: {**small(), **both_prompts(), **second_prompts()}, guidance="guider"),
 }
 
 
 def run(pipe: DiffusionPipeline, name: str, guidance: float = 3.0, seed: int = 5, **others: object) -> torch.Tensor:
     """The latents that a pipeline makes."""
     tiny = PIPELINES[name]
-    arguments = {**tiny.arguments(), tiny.guidance: guidance, "generator": torch.Generator().manual_seed(seed), **others}
+    if tiny.guidance == "guider":
+        pipe.guider = pipe.guider.new(guidance_scale=guidance)
+    else:
+        others = {tiny.guidance: guidance, **others}
+    arguments = {**tiny.arguments(), "generator": torch.Generator().manual_seed(seed), **others}
     return pipe(**arguments).frames
 
 
