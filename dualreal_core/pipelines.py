@@ -107,8 +107,7 @@ class _Calls(Interceptor):
         self._place(latents.device)
         rows = latents.shape[0]
         noisiest = timestep.detach().reshape(rows if timestep.numel() % rows == 0 else 1, -1).amax(dim=1).float().cpu()
-        num_tokens = latents.shape[1] if latents.ndim == 3 else None  # (B, T, C), as the pipelines that shift by size call their DiTs
-        stages = objective_of(self.pipe.scheduler, num_tokens).stage(noisiest).clamp(0, 1)
+        stages = objective_of(self.pipe.scheduler).stage(noisiest).clamp(0, 1)
         is_wanted = self._wanted(rows, float(noisiest.max()), given.get("encoder_hidden_states"))
         attachment = self.attachment
         attachment.row_strengths = None if self.adapts_negative else [float(one) for one in is_wanted]

@@ -9,29 +9,22 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from ..objective import FlowMatching, Objective, VPrediction
 
 
-def objective_of(scheduler: SchedulerMixin, num_tokens: int | None = None) -> Objective:
+def objective_of(scheduler: SchedulerMixin) -> Objective:
     """Flow matching with the scheduler's shift, or prediction at its noise levels, kept in float64.
 
-    Args:
-        num_tokens: of a video, for schedulers that shift larger ones more; None: as many as give the largest shift.
+    Of schedulers that shift large videos more it is the largest shift, so that a timestep means the same in videos of all sizes.
 
     Raises:
         ValueError: it is neither, or names no shift.
     """
     config = scheduler.config
-    if config.get("use_flow_sigmas") or not hasattr(scheduler, "alphas_cumprod"):
-        return FlowMatching(shift=_shift(scheduler, num_tokens), timestep_scale=float(config.num_train_timesteps))
-    return VPrediction(tuple(scheduler.alphas_cumprod.double().tolist()))
-
-
-def _shift(scheduler: SchedulerMixin, num_tokens: int | None) -> float:
-    config = scheduler.config
-    if not config.get("use_dynamic_shifting"):
+    if not config.get("use_flow_sigmas") and hasattr(scheduler, "alphas_cumprod"):
+        return VPrediction(tuple(scheduler.alphas_cumprod.double().tolist()))
+    if config.get("use_dynamic_shifting"):
+        moved = float(config.get("max_shift", 1.15))
+        shift = math.exp(moved) if config.get("time_shift_type", "exponential") == "exponential" else moved
+    else:
         shift = config.get("flow_shift") if config.get("use_flow_sigmas") else getattr(scheduler, "shift", config.get("shift"))
-        if shift is None:
-            raise ValueError("it has neither flow sigmas with flow_shift nor shift")
-        return float(shift)
-    fewest, most = config.get("base_image_seq_len", 256), config.get("max_image_seq_len", 4096)
-    lowest, highest = config.get("base_shift", 0.5), config.get("max_shift", 1.15)
-    moved = highest if num_tokens is None else lowest + (highest - lowest) * (num_tokens - fewest) / (most - fewest)
-    return math.exp(moved) if config.get("time_shift_type", "exponential") == "exponential" else moved
+    if shift is None:
+        raise ValueError("it has neither flow sigmas with flow_shift nor shift")
+    return FlowMatching(shift=float(shift), timestep_scale=float(config.num_train_timesteps))

@@ -83,8 +83,9 @@ def base_difference(recorded: object, transformer: nn.Module, file: str | None) 
 
 def _values(biases: list[object]) -> list[float]:
     """Of the biases of a layer's parts; none of what is quantized, not loaded, or zero."""
-    if any(type(bias) not in (torch.Tensor, nn.Parameter) or bias.is_meta or not bias.is_floating_point() or bias.ndim != 1 for bias in biases):
-        return []
+    for bias in biases:
+        if type(bias) not in (torch.Tensor, nn.Parameter) or bias.is_meta or not bias.is_floating_point() or bias.ndim != 1:
+            return []
     bias = torch.cat(biases)
     places = torch.linspace(0, len(bias) - 1, min(NUM_VALUES, len(bias))).round().long()
     values = bias.detach()[places.to(bias.device)].float().cpu()

@@ -10,6 +10,7 @@ from tiny import (
     CONDITION_DIM,
     FAMILY_NAMES,
     KINDS,
+    OTHER_FAMILIES,
     TinyBase,
     all_items,
     condition,
@@ -33,7 +34,7 @@ from dualreal_core.training.state import RunState
 NUM_BLOCKS = 5
 
 
-@pytest.fixture(scope="module", params=FAMILY_NAMES)
+@pytest.fixture(scope="module", params=FAMILY_NAMES + OTHER_FAMILIES)
 def base(request) -> TinyBase:
     return TinyBase(request.param, NUM_BLOCKS)
 
@@ -48,7 +49,8 @@ def test_the_suite_covers_every_family_and_kind():
     from dualreal_core.families import DESCRIPTIONS
     from dualreal_core.method.pair import AdapterKind
 
-    assert {family.name for family in DESCRIPTIONS if family.package == "diffusers"} == set(FAMILY_NAMES)
+    described = {family.class_name for family in DESCRIPTIONS if family.package == "diffusers"}
+    assert described == {TinyBase(name).family.class_name for name in FAMILY_NAMES + OTHER_FAMILIES}
     assert {*get_args(AdapterKind)} == {*KINDS, "none"}
 
 
@@ -258,6 +260,8 @@ def test_default_groups_fit_shallow_bases():
 )
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_text_length_and_resolution(base, kind, sizes):
+    if base.kind == "hunyuan" and "num_text" in sizes:
+        sizes = {"num_text": sizes["num_text"] + 1}  # beside the pooled one
     inputs = model_inputs(**sizes)
     neutral = make_pair(base, kind if kind != "bottleneck-skip" else "bottleneck")
     assert torch.equal(predict(base, neutral, inputs=inputs), predict(base, inputs=inputs))
@@ -283,7 +287,7 @@ def test_strengths(base, kind):
 
 
 def predict_plain(base: TinyBase) -> torch.Tensor:
-    return TinyBase(base.family.name, NUM_BLOCKS).predict(*model_inputs())
+    return TinyBase(base.kind, NUM_BLOCKS).predict(*model_inputs())
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -334,9 +338,30 @@ def gradients(base: TinyBase, pair, masked: str | None = None, is_checkpointed: 
     return {name: parameter.grad for name, parameter in pair.named_parameters()}
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_gradients_are_those_of_finite_differences(base, kind):
+    """Along the gradient; parts of each DiT compute in float32 whatever its own precision."""
+    exact = TinyBase(base.kind, 3)
+    exact.transformer.double()
+    pair = fill(make_pair(exact, kind, learned_range=0.0, motion_condition_dim=None)).double()
+    inputs = [part.double() if part.is_floating_point() else part for part in model_inputs()]
+    weights = list(pair.sides.parameters())
+    with Attachment(exact.transformer, pair, FixedBlend(0.7, 1.1)):
+        exact.predict(*inputs).square().sum().backward()
+        gradient = [torch.zeros_like(weight) if weight.grad is None else weight.grad for weight in weights]
+        length = float(torch.stack([part.square().sum() for part in gradient]).sum().sqrt())
+        losses = []
+        with torch.no_grad():
+            for step in (1e-3, -2e-3):
+                for weight, part in zip(weights, gradient, strict=True):
+                    weight.add_(part, alpha=step / length)
+                losses.append(float(exact.predict(*inputs).square().sum()))
+    assert (losses[0] - losses[1]) / 2e-3 == pytest.approx(length, rel=3e-3)
+
+
 @pytest.mark.parametrize("masked", [None, *ROLES])
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", FAMILY_NAMES + OTHER_FAMILIES)
 def test_gradient_checkpointing(family, kind, masked):
     base = TinyBase(family, NUM_BLOCKS)
     pair = fill(make_pair(base, kind))
@@ -348,13 +373,15 @@ def test_gradient_checkpointing(family, kind, masked):
     assert "forward" not in vars(block), "the block's own forward is not back"
     assert len(runs) == 2, "the block was not recomputed, so this test shows nothing"
     for name, gradient in plain.items():
+        if family == "hunyuan 1.5" and f".{NUM_BLOCKS - 1}-" in name and ("txt_" in name or "_text" in name):
+            continue  # the text that the last block puts out is not read
         assert (gradient is None) == (rerun[name] is None) == (masked is not None and f"sides.{masked}." in name), name
         if gradient is not None:
             torch.testing.assert_close(rerun[name], gradient, rtol=1e-5, atol=1e-8, msg=name)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("family", FAMILY_NAMES)
+@pytest.mark.parametrize("family", FAMILY_NAMES + OTHER_FAMILIES)
 def test_bfloat16(family, kind):
     base = TinyBase(family, NUM_BLOCKS)
     pair = fill(make_pair(base, kind))
@@ -367,4 +394,5 @@ def test_bfloat16(family, kind):
     low = predict(base, pair.to(torch.bfloat16))
     assert low.dtype == torch.bfloat16
     for output in (mixed, low):
-        assert (output.float() - exact).norm() < 0.03 * exact.norm()
+        most = 0.1 if family == "hunyuan" else 0.03  # the guidance that it reads is rounded as well
+        assert (output.float() - exact).norm() < most * exact.norm()

@@ -7,11 +7,12 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 
 import pytest
 import torch
-from tiny import TinyBase, all_items, is_same, make_pair
+from tiny import OTHER_FAMILIES, TinyBase, all_items, is_same, make_pair
 
 from dualreal_core.errors import InputError
 from dualreal_core.method.attach import Attachment
@@ -56,7 +57,7 @@ class Session:
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory):
     results = {}
-    for family in ("cogvideox", "wan"):
+    for family in ("cogvideox", "wan", *OTHER_FAMILIES):
         session = Session(tmp_path_factory.mktemp("whole") / family, family)
         done = list(session.run())
         assert [asdict(one) for one in done] == session.directory.metrics() and len(done) == STEPS
@@ -70,8 +71,9 @@ def check_end(folder: Path, expected: tuple, family: str = "wan") -> None:
     assert is_same(session.result(), expected)
 
 
-@pytest.mark.parametrize("family", ["cogvideox", "wan"])
-@pytest.mark.parametrize("stop_after", range(1, STEPS))
+@pytest.mark.parametrize(
+    ("stop_after", "family"), [*product(range(1, STEPS), ("cogvideox", "wan")), *((STEPS // 2, family) for family in OTHER_FAMILIES)]
+)
 def test_stopped_after_some_steps(tmp_path, uninterrupted, family, stop_after):
     done = list(Session(tmp_path, family).run(stop_after=stop_after))
     assert len(done) == stop_after

@@ -12,6 +12,7 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     HunyuanVideo15Transformer3DModel,
     HunyuanVideoTransformer3DModel,
+    LTX2VideoTransformer3DModel,
     LTXVideoTransformer3DModel,
     WanTransformer3DModel,
 )
@@ -20,6 +21,8 @@ from torch import nn
 from dualreal_core.bases.base import pad_texts
 from dualreal_core.bases.denoising import denoise
 from dualreal_core.bases.folder_layouts import cogvideox_predict, wan_predict
+from dualreal_core.bases.hunyuan_folders import hunyuan_15_predict, hunyuan_predict
+from dualreal_core.bases.ltx_folders import ltx2_predict, ltx_predict
 from dualreal_core.dataset import PreparedItem
 from dualreal_core.families import family_of
 from dualreal_core.method.attach import Attachment
@@ -27,6 +30,8 @@ from dualreal_core.method.pair import AdapterPair, Role, new_pair
 from dualreal_core.objective import FlowMatching, VPrediction
 
 FAMILY_NAMES = ("cogvideox", "wan")
+OTHER_FAMILIES = ("ltx", "ltx2", "hunyuan", "hunyuan 1.5")
+"""Kinds of DiTs to which the same code applies by other data; they are in the suites of what depends on the data."""
 KINDS = ("bottleneck", "bottleneck-skip", "lora")
 CHANNELS = 4
 TEXT_DIM = 8
@@ -116,6 +121,43 @@ def hunyuan_15(num_blocks: int = 2, num_heads: int = 2, seed: int = 0) -> Hunyua
     )
 
 
+def ltx2(num_blocks: int = 5, num_heads: int = 2, seed: int = 0) -> LTX2VideoTransformer3DModel:
+    """Width 16 per head, 12 of the sound."""
+    torch.manual_seed(seed)
+    return LTX2VideoTransformer3DModel(
+        in_channels=CHANNELS,
+        out_channels=CHANNELS,
+        num_attention_heads=num_heads,
+        attention_head_dim=16,
+        cross_attention_dim=16 * num_heads,
+        audio_in_channels=CHANNELS,
+        audio_out_channels=CHANNELS,
+        audio_num_attention_heads=num_heads,
+        audio_attention_head_dim=12,
+        audio_cross_attention_dim=12 * num_heads,
+        num_layers=num_blocks,
+        caption_channels=TEXT_DIM,
+    )
+
+
+TRANSFORMERS = {
+    "cogvideox": cogvideox,
+    "wan": wan,
+    "ltx": ltx,
+    "ltx2": ltx2,
+    "hunyuan": lambda num_blocks, num_heads, seed: hunyuan(num_blocks - num_blocks // 2, num_blocks // 2, num_heads, seed),
+    "hunyuan 1.5": hunyuan_15,
+}
+PREDICT = {
+    "cogvideox": cogvideox_predict,
+    "wan": wan_predict,
+    "ltx": ltx_predict,
+    "ltx2": ltx2_predict,
+    "hunyuan": hunyuan_predict,
+    "hunyuan 1.5": hunyuan_15_predict,
+}
+
+
 class TinyBase:
     """The part of `bases.base.Base` that training and sampling use."""
 
@@ -134,7 +176,8 @@ class TinyBase:
 
     def __init__(self, family: str, num_blocks: int = 5, num_heads: int = 2, seed: int = 0) -> None:
         with torch.random.fork_rng(devices=[]):
-            self.transformer: nn.Module = (cogvideox if family == "cogvideox" else wan)(num_blocks, num_heads, seed)
+            self.transformer: nn.Module = TRANSFORMERS[family](num_blocks, num_heads, seed)
+        self.kind, self._predict = family, PREDICT[family]
         self.transformer.requires_grad_(False).eval()
         self.family = family_of(self.transformer)
         scheduler = CogVideoXDPMScheduler() if family == "cogvideox" else FlowMatchEulerDiscreteScheduler(shift=3.0)
@@ -152,9 +195,8 @@ class TinyBase:
         return CHANNELS, num_frames, height, width
 
     def predict(self, latents: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-        predict = cogvideox_predict if self.family.name == "cogvideox" else wan_predict
         dtype = self.transformer.dtype
-        return predict(self.transformer, latents.to(dtype), timestep, text.to(dtype))
+        return self._predict(self.transformer, latents.to(dtype), timestep, text.to(dtype))
 
 
 def fill(pair: AdapterPair, seed: int = 1, spread: float = 0.2) -> AdapterPair:

@@ -104,8 +104,8 @@ def cogvideox_pipeline() -> CogVideoXPipeline:
 
 
 def ltx_pipeline() -> LTXPipeline:
-    """Its shift grows with the number of tokens."""
-    shift = {"base_shift": 0.95, "max_shift": 2.05, "base_image_seq_len": 16, "max_image_seq_len": 64}
+    """Its shift grows with the number of tokens, of which there are 12 here."""
+    shift = {"base_shift": 0.95, "max_shift": 2.05, "base_image_seq_len": 4, "max_image_seq_len": 12}
     return LTXPipeline(FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, **shift), None, None, None, ltx(NUM_BLOCKS))
 
 
