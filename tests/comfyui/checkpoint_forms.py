@@ -12,12 +12,12 @@ LARGEST = {"float8_e4m3fn": 448, "int8_tensorwise": 127}
 
 
 def in_form(weights: Mapping[str, torch.Tensor], form: str) -> tuple[dict[str, torch.Tensor], dict[str, str] | None]:
-    """Weights in a form of `TYPES`, with the blocks' matrices quantized for those in `LARGEST`, and the file's metadata."""
+    """Weights in a form of `TYPES`, and the file's metadata; those in `LARGEST` quantize the blocks' matrices, but not of modulations."""
     written, layers = {}, {}
     for name, weight in weights.items():
         if form not in LARGEST:
             written[name] = weight.to(TYPES[form])
-        elif weight.ndim == 2 and "blocks." in name:
+        elif weight.ndim == 2 and "blocks." in name and "adaln" not in name:
             scale = weight.abs().max() / LARGEST[form]
             numbers = weight / scale
             written[name] = (numbers.round() if form == "int8_tensorwise" else numbers).to(TYPES[form])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from canvas_page import browser_absence_reason
 from comfy_host import PACK_NAME, PACK_ROOT, ComfyHost, absence_reason, find_host
+from variants import VARIANTS
 
 if TYPE_CHECKING:
     from comfy_server import ComfyServer
@@ -29,14 +30,34 @@ def comfy_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("comfyui")
 
 
+def make_checkpoints(host: ComfyHost, folder: Path, names: Iterable[str] = ()) -> None:
+    """Writes the tiny checkpoints of some names in `variants`, without any those of `architectures` and a Wan VAE."""
+    command = [host.python, HERE / "tiny_checkpoints.py", host.path, folder, *names]
+    made = subprocess.run(command, capture_output=True, text=True)
+    if made.returncode:
+        raise RuntimeError(f"the tiny checkpoints could not be made:\n{made.stderr}")
+
+
 @pytest.fixture(scope="session")
 def models(comfy_host: ComfyHost, comfy_base: Path) -> Path:
     """The models folder, with a tiny checkpoint of every architecture and a tiny Wan VAE."""
     folder = comfy_base / "models"
-    made = subprocess.run([comfy_host.python, HERE / "tiny_checkpoints.py", comfy_host.path, folder], capture_output=True, text=True)
-    if made.returncode:
-        raise RuntimeError(f"the tiny checkpoints could not be made:\n{made.stderr}")
+    make_checkpoints(comfy_host, folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def checkpoints(comfy_host: ComfyHost, models: Path) -> Callable[..., list[str]]:
+    """Gives the file names of tiny checkpoints by names of `variants`, and makes those that are not there yet."""
+
+    def names_of(*names: str) -> list[str]:
+        files = {name: VARIANTS[name].checkpoint for name in names}
+        missing = [name for name, file in files.items() if not (models / "diffusion_models" / file).exists()]
+        if missing:
+            make_checkpoints(comfy_host, models, missing)
+        return list(files.values())
+
+    return names_of
 
 
 @pytest.fixture(scope="session")

@@ -13,7 +13,6 @@ from functools import cache
 from pathlib import Path
 
 import comfy.model_management
-import comfy.ops
 import comfy.sample
 import comfy.sd
 import torch
@@ -32,8 +31,8 @@ from dualreal_pack.dualreal_core.training.state import RunState
 from dualreal_pack.nodes.comfy_base import ComfyBase
 from dualreal_pack.nodes.patching import Strengths, applied_pairs, apply_pair
 from dualreal_pack.nodes.training_model import ready_to_train
-from safetensors.torch import save_file
-from tiny_checkpoints import MODELS, build, noise_weights
+from safetensors.torch import load_file, save_file
+from tiny_checkpoints import write_checkpoint
 from torch._dynamo.utils import counters
 from torch.autograd.graph import saved_tensors_hooks
 
@@ -44,21 +43,17 @@ STEPS, SAMPLING_STEPS, COMPILED_STEPS = 4, 2, 6
 
 @cache
 def models() -> Path:
-    """A folder with a tiny checkpoint of every architecture, and of Wan with quantized weights."""
-    folder = Path(tempfile.mkdtemp(prefix="patcher-checks-"))
-    placement = {"device": "cpu", "dtype": torch.float32, "operations": comfy.ops.disable_weight_init}
-    for seed, (name, (path, sizes)) in enumerate(MODELS.items()):
-        weights = noise_weights(build(path, sizes | placement), seed)
-        save_file(weights, folder / ARCHITECTURES[name].checkpoint)
-        if name == "wan":
-            quantized, metadata = in_form(weights, QUANTIZED)
-            save_file(quantized, folder / f"{QUANTIZED}.safetensors", metadata)
-    return folder
+    """A folder for tiny checkpoints."""
+    return Path(tempfile.mkdtemp(prefix="patcher-checks-"))
 
 
 def load(name: str, form: str = "fp32") -> ModelPatcher:
     """A fresh MODEL by ComfyUI's own loader, as a node calls it; forms other than fp32 compute in bfloat16."""
-    file = models() / (f"{QUANTIZED}.safetensors" if form == QUANTIZED else ARCHITECTURES[name].checkpoint)
+    file = write_checkpoint(ARCHITECTURES[name], models())
+    if form == QUANTIZED:
+        quantized, metadata = in_form(load_file(file), QUANTIZED)
+        file = models() / f"{QUANTIZED}.safetensors"
+        save_file(quantized, file, metadata)
     with torch.inference_mode():
         model = comfy.sd.load_diffusion_model(str(file), model_options={"dtype": TYPES[form]} if form in TYPES else {})
     if form != "fp32":

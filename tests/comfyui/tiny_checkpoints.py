@@ -1,56 +1,37 @@
 """Writes tiny checkpoints of noise that ComfyUI's own loaders accept. Runs in ComfyUI's Python, apart from the tests:
 
-    python tiny_checkpoints.py COMFYUI_PATH MODELS_FOLDER
+    python tiny_checkpoints.py COMFYUI_PATH MODELS_FOLDER [NAME ...]
+
+Names are those of `variants`; without any, the four of `architectures` and a Wan VAE.
 """
 
 from __future__ import annotations
 
 import importlib
+import json
 import math
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from architectures import ARCHITECTURES, WAN_VAE
+from checkpoint_forms import in_form
 from safetensors.torch import save_file
+from variants import VARIANTS, Variant
 
-NUM_BLOCKS = 3
-GAIN_LIKE = ("norm.weight", "scale", "gamma")
-TABLE_LIKE = ("modulation", "scale_shift_table")
+GAIN_LIKE = ("norm.weight", "scale", "gamma", "audio_encoder.weights")
+TABLE_LIKE = ("modulation", "scale_shift_table", "adaln_t_table")
 
-# Sizes that ComfyUI's detection reads from the weights are as small as it can name them: it takes the head count of Wan
-# and HunyuanVideo from 128-wide heads, of CogVideoX from 64-wide ones; LTX-Video always has 32 heads; HunyuanVideo's rotary
-# axes must fill its head; text is 4096 wide in all of them.
-MODELS = {
-    "wan": (
-        "comfy.ldm.wan.model.WanModel",
-        {"model_type": "t2v", "dim": 256, "ffn_dim": 512, "num_heads": 2, "num_layers": NUM_BLOCKS, "in_dim": 16, "out_dim": 16}
-        | {"text_dim": 4096, "freq_dim": 256, "cross_attn_norm": True},
-    ),
-    "cogvideox": (
-        "comfy.ldm.cogvideo.model.CogVideoXTransformer3DModel",
-        {"num_attention_heads": 4, "num_layers": NUM_BLOCKS, "time_embed_dim": 64, "use_rotary_positional_embeddings": True},
-    ),
-    "ltxv": (
-        "comfy.ldm.lightricks.model.LTXVModel",
-        {"cross_attention_dim": 256, "attention_head_dim": 8, "num_layers": NUM_BLOCKS},
-    ),
-    "hunyuan": (
-        "comfy.ldm.hunyuan_video.model.HunyuanVideo",
-        {"in_channels": 16, "out_channels": 16, "patch_size": [1, 2, 2], "hidden_size": 128, "mlp_ratio": 4.0, "num_heads": 1}
-        | {"vec_in_dim": 768, "context_in_dim": 4096, "depth": NUM_BLOCKS, "depth_single_blocks": NUM_BLOCKS}
-        | {"axes_dim": [16, 56, 56], "theta": 256, "qkv_bias": True, "guidance_embed": True, "byt5": False, "meanflow": False}
-        | {"use_cond_type_embedding": False, "vision_in_dim": None, "meanflow_sum": False},
-    ),
-}
 VAE = (
     "comfy.ldm.wan.vae.WanVAE",
     {"dim": 8, "z_dim": 16, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_scales": []}
     | {"temperal_downsample": [False, True, True]},
 )
+VAE_SEED = len(ARCHITECTURES)
 
 
-def build(class_path: str, sizes: dict) -> torch.nn.Module:
+def build(class_path: str, sizes: Mapping[str, object]) -> torch.nn.Module:
     module, _, name = class_path.rpartition(".")
     return getattr(importlib.import_module(module), name)(**sizes)
 
@@ -61,7 +42,9 @@ def noise_weights(model: torch.nn.Module, seed: int) -> dict[str, torch.Tensor]:
     weights = {}
     for key, value in model.state_dict().items():
         noise = torch.randn(value.shape, generator=generator)
-        if key.endswith(TABLE_LIKE):
+        if key.endswith("inv_freq"):
+            weights[key] = 10000 ** -(torch.arange(len(value)) / len(value))
+        elif key.endswith(TABLE_LIKE):
             weights[key] = noise * 0.3
         elif key.endswith(GAIN_LIKE) or (value.ndim == 1 and key.endswith("weight")):
             weights[key] = 1 + noise * 0.05
@@ -72,17 +55,32 @@ def noise_weights(model: torch.nn.Module, seed: int) -> dict[str, torch.Tensor]:
     return weights
 
 
-def main(comfyui_path: str, models_folder: str) -> None:
+def write_checkpoint(variant: Variant, folder: Path) -> Path:
+    """The file of a model in a folder; made where it is not there yet."""
+    file = folder / variant.checkpoint
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        placement = {"device": "cpu", "dtype": torch.float32, "operations": importlib.import_module("comfy.ops").disable_weight_init}
+        model = build(f"comfy.ldm.{variant.path}", {**variant.sizes, **placement})
+        weights, metadata = noise_weights(model, list(VARIANTS).index(variant.name)), {}
+        if variant.form:
+            weights, metadata = in_form(weights, variant.form)
+        if variant.config:
+            metadata = {**metadata, "config": json.dumps({"transformer": dict(variant.config)})}
+        save_file(weights, file, metadata or None)
+    return file
+
+
+def main(comfyui_path: str, models_folder: str, *names: str) -> None:
     sys.path.insert(0, comfyui_path)
     sys.argv = [sys.argv[0], "--cpu"]
     importlib.import_module("comfy.options").enable_args_parsing()
-    placement = {"device": "cpu", "dtype": torch.float32, "operations": importlib.import_module("comfy.ops").disable_weight_init}
-    targets = [(f"diffusion_models/{ARCHITECTURES[name].checkpoint}", path, sizes | placement) for name, (path, sizes) in MODELS.items()]
-    targets.append((f"vae/{WAN_VAE}", *VAE))
-    for seed, (target, class_path, sizes) in enumerate(targets):
-        file = Path(models_folder) / target
-        file.parent.mkdir(parents=True, exist_ok=True)
-        save_file(noise_weights(build(class_path, sizes), seed), file)
+    models = Path(models_folder)
+    for name in names or ARCHITECTURES:
+        write_checkpoint(VARIANTS[name], models / "diffusion_models")
+    if not names:
+        (models / "vae").mkdir(parents=True, exist_ok=True)
+        save_file(noise_weights(build(*VAE), VAE_SEED), models / "vae" / WAN_VAE)
 
 
 if __name__ == "__main__":
