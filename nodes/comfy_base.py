@@ -23,14 +23,13 @@ from ..dualreal_core.errors import InputError
 from ..dualreal_core.families import family_of
 from ..dualreal_core.method.pair import Role
 from ..dualreal_core.objective import FlowMatching, VPrediction
-from .model_inputs import check_channels, check_text
+from .model_conds import OTHER_STREAMS, ComfyConds, held_frames, holds_frames, model_conds, streams
+from .model_inputs import check_channels, check_text, encoders_of
 from .patching import applied_pairs
 from .training_model import call_options
 from .types import FILE_KEY
 
-ComfyConds = dict[str, object]
-"""ComfyUI's conds of one sample, by name."""
-FLOW_TYPES = ("FLOW", "FLUX")
+FLOW_TYPES = ("FLOW", "FLUX", "FLOW_AV")
 V_TYPE = "V_PREDICTION_DDPM"
 SINES, TIME_FACTOR = 256, 1000.0
 """How HunyuanVideo embeds a sigma."""
@@ -57,6 +56,8 @@ class ComfyBase:
 
     Attributes:
         applied: what tells the pairs that the MODEL carries from others.
+        encoders: what belongs to the model.
+        num_channels: of the video's latents.
     """
 
     def __init__(self, patcher: ModelPatcher, condition_dim: int | None) -> None:
@@ -64,17 +65,28 @@ class ComfyBase:
         self.transformer = patcher.model.diffusion_model
         self.family = family_of(self.transformer)
         self.name = self.family.name
+        self.encoders = encoders_of(self.transformer, self.family)
         self.objective = _objective(patcher)
         self.compute_dtype = patcher.model.get_dtype_inference()
         self.condition_dim = condition_dim
         self.fingerprint = _fingerprint(self.transformer)
         self.device = patcher.load_device
+        self.num_channels = getattr(self.transformer, "latents_dim", patcher.model.latent_format.latent_channels)  # of MiniMax-H3's video
         self.applied = [applied.name for applied in applied_pairs(patcher)]
         self._uuid = uuid.uuid4()
         self._following: dict[float, float] = {}
 
     def batch_texts(self, texts: Sequence[ComfyConds]) -> ComfyConds:
-        """Conds of one bucket, joined."""
+        """Conds of one bucket, joined.
+
+        Raises:
+            InputError: the model computes one sample at a time.
+        """
+        if len(texts) > 1 and type(self.patcher.model).__name__ in OTHER_STREAMS:
+            raise InputError(
+                f"{self.encoders.model} computes one sample at a time: set identity_batch and motion_batch to 1 in Training Options, and "
+                "raise accumulation instead, which does the same."
+            )
         return comfy.samplers.cond_cat(list(texts))
 
     def predict(self, latents: torch.Tensor, timestep: torch.Tensor, text: ComfyConds) -> torch.Tensor:
@@ -86,7 +98,7 @@ class ComfyBase:
             InterruptProcessingException: the user cancelled the prompt.
         """
         comfy.model_management.throw_exception_if_processing_interrupted()
-        outputs: list[torch.Tensor] = []
+        outputs: list[torch.Tensor | Sequence[torch.Tensor]] = []
         keep = self.transformer.register_forward_hook(lambda module, args, output: outputs.append(output))
         sigmas = self._sigmas(timestep)
         following = sigmas
@@ -99,12 +111,15 @@ class ComfyBase:
             "sigmas": sigmas,
             "sample_sigmas": torch.stack([sigmas, following], dim=1).flatten(),
         }
+        model, (conds, held) = self.patcher.model, held_frames(text)
+        shown, shapes = streams(model, latents if held is None else held.shown(model, latents, sigmas))
         try:
             with self._second_timesteps(following):
-                self.patcher.model.apply_model(latents, sigmas, transformer_options=options, **text)
+                model.apply_model(shown, sigmas, transformer_options=options, **conds, **shapes)
         finally:
             keep.remove()
-        return outputs[0]
+        output = outputs[0] if isinstance(outputs[0], torch.Tensor) else outputs[0][0]  # of several streams, the video
+        return output if held is None else held.answered(output, latents, sigmas)
 
     def denoise(
         self, model: Denoiser, latents: torch.Tensor, num_steps: int, generator: torch.Generator | None = None,
@@ -140,15 +155,23 @@ class ComfyBase:
 
     def latent_shape(self, num_frames: int, height: int, width: int) -> tuple[int, int, int, int]:
         """(C, f, h, w); sizes are counted in latent cells here, because a MODEL does not know its VAE."""
-        return self.patcher.model.latent_format.latent_channels, num_frames, height, width
+        return self.num_channels, num_frames, height, width
 
-    def conds(self, conditioning: list, latents: torch.Tensor, name: str = "The conditioning") -> ComfyConds:
+    def conds(
+        self,
+        conditioning: list,
+        latents: torch.Tensor,
+        name: str = "The conditioning",
+        mask: torch.Tensor | None = None,
+        like: ComfyConds | None = None,
+    ) -> ComfyConds:
         """A CONDITIONING as the conds of one sample.
 
-        latents: (C, f, h, w), for conds that have the latents' shape.
+        latents: (C, f, h, w), for conds that have the latents' shape; mask: as they, 0 where frames are given.
 
         Args:
             name: of the input that it came through, for error messages.
+            like: of a sample whose image is taken where the CONDITIONING has none.
 
         Raises:
             InputError: it has several entries, which training cannot tell apart, is of another text encoder than the model's, or lacks
@@ -157,15 +180,8 @@ class ComfyBase:
         if len(conditioning) != 1:
             raise InputError(f"A conditioning has {len(conditioning)} entries, and training takes one per sample: do not combine prompts.")
         check_text(conditioning, self.transformer, self.family, name)
-        noise = latents[None].to(self.device)
-        given = comfy.sampler_helpers.convert_cond(conditioning)
-        encoded = comfy.samplers.encode_model_conds(self.patcher.model.extra_conds, given, noise, self.device, "positive")
-        conds = encoded[0]["model_conds"]
-        if "c_concat" in conds and not conds["c_concat"].cond.any():  # what ComfyUI gives where there is no image
-            raise InputError(
-                "The model wants an image beside the noise (image to video), and the conditioning has none: use a text-to-video model."
-            )
-        return {name: cond.process_cond(batch_size=1, area=None) for name, cond in conds.items()}
+        mask = None if mask is None else mask[None].to(self.device)
+        return model_conds(self.patcher.model, conditioning, latents[None].to(self.device), mask, name, like)
 
     def prepare(
         self,
@@ -186,9 +202,9 @@ class ComfyBase:
         Raises:
             InputError: lists do not agree in length, are empty, are of another VAE or encoder than the model's, or hold what is no number.
         """
-        num_channels = self.patcher.model.latent_format.latent_channels
-        named = [(latent.get(FILE_KEY, ""), sample) for latent in latents for sample in _samples(latent, role)]
-        samples = [sample for _, sample in named]
+        num_channels = self.num_channels
+        named = [(latent.get(FILE_KEY, ""), *sample) for latent in latents for sample in _samples(latent, role)]
+        samples = [sample for _, sample, _ in named]
         if not samples:
             raise InputError(f"The {role} dataset is empty: connect latents from a dataset node.")
         for name, values in (("conditioning", conditioning), ("masks", masks), ("references", references)):
@@ -196,10 +212,10 @@ class ComfyBase:
             if len(values) not in allowed:
                 raise InputError(f"The {role} dataset has {len(samples)} latents and {len(values)} {name}: give one of each per sample.")
         items, digests, contents = [], [], {}
-        for index, (file, sample) in enumerate(named):
+        for index, (file, sample, noise_mask) in enumerate(named):
             cond = conditioning[index if len(conditioning) > 1 else 0]
             wiring = f"wire into the node that makes {role}_latents ({role.title()} Dataset)"
-            check_channels(sample.shape[0], num_channels, f"The {role} latents have", wiring, self.family)
+            check_channels(sample.shape[0], num_channels, f"The {role} latents have", wiring, self.encoders)
             if not torch.isfinite(sample).all():
                 raise InputError(
                     f"The {role} latents hold values that are no numbers (NaN or infinite): encode them again, in another precision."
@@ -207,7 +223,9 @@ class ComfyBase:
             content = contents.setdefault(file, _digest([sample])) if file else ""
             shown = [reference.image_embeds for reference in references[index : index + 1]]
             clean = self.patcher.model.process_latent_in(sample[None]).float()[0].cpu()
-            text = self.conds(cond, clean, f"{role}_conditioning")
+            if noise_mask is not None and holds_frames(self.patcher.model) and not noise_mask.any():
+                raise InputError(f"Sample {index + 1} of the {role} latents is given whole (noise mask 0): nothing is left to learn.")
+            text = self.conds(cond, clean, f"{role}_conditioning", noise_mask)
             said = [part for name in sorted(text) for part in (name, text[name].cond)]
             digests.append(_digest([sample, *said, *masks[index : index + 1], *shown]))
             items.append(
@@ -223,13 +241,15 @@ class ComfyBase:
         return PreparedSet(items, tuple(digests))
 
 
-def _samples(latent: dict, role: Role) -> list[torch.Tensor]:
-    """Each (C, f, h, w); pictures become clips of one frame."""
-    tensor = latent["samples"]
+def _samples(latent: dict, role: Role) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
+    """Each (C, f, h, w), with its noise mask of the same shape where there is one; pictures become clips of one frame."""
+    tensor, mask = latent["samples"], latent.get("noise_mask")
     if tensor.is_nested or tensor.ndim not in (4, 5):
-        raise InputError(f"The {role} latents have {tensor.ndim} dimensions: give those of a video or image VAE.")
+        shown = "several streams" if tensor.is_nested else f"{tensor.ndim} dimensions"
+        raise InputError(f"The {role} latents have {shown}: give those of a video or image VAE.")
     tensor = tensor[:, :, None] if tensor.ndim == 4 else tensor
-    return [sample.clone() for sample in tensor]
+    masks = [None] * len(tensor) if mask is None else comfy.sampler_helpers.prepare_mask(mask.float(), tensor.shape, "cpu")
+    return [(sample.clone(), given) for sample, given in zip(tensor, masks, strict=True)]
 
 
 def _objective(patcher: ModelPatcher) -> FlowMatching | VPrediction:
@@ -239,7 +259,7 @@ def _objective(patcher: ModelPatcher) -> FlowMatching | VPrediction:
         return FlowMatching(shift=middle / (1 - middle), timestep_scale=1.0)
     if kind == V_TYPE:
         return VPrediction(tuple((1 / (1 + sampling.sigmas.double() ** 2)).tolist()))
-    raise InputError(f"The model predicts {kind}, which the Joint Trainer does not train: use a Wan, LTX, HunyuanVideo or CogVideoX model.")
+    raise InputError(f"The model predicts {kind}, which the Joint Trainer does not train: use a model of those that the guide lists.")
 
 
 def _fingerprint(transformer: torch.nn.Module) -> str:
@@ -253,10 +273,15 @@ def _fingerprint(transformer: torch.nn.Module) -> str:
 
 
 def _digest(parts: Sequence[object]) -> str:
-    """sha256 over tensors, lists of them, and the text of what is neither."""
-    sha = hashlib.sha256()
-    for part in parts:
-        for value in part if isinstance(part, list) else [part]:
-            is_tensor = isinstance(value, torch.Tensor)
-            sha.update(value.detach().float().cpu().contiguous().numpy().tobytes() if is_tensor else repr(value).encode())
+    """sha256 over tensors, lists and dicts of them, and the text of what is neither."""
+    sha, left = hashlib.sha256(), list(reversed(parts))
+    while left:
+        part = left.pop()
+        if isinstance(part, dict):
+            left += [item for key in sorted(part, reverse=True) for item in (part[key], key)]
+        elif isinstance(part, list):
+            left += reversed(part)
+        else:
+            is_tensor = isinstance(part, torch.Tensor)
+            sha.update(part.detach().float().cpu().contiguous().numpy().tobytes() if is_tensor else repr(part).encode())
     return sha.hexdigest()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 
-import comfy.model_management
-import comfy.sd
 import comfy.utils
 import torch
 from comfy_api.latest import Input, io, ui
@@ -19,13 +17,11 @@ from ..dualreal_core.dataset.selection import ClipSelection
 from ..dualreal_core.dataset.sizes import TrainingSize
 from ..dualreal_core.errors import InputError
 from .dataset_inputs import picture_names, planes, without_notes_of_macos
-from .types import FILE_KEY
-from .videos import clip_source, named, with_file_name
+from .encoding import check_models, clip_lengths, embed, encode, encode_captions, size_multiple, tell_first_frame
+from .first_frame import way_to_tell
+from .videos import clip_source, with_file_name
 
 MAX_SIDE = 8192
-LARGEST_PAIRED_COMPRESSION = 16
-"""Models of VAEs up to this compression join 2x2 latent cells into a token; models of stronger ones take cell by cell."""
-
 
 class IdentityDataset(io.ComfyNode):
     """Pictures of one subject as one-frame videos."""
@@ -75,6 +71,7 @@ class IdentityDataset(io.ComfyNode):
                     force_input=True,
                     tooltip="File names, one per image in the same order, for the report and for messages. Load Photos gives them.",
                 ),
+                _image_to_video("The samples then say that no frame is given: the subject is learned, not copied from a first frame."),
             ],
             outputs=_outputs(
                 "image",
@@ -84,21 +81,25 @@ class IdentityDataset(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, images, vae, clip, texts, width, height, num_crops, crop_margin, masks=None, names=None) -> io.NodeOutput:
-        vae, clip = _check_models(vae[0], clip[0])
+    def execute(
+        cls, images, vae, clip, texts, width, height, num_crops, crop_margin, masks=None, names=None, image_to_video=(False,)
+    ) -> io.NodeOutput:
+        vae, clip = check_models(vae[0], clip[0])
+        tell = way_to_tell(vae) if image_to_video[0] else None
         pictures, masks = planes("images", images, 3), planes("masks", masks or [], 2)
         names = picture_names(names or [], len(pictures))
         captions = match_captions(texts, len(pictures), "image", names)
-        size = TrainingSize(height[0], width[0], _size_multiple(vae))
+        size = TrainingSize(height[0], width[0], size_multiple(vae))
         items, report = cut_photos(pictures, captions, masks or None, size, CropSettings(num_crops[0], crop_margin[0]), names)
         bar = comfy.utils.ProgressBar(len(items), node_id=cls.hidden.unique_id)
-        latents, subjects = [], []
+        latents, subjects, knows = [], [], []
         for item in items:
             frames, subject = item.pixels()
-            latents.append(_encode(vae, item, frames))
+            latents.append(encode(vae, item, frames))
+            knows.append(tell_first_frame(tell, vae, item, frames, latents[-1], 0))
             subjects.append(torch.ones(frames.shape[:3]) if subject is None else subject)
             bar.update(1)
-        return _result(latents, _encode_captions(clip, [item.caption for item in items], latents), subjects, report)
+        return _result(latents, encode_captions(clip, [item.caption for item in items], latents, knows), subjects, report)
 
 
 class MotionDataset(io.ComfyNode):
@@ -123,8 +124,8 @@ class MotionDataset(io.ComfyNode):
                     min=2,
                     max=1024,
                     tooltip=(
-                        "Length of a sample in frames, rounded down to 4k+1 (LTX-Video: 8k+1). Shorter clips are used at the longest "
-                        "length that fits."
+                        "Length of a sample in frames, rounded down to 4k+1 (LTX-Video: 8k+1, MiniMax-H3: 17k+5). Shorter clips are used "
+                        "at the longest length that fits."
                     ),
                 ),
                 io.Float.Input(
@@ -145,8 +146,12 @@ class MotionDataset(io.ComfyNode):
                 io.ClipVision.Input(
                     "clip_vision",
                     optional=True,
-                    tooltip="Image encoder for the reference frames, which tell the motion side what a clip looks like.",
+                    tooltip=(
+                        "Image encoder for the reference frames, which tell the motion side what a clip looks like; with image_to_video it "
+                        "also encodes first frames, for models that read them (Wan 2.1: clip_vision_h)."
+                    ),
                 ),
+                _image_to_video("Each sample then gives its own first frame to the model, so that the pair learns to move a given one."),
             ],
             outputs=_outputs(
                 "clip",
@@ -156,31 +161,31 @@ class MotionDataset(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, videos, vae, clip, texts, width, height, frames, fps, max_segments, clip_vision=None) -> io.NodeOutput:
-        vae, clip = _check_models(vae[0], clip[0])
+    def execute(
+        cls, videos, vae, clip, texts, width, height, frames, fps, max_segments, clip_vision=None, image_to_video=(False,)
+    ) -> io.NodeOutput:
+        vae, clip = check_models(vae[0], clip[0])
         if vae.not_video:
             raise InputError("The VAE encodes still images only, so it has no latents of clips; wire the VAE of a video model.")
         videos, texts, strays = without_notes_of_macos(videos, texts)
         names = [with_file_name(f"video {index}", video) for index, video in enumerate(videos, 1)]
         captions = match_captions(texts, len(videos), "video", names)
-        size = TrainingSize(height[0], width[0], _size_multiple(vae))
-        chosen = ClipSelection("videos", size, frames[0], fps[0], max_segments[0], vae.temporal_compression_decode() or 1)
+        size = TrainingSize(height[0], width[0], size_multiple(vae))
+        chosen = ClipSelection("videos", size, frames[0], fps[0], max_segments[0], *clip_lengths(vae))
+        tell, encoder = way_to_tell(vae) if image_to_video[0] else None, clip_vision[0] if clip_vision else None
         chosen.skipped.update(strays)
         bar = comfy.utils.ProgressBar(len(videos) * max_segments[0], node_id=cls.hidden.unique_id)
-        latents, spoken, stills = [], [], []
+        latents, spoken, references, knows = [], [], [], []
         for index, (video, caption) in enumerate(zip(videos, captions, strict=True)):
-            for latent, still in _encode_video(vae, chosen, f"video {index + 1}", video, caption, bar):
-                latents.append(latent)
+            for item, shown in _cut(chosen, f"video {index + 1}", video, caption):
+                latents.append(encode(vae, item, shown))
                 spoken.append(caption)
-                stills.append(still)
+                references.append(embed(encoder, item, shown[len(shown) // 2]))
+                knows.append(tell_first_frame(tell, vae, item, shown, latents[-1], 1, encoder))
+                bar.update(1)
             bar.update_absolute((index + 1) * max_segments[0])
         report = clips_report(chosen)
-        encoder = clip_vision[0] if clip_vision else None
-        references = []
-        for latent, still in zip(latents, stills, strict=True):
-            with named(f"clip_vision cannot encode a frame of {latent[FILE_KEY]}", "wire a CLIP or DINOv2 encoder of Load CLIP Vision"):
-                references.append(encoder.encode_image(still) if encoder else None)
-        return _result(latents, _encode_captions(clip, spoken, latents), references, report)
+        return _result(latents, encode_captions(clip, spoken, latents, knows), references, report)
 
 
 def _encoding_inputs(noun: str, advice: str) -> list[io.Input]:
@@ -200,6 +205,13 @@ def _side_inputs(noun: str) -> list[io.Input]:
     ]
 
 
+def _image_to_video(effect: str) -> io.Input:
+    return io.Boolean.Input(
+        "image_to_video", optional=True, default=False,
+        tooltip=f"For image-to-video training, on in both dataset nodes. {effect} Text-to-video models ignore it.",
+    )  # fmt: skip
+
+
 def _outputs(noun: str, own: io.Output) -> list[io.Output]:
     shape = "(1, channels, frames, height, width)"
     order = "The caption of each sample, in the order of the latents; every distinct caption is encoded once."
@@ -217,59 +229,16 @@ def _result(latents: list[dict], conditioning: list[list], own: list, report: Re
     return io.NodeOutput(latents, conditioning, own, text, ui=ui.PreviewText(text))
 
 
-def _check_models(vae: comfy.sd.VAE | None, clip: comfy.sd.CLIP | None) -> tuple[comfy.sd.VAE, comfy.sd.CLIP]:
-    if vae is None or clip is None:
-        missing = "VAE" if vae is None else "text encoder"
-        raise InputError(f"The loader gives no {missing}; add Load {'VAE' if vae is None else 'CLIP'} with the one that the model needs.")
-    if vae.latent_dim != 3:
-        raise InputError("The VAE belongs to an image or audio model; wire the VAE of the video model that you train.")
-    return vae, clip
-
-
-def _size_multiple(vae: comfy.sd.VAE) -> int:
-    compression = vae.spacial_compression_encode()
-    return 2 * compression if compression <= LARGEST_PAIRED_COMPRESSION else compression
-
-
-def _encode_video(
-    vae: comfy.sd.VAE, chosen: ClipSelection, name: str, video: Input.Video, caption: str, bar: comfy.utils.ProgressBar
-) -> list[tuple[dict[str, torch.Tensor | str], torch.Tensor]]:
-    """Each sample's latent and middle frame (1, H, W, 3)."""
+def _cut(chosen: ClipSelection, name: str, video: Input.Video, caption: str) -> Iterator[tuple[Item, torch.Tensor]]:
+    """Samples of a clip, each with its frames (F, H, W, 3)."""
     name = with_file_name(name, video)
     try:
         source = clip_source(name, caption, video)
     except InputError as problem:
         chosen.skipped[name] = f"unreadable: {problem}"
-        return []
-    encoded = []
+        return
     for item in chosen.add(source):
-        frames, _ = item.pixels()
-        encoded.append((_encode(vae, item, frames), frames[len(frames) // 2][None].clone()))
-        bar.update(1)
-    return encoded
-
-
-def _encode(vae: comfy.sd.VAE, item: Item, frames: torch.Tensor) -> dict[str, torch.Tensor | str]:
-    """One latent (1, C, f, h, w), with the name of the picture or clip, so that its samples can be told from others'."""
-    comfy.model_management.throw_exception_if_processing_interrupted()
-    with named(f"The VAE cannot encode {item.name}", "load the right VAE, or train at a smaller size"):
-        latent = vae.encode(frames)
-        is_finite = bool(latent.isfinite().all())
-    if not is_finite:
-        raise InputError(f"The VAE turns {item.name} into NaN; start ComfyUI with --fp32-vae or load the right VAE.")
-    return {"samples": latent, FILE_KEY: item.source.name}
-
-
-def _encode_captions(clip: comfy.sd.CLIP, captions: Sequence[str], latents: Sequence[dict]) -> list[list]:
-    """latents: of the same samples; they know the files."""
-    encoded = {}
-    for caption, latent in zip(captions, latents, strict=True):
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        if caption in encoded:
-            continue
-        with named(f"The text encoder cannot encode the caption of {latent[FILE_KEY]}", "load the right text encoder"):
-            encoded[caption] = clip.encode_from_tokens_scheduled(clip.tokenize(caption))
-    return [encoded[caption] for caption in captions]
+        yield item, item.pixels()[0]
 
 
 NODES: list[type[io.ComfyNode]] = [IdentityDataset, MotionDataset]

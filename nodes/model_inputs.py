@@ -25,15 +25,25 @@ ENCODERS: dict[str, Encoders] = {
     "wan": Encoders("Wan", "wan_2.1_vae (for the 5B model wan2.2_vae)", "umt5_xxl, by Load CLIP of type 'wan'"),
     "cogvideox": Encoders("CogVideoX", "the CogVideoX VAE", "t5xxl, by Load CLIP of type 'cogvideox'"),
     "ltx": Encoders("LTX-Video", "the LTX-Video VAE", "t5xxl, by Load CLIP of type 'ltxv'"),
+    "ltx2": Encoders("LTX-2", "the video VAE of the LTX-2 checkpoint", "gemma_3_12B, by LTXV Audio Text Encoder Loader"),
+    "minimax-h3": Encoders("MiniMax-H3", "minimax_h3_video_vae", "qwen3vl_32b_minimax_h3, by Load CLIP of type 'minimax'"),
     "hunyuan": Encoders("HunyuanVideo", "hunyuan_video_vae", "clip_l and llava_llama3, by DualCLIPLoader of type 'hunyuan_video'"),
+    "kandinsky5": Encoders("Kandinsky 5", "hunyuan_video_vae", "qwen_2.5_vl_7b and clip_l, by DualCLIPLoader of type 'kandinsky5'"),
 }
+OF_OTHER_TEXT: dict[tuple[str, int], Encoders] = {
+    ("hunyuan", 3584): Encoders(
+        "HunyuanVideo 1.5", "hunyuanvideo15_vae", "qwen_2.5_vl_7b and byt5_small_glyphxl, by DualCLIPLoader of type 'hunyuan_video_15'"
+    ),
+}
+"""Of models that read text of another width than their family's others."""
 VAES = {
     4: "Stable Diffusion or SDXL",
     12: "Mochi",
     16: "Wan 2.1, HunyuanVideo, CogVideoX, Flux or SD3",
+    24: "MiniMax-H3",
     32: "HunyuanVideo 1.5",
     48: "Wan 2.2 5B",
-    128: "LTX-Video",
+    128: "LTX-Video or LTX-2",
 }
 """Whose latents have so many channels."""
 TEXT_ENCODERS = {
@@ -45,15 +55,22 @@ TEXT_ENCODERS = {
     3584: "Qwen2.5-VL",
     3840: "Gemma 3",
     4096: "T5-XXL, UMT5-XXL or Llama 3",
+    5120: "Qwen3-VL 32B",
+    6144: "Gemma 3 by the projection of LTX-2.3",
 }
 """Whose tokens are so wide."""
 
 
-def check_channels(given: int, wanted: int, what: str, cure: str, family: FamilyDescription) -> None:
+def encoders_of(transformer: nn.Module, family: FamilyDescription) -> Encoders:
+    """What belongs to a model."""
+    own = ENCODERS.get(family.name, Encoders(family.name, "which its files come with", "its own text encoder"))
+    return OF_OTHER_TEXT.get((family.name, _input_width(transformer, family.text_layer)), own)
+
+
+def check_channels(given: int, wanted: int, what: str, cure: str, own: Encoders) -> None:
     """Raises InputError where latents or a VAE have other channels than the model."""
     if given == wanted:
         return
-    own = ENCODERS[family.name]
     raise InputError(
         f"{what} {given} channels{_as_of(given, VAES)}, and this {own.model} model takes {wanted}{_as_of(wanted, VAES)}: {cure} the VAE of "
         f"the model, {own.vae}."
@@ -62,16 +79,16 @@ def check_channels(given: int, wanted: int, what: str, cure: str, family: Family
 
 def check_text(conditioning: list, transformer: nn.Module, family: FamilyDescription, name: str) -> None:
     """Raises InputError where a CONDITIONING of one entry is not of the text encoder that the model needs."""
-    (text, extras), own = conditioning[0][:2], ENCODERS[family.name]
+    (text, extras), own = conditioning[0][:2], encoders_of(transformer, family)
     cure = f"wire {own.text}, into the node that makes {name}"
     if not isinstance(text, torch.Tensor) or text.ndim != 3:
         shown = "no tokens" if not isinstance(text, torch.Tensor) else f"{text.ndim} dimensions instead of 3"
         raise InputError(f"{name} has {shown}, so it is no text: {cure}.")
-    width = _input_width(transformer, family.text_layer)
-    if width not in (None, text.shape[-1]):
+    widths, given = text_widths(transformer, family), text.shape[-1]
+    if widths and given not in widths:
+        wanted = " or ".join(f"{width}{_as_of(width, TEXT_ENCODERS)}" for width in widths)
         raise InputError(
-            f"{name} is {text.shape[-1]} wide{_as_of(text.shape[-1], TEXT_ENCODERS)}, and this {own.model} model reads text of width "
-            f"{width}{_as_of(width, TEXT_ENCODERS)}: {cure}."
+            f"{name} is {given} wide{_as_of(given, TEXT_ENCODERS)}, and this {own.model} model reads text of width {wanted}: {cure}."
         )
     pooled_width, pooled = _input_width(transformer, family.pooled_layer), extras.get("pooled_output")
     if pooled_width is not None and (pooled is None or pooled.shape[-1] != pooled_width):
@@ -80,6 +97,18 @@ def check_text(conditioning: list, transformer: nn.Module, family: FamilyDescrip
     mask = extras.get("attention_mask")
     if family.needs_text_mask and mask is None:
         raise InputError(f"{name} has no attention mask, without which {own.model} cannot run: {cure}.")
+
+
+def text_widths(transformer: nn.Module, family: FamilyDescription) -> list[int]:
+    """Widths of text that a model reads, the usual one first; none where that is not known."""
+    if hasattr(transformer, "audio_cross_attention_dim"):  # LTX-2, which makes text for both streams of what is not so yet
+        both, captions = transformer.cross_attention_dim + transformer.audio_cross_attention_dim, transformer.caption_channels
+        if not transformer.caption_proj_before_connector:
+            return [captions, 2 * captions]
+        return [captions, both] if isinstance(transformer.caption_projection, nn.Module) else [both]
+    width = _input_width(transformer, family.text_layer)
+    refined = [transformer.hidden_size] if hasattr(transformer, "token_refiner") else []  # MiniMax-H3 takes what it has refined
+    return [] if width is None else list(dict.fromkeys([width, *refined]))
 
 
 def check_references(references: Sequence[object], name: str) -> None:

@@ -45,10 +45,10 @@ class TrainingView:
             InputError: the VAE or the prompt's text encoder is not the model's.
         """
         if conditioning and vae and self.every:
-            num_channels = self.base.patcher.model.latent_format.latent_channels
+            num_channels = self.base.num_channels
             given = getattr(vae[0], "latent_channels", num_channels)
-            check_channels(given, num_channels, "The VAE of the preview has", "wire into vae", self.base.family)
-            self.sample_text = self.base.conds(conditioning[0], item.latents, "preview_conditioning")
+            check_channels(given, num_channels, "The VAE of the preview has", "wire into vae", self.base.encoders)
+            self.sample_text = self.base.conds(conditioning[0], item.latents, "preview_conditioning", like=item.text)
             self.vae, self.shape = vae[0], item.latents.shape
             self.condition = None if item.conditions is None else item.conditions[0]
 

@@ -17,6 +17,7 @@ from torch import nn
 
 from ..dualreal_core.errors import InputError
 from .frozen_linear import keeping_no_weights
+from .fused_rope import with_gradients
 from .neighbours import caches, sentence_on_training
 from .patching import applied_pairs, diffusion_model
 
@@ -66,7 +67,7 @@ def ready_to_train(model: ModelPatcher) -> Iterator[ModelPatcher]:
         comfy.model_management.in_training = True
         patcher.pre_run()
         try:
-            with keeping_no_weights(patcher.model.diffusion_model):
+            with keeping_no_weights(patcher.model.diffusion_model), with_gradients():
                 yield patcher
         finally:
             comfy.model_management.in_training = was_in_training

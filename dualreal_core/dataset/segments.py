@@ -21,26 +21,34 @@ class Segments:
     starts: list[int]
 
 
-def find_segments(clip: ClipProbe, fps: float, num_frames: int, max_segments: int, frame_multiple: int) -> Segments:
+def find_segments(
+    clip: ClipProbe, fps: float, num_frames: int, max_segments: int, frame_multiple: int, frame_remainder: int = 1
+) -> Segments:
     """Segments of up to `num_frames` of a clip.
 
     Raises:
-        Unusable: not even frame_multiple + 1 frames remain.
+        Unusable: not even the shortest length remains.
     """
     if len(clip.times) == 1:
         raise Unusable("too short: it has a single frame, and motion needs several")
     shown = resample(clip.times, clip.duration, fps)
-    length = segment_length(len(shown), num_frames, frame_multiple)
+    length = segment_length(len(shown), num_frames, frame_multiple, frame_remainder)
     if length is None:
-        frames = counted(len(shown), "frame")
-        raise Unusable(f"too short: {clip.duration:.2f} s give {frames} at {fps:g} fps, and {frame_multiple + 1} are needed")
+        frames, least = counted(len(shown), "frame"), shortest_length(frame_multiple, frame_remainder)
+        raise Unusable(f"too short: {clip.duration:.2f} s give {frames} at {fps:g} fps, and {least} are needed")
     return Segments(shown, length, segment_starts(len(shown), length, max_segments))
 
 
-def segment_length(available: int, num_frames: int, frame_multiple: int) -> int | None:
-    """The longest count up to `num_frames` that is frame_multiple * k + 1 with k >= 1; None when none fits."""
-    multiples = (min(available, num_frames) - 1) // frame_multiple
-    return multiples * frame_multiple + 1 if multiples >= 1 else None
+def segment_length(available: int, num_frames: int, frame_multiple: int, frame_remainder: int = 1) -> int | None:
+    """The longest count above 1, up to `num_frames`, that is frame_multiple * k + frame_remainder; None when none fits."""
+    multiples = (min(available, num_frames) - frame_remainder) // frame_multiple
+    length = multiples * frame_multiple + frame_remainder
+    return length if length >= shortest_length(frame_multiple, frame_remainder) else None
+
+
+def shortest_length(frame_multiple: int, frame_remainder: int = 1) -> int:
+    """The shortest of those that has motion."""
+    return frame_remainder if frame_remainder > 1 else frame_multiple + frame_remainder
 
 
 def segment_starts(available: int, length: int, max_segments: int) -> list[int]:

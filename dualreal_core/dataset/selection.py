@@ -14,7 +14,7 @@ from .crops import CropSettings, crop_place
 from .items import ClipSource, Item, PhotoSource, Source
 from .photos import Thumbnail, make_thumbnail
 from .report import NOUNS, Report, Unusable, counted
-from .segments import Segments, find_segments
+from .segments import Segments, find_segments, segment_length, shortest_length
 from .sizes import TrainingSize, framing_notes
 
 Read = TypeVar("Read")
@@ -135,7 +135,7 @@ class ClipSelection(Selection):
     """Segments of clips, resampled by time.
 
     Attributes:
-        num_frames: wanted length of a segment, rounded down to frame_multiple * k + 1.
+        num_frames: wanted length of a segment, rounded down to frame_multiple * k + frame_remainder.
         fps: frames per second; 0 keeps each clip's own.
         shortened: clips that give a single shorter segment, by name.
     """
@@ -145,24 +145,26 @@ class ClipSelection(Selection):
     fps: float
     max_segments: int
     frame_multiple: int
+    frame_remainder: int = 1
     num_resampled: int = field(init=False, default=0)
     shortened: dict[str, Segments] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raises InputError where the VAE takes no segment of that length."""
         super().__post_init__()
-        wanted, multiple = self.num_frames, self.frame_multiple
-        if wanted < multiple + 1:
-            raise InputError(f"frames is {wanted}, and motion needs at least {multiple + 1} with this VAE; raise it.")
-        self.num_frames = (wanted - 1) // multiple * multiple + 1
-        if self.num_frames != wanted:
-            self.notes.append(f"{wanted} frames do not fit the VAE, which takes {multiple} * k + 1: {self.num_frames} are used")
+        wanted, lengths = self.num_frames, (self.frame_multiple, self.frame_remainder)
+        fitting = segment_length(wanted, wanted, *lengths)
+        if fitting is None:
+            raise InputError(f"frames is {wanted}, and motion needs at least {shortest_length(*lengths)} with this VAE; raise it.")
+        self.num_frames = fitting
+        if fitting != wanted:
+            self.notes.append(f"{wanted} frames do not fit the VAE, which takes {lengths[0]} * k + {lengths[1]}: {fitting} are used")
 
     def cut(self, source: ClipSource, fingerprint: str) -> list[Item]:
         probe = _read(source.probe)
         picture, fps = (probe.height, probe.width), self.fps or probe.fps
         canvas, size = self.size.fit(picture)
-        segments = find_segments(probe, fps, self.num_frames, self.max_segments, self.frame_multiple)
+        segments = find_segments(probe, fps, self.num_frames, self.max_segments, self.frame_multiple, self.frame_remainder)
         caption = source.caption
         if segments.length < self.num_frames:
             self.shortened[source.name] = segments
