@@ -71,17 +71,16 @@ class ApplyTwoExperts(io.ComfyNode):
             raise InputError(f"start_percent {start_percent} is not below end_percent {end_percent}: the pair would never act.")
         strengths = Strengths(identity_strength, motion_strength, start_percent, end_percent, negative == NEGATIVE_CHOICES[1])
         models = {HIGH: model_high, LOW: model_low}
-        said, patched = swapped(models), {}
+        said, patched = swapped(models), dict(models)
         for expert, (own, header) in halves(pair, low_pair).items():
             model = models[expert]
             if not own.sides or not any(own.sides.values()):
-                patched[expert] = model
                 said.append(f"The pair has no side for the {expert} expert, which stays as it is.")
                 continue
             weights = None if blend is None else blend.blend(own.config)
             patched[expert] = apply_pair(model, own, strengths, weights, condition_for(own, reference))
             said += differences_from(header, model, expert)
-        said += as_one(patched[HIGH], patched[LOW])
+        said += as_one([patched[expert] for expert in models if patched[expert] is not models[expert]])
         for sentence in said:
             logging.warning(sentence)
         return io.NodeOutput(patched[HIGH], patched[LOW], ui=ui.PreviewText("\n".join(said)) if said else None)
@@ -170,17 +169,17 @@ def swapped(models: dict[str, ModelPatcher]) -> list[str]:
     ]
 
 
-def as_one(high: ModelPatcher, low: ModelPatcher) -> list[str]:
-    """Has the pairs on both MODELs keep one record of what they did; a sentence where the two have different schedules."""
-    carried = [applied_pairs(model)[-1:] for model in (high, low)]
-    if not all(carried):
+def as_one(models: list[ModelPatcher]) -> list[str]:
+    """Has the last pairs on two MODELs keep one record of what they did; a sentence where the two have different schedules."""
+    if len(models) < len(EXPERTS):
         return []
-    (first,), (second,) = carried
-    second.parts = first.parts
+    first, second = (applied_pairs(model)[-1] for model in models)
+    if first.pair.config.num_groups == second.pair.config.num_groups:  # or a Blend Map has no rows for both
+        second.parts = first.parts
     tables = torch.tensor([first.schedule.sigma_table, second.schedule.sigma_table])
     if (tables[0] - tables[1]).abs().max() < SAME_STAGES:
         return []
-    shifts = [getattr(model.get_model_object("model_sampling"), "shift", None) for model in (high, low)]
+    shifts = [getattr(model.get_model_object("model_sampling"), "shift", None) for model in models]
     of_shifts = f" (shift {shifts[0]:g} and {shifts[1]:g})" if None not in shifts else ""
     return [
         f"The two models have different noise schedules{of_shifts}, so the same noise is another stage of the blend for each: give both "

@@ -28,8 +28,8 @@ class SampledPart:
         end_stage: position of the end in denoising, 0 (noise) to 1.
         record: weights that were used.
         prompt: ComfyUI's id of the graph's run that it belonged to.
-        note: what is to be said of it, or empty.
         moment: when it ended, in seconds of a clock that all MODELs share.
+        note: what is to be said of it, or empty.
     """
 
     given: str
@@ -39,8 +39,8 @@ class SampledPart:
     end_stage: float
     record: BlendRecord
     prompt: str = ""
-    note: str = ""
     moment: float = field(default_factory=time.monotonic)
+    note: str = ""
 
     @property
     def leaves_noise(self) -> bool:

@@ -109,10 +109,11 @@ def test_two_samplers_on_equal_models_are_one_sampler_bit_for_bit(server: ComfyS
     for key, applied in (("both", "both"), ("equal", "equal"), ("custom", "equal")):
         graph |= shown(key, f"low-{key}", (applied, 0))
     graph |= shown("from-low", "low-both", ("both", 1))
+    graph |= shown("both-wired", "low-both", ("both", 0), low_noise_model=["both", 1])
     run = server.run(graphs.afresh(graph, "latent"))
     whole, one_map = latent_of(server, run, "whole"), json.loads(run.text("show-whole"))
     assert not whole.equal(latent_of(server, run, "stock"))
-    for key in ("both", "equal", "custom", "from-low"):
+    for key in ("both", "equal", "custom", "from-low", "both-wired"):
         assert latent_of(server, run, key).equal(whole), key
         assert json.loads(run.text(f"show-{key}")) == one_map, key
     assert one_map["stages"] == pytest.approx(STAGES, abs=1e-3)
