@@ -38,13 +38,13 @@ def ltx_predict(transformer: nn.Module, latents: torch.Tensor, timestep: torch.T
 
 
 def ltx2_predict(transformer: nn.Module, latents: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-    """Without sound. latents: (B, C, f, h, w), timestep: (B,), text: (B, T, X) -> flow velocity (B, C, f, h, w)."""
+    """With a moment of sound that the video does not hear, as there is no calling it with none. latents: (B, C, f, h, w), timestep: (B,), text: (B, T, X) -> flow velocity (B, C, f, h, w)."""
     config, batch = transformer.config, len(latents)
     num_frames, height, width = latents.shape[2:]
     sound_text_width = config.caption_channels if config.use_prompt_embeddings else config.audio_cross_attention_dim
     output = transformer(
         hidden_states=tokens_of(latents),
-        audio_hidden_states=latents.new_zeros(batch, 0, config.audio_in_channels),
+        audio_hidden_states=latents.new_zeros(batch, 1, config.audio_in_channels),
         encoder_hidden_states=text,
         audio_encoder_hidden_states=text.new_zeros(batch, 1, sound_text_width),
         timestep=timestep,
@@ -55,7 +55,7 @@ def ltx2_predict(transformer: nn.Module, latents: torch.Tensor, timestep: torch.
         height=height,
         width=width,
         fps=LTX2_FPS,
-        audio_num_frames=0,
+        audio_num_frames=1,
         isolate_modalities=True,
         return_dict=False,
     )[0]
