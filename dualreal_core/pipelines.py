@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 
 import torch
@@ -15,6 +15,7 @@ from .bases.noise_schedules import objective_of
 from .errors import InputError
 from .method.attach import Attachment
 from .method.blend import Blend, BlendRecord, LearnedBlend
+from .method.experts import experts_of, is_expert_pair
 from .method.interception import Interception, Interceptor
 from .method.pair import ROLES, AdapterPair
 from .method.placement import placed
@@ -36,6 +37,7 @@ def applied(
     blend: Blend | None = None,
     condition: torch.Tensor | None = None,
     adapts_negative: bool = False,
+    audio_strength: float = 0.0,
     record: BlendRecord | None = None,
 ) -> Iterator[None]:
     """A pair acts in a pipeline's DiTs inside, at the stage of denoising of each call; outside, the pipeline is as it was.
@@ -43,11 +45,13 @@ def applied(
     The DiT may be compiled or offloaded before; the pair comes to the device that it computes on, as a copy. Several may be nested.
 
     Args:
-        pair: acts in every DiT of the pipeline; or pairs by the name of the DiT, as {"transformer_2": pair}, in these alone.
+        pair: acts in every DiT of the pipeline, one for two experts by its parts; or pairs by the name of the DiT, as
+            {"transformer_2": pair}, in these alone.
         strengths: factors on the identity and the motion weights.
         blend: weights other than the pair's own.
         condition: reference embedding (E,) or (1 or B, E) for conditioned sides.
         adapts_negative: whether the pair also acts on the negative prompt. Where it does not, guidance moves away from the plain model.
+        audio_strength: factor on what the pair does to the sound of models that have one.
         record: collects the weights that are used for the prompt.
 
     Raises:
@@ -56,18 +60,34 @@ def applied(
     transformers = {name: getattr(pipe, name) for name in TRANSFORMERS if getattr(pipe, name, None) is not None}
     if getattr(pipe, "scheduler", None) is None or not transformers:
         raise InputError(f"{type(pipe).__name__} has no transformer and scheduler: give a diffusers pipeline of a video DiT.")
-    pairs = dict(pair) if isinstance(pair, Mapping) else dict.fromkeys(transformers, pair)
+    pairs = dict(pair) if isinstance(pair, Mapping) else _for_each(pair, transformers)
     if not pairs or (unknown := sorted(set(pairs) - set(transformers))):
         wrong = f"no {unknown[0]!r}, but" if pairs else "for its pairs"
         raise InputError(f"{type(pipe).__name__} has {wrong} {', '.join(transformers)}: name one of these for each pair.")
     with ExitStack() as stack:
         for name, own in pairs.items():
             seen, transformer = transformers[name], getattr(transformers[name], "_orig_mod", transformers[name])
-            calls = _Calls(pipe, transformer, own, dict(zip(ROLES, strengths, strict=True)), blend, condition, adapts_negative, record)
+            sides = dict(zip(ROLES, strengths, strict=True))
+            calls = _Calls(pipe, transformer, own, sides, blend, condition, adapts_negative, audio_strength, record)
             stack.callback(calls.detach)
             stack.enter_context(_named(transformer, calls))
             stack.callback(Interception(seen, calls).remove)
         yield
+
+
+def _for_each(pair: AdapterPair, names: Collection[str]) -> dict[str, AdapterPair]:
+    """A pair by the names of a pipeline's DiTs, of which a pair for experts has a part each.
+
+    Raises:
+        InputError: it is for another number of experts.
+    """
+    parts = experts_of(pair)
+    if is_expert_pair(pair) and len(parts) != len(names):
+        raise InputError(
+            f"The pair is for {len(parts)} experts ({', '.join(pair.config.experts)}), and the pipeline has {', '.join(names)} alone: "
+            f'give {{"{next(iter(names))}": expert_of(pair, 0)}} for the first expert.'
+        )
+    return dict(zip(names, parts if is_expert_pair(pair) else parts * len(names), strict=True))
 
 
 class _Calls(Interceptor):
@@ -86,10 +106,11 @@ class _Calls(Interceptor):
         blend: Blend | None,
         condition: torch.Tensor | None,
         adapts_negative: bool,
+        audio_strength: float,
         record: BlendRecord | None,
     ) -> None:
         self.pipe, self.transformer, self.pair, self.blend, self.record = pipe, transformer, pair, blend, record
-        self.strengths, self.condition, self.adapts_negative = strengths, condition, adapts_negative
+        self.strengths, self.audio_strength, self.condition, self.adapts_negative = strengths, audio_strength, condition, adapts_negative
         self.signature = inspect.signature(transformer.forward)
         self.name: str | None = None
         self.step: tuple[float, torch.Tensor | None] | None = None
@@ -142,7 +163,7 @@ class _Calls(Interceptor):
 
     def _attached(self, pair: AdapterPair, blend: Blend | None) -> Attachment:
         attachment = Attachment(self.transformer, pair, blend)
-        attachment.strengths = self.strengths
+        attachment.strengths, attachment.audio_strength = self.strengths, self.audio_strength
         if self.condition is not None:
             attachment.condition = self.condition.reshape(-1, self.condition.shape[-1]).to(next(pair.parameters()))
         return attachment

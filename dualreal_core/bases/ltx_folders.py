@@ -38,7 +38,10 @@ def ltx_predict(transformer: nn.Module, latents: torch.Tensor, timestep: torch.T
 
 
 def ltx2_predict(transformer: nn.Module, latents: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
-    """With a moment of sound that the video does not hear, as there is no calling it with none. latents: (B, C, f, h, w), timestep: (B,), text: (B, T, X) -> flow velocity (B, C, f, h, w)."""
+    """With a moment of sound that the video does not hear, as it cannot be called with none.
+
+    latents: (B, C, f, h, w), timestep: (B,), text: (B, T, X) -> flow velocity (B, C, f, h, w).
+    """
     config, batch = transformer.config, len(latents)
     num_frames, height, width = latents.shape[2:]
     sound_text_width = config.caption_channels if config.use_prompt_embeddings else config.audio_cross_attention_dim

@@ -20,6 +20,7 @@ from torch import nn
 from dualreal_core.errors import InputError
 from dualreal_core.method.attach import Attachment
 from dualreal_core.method.blend import BlendRecord, FixedBlend
+from dualreal_core.method.experts import expert_of, join_experts
 from dualreal_core.method.pair import AdapterPair, new_pair
 from dualreal_core.pipelines import applied
 
@@ -193,6 +194,17 @@ def test_a_pair_for_each_expert(pipes: dict[str, DiffusionPipeline]) -> None:
         both = run(pipe, "wan experts")
     with applied(pipe, {"transformer": high}), applied(pipe, {"transformer_2": low}):
         assert torch.equal(run(pipe, "wan experts"), both)
+
+
+def test_a_pair_for_two_experts_acts_by_its_parts(pipes: dict[str, DiffusionPipeline]) -> None:
+    pipe = pipes["wan experts"]
+    both = join_experts(pair_for(pipe), fill(pair_for(pipe), seed=9), 0.8)
+    with applied(pipe, {name: expert_of(both, index) for index, name in enumerate(("transformer", "transformer_2"))}):
+        expected = run(pipe, "wan experts")
+    with applied(pipe, both):
+        assert torch.equal(run(pipe, "wan experts"), expected)
+    with pytest.raises(InputError, match="for 2 experts .*expert_of"), applied(pipes["wan"], both):
+        pass
 
 
 def test_pipelines_without_names_for_their_calls(pipes: dict[str, DiffusionPipeline]) -> None:
