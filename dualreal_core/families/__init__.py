@@ -11,7 +11,7 @@ from .hunyuan import COMFY_HUNYUAN, HUNYUAN, HUNYUAN_15
 from .kandinsky import COMFY_KANDINSKY5
 from .ltx import COMFY_LTX, COMFY_LTX2, LTX, LTX2
 from .minimax import COMFY_MINIMAX_H3
-from .wan import COMFY_WAN, COMFY_WAN_ANIMATE2, WAN
+from .wan import COMFY_WAN, COMFY_WAN_ANIMATE2, COMFY_WAN_DANCER, COMFY_WAN_S2V, WAN
 
 __all__ = ["CANONICAL", "COGVIDEOX", "DESCRIPTIONS", "WAN", "BlockList", "FamilyDescription", "Site", "family_of", "is_linear"]
 
@@ -21,6 +21,8 @@ DESCRIPTIONS: tuple[FamilyDescription, ...] = (
     COMFY_COGVIDEOX,
     COMFY_WAN,
     COMFY_WAN_ANIMATE2,
+    COMFY_WAN_S2V,
+    COMFY_WAN_DANCER,
     COMFY_LTX,
     COMFY_LTX2,
     COMFY_HUNYUAN,

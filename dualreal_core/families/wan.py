@@ -1,7 +1,7 @@
 """Wan 2.1 and 2.2: video tokens with cross-attention to text, flow matching.
 
 Wan Animate 2 runs each block twice in a call, once on the tokens of a pose video whose keys and values the video reads, and by methods
-of their own.
+of their own. It, and the models that follow sound, overwrite tokens between blocks.
 """
 
 from dataclasses import replace
@@ -86,4 +86,7 @@ COMFY_WAN_ANIMATE2 = replace(
     controller_streams=(),
     first_tokens="patch_embedding",
     methods={"": ("forward_gen", "forward_pose", "kv_from_input"), "self_attn": ("forward_gen", "forward_pose")},
+    changes_in_place=True,
 )
+COMFY_WAN_S2V = replace(COMFY_WAN, class_name="WanModel_S2V", changes_in_place=True)
+COMFY_WAN_DANCER = replace(COMFY_WAN, class_name="WanDancerModel", changes_in_place=True)

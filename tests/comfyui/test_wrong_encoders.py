@@ -70,7 +70,7 @@ def test_what_previews_sample_is_checked_too(server: ComfyServer, name: str) -> 
     graph["train"]["inputs"] |= {"preview_conditioning": ["prompt", 0], "vae": ["vae", 0]}
     message = sentence(server, graph)
     if name == "ltxv":
-        assert "The VAE of the preview has 16 channels" in message and "takes 128 (as of LTX-Video): wire into vae" in message
+        assert "The VAE of the preview has 16 channels" in message and "takes 128 (as of LTX-Video or LTX-2): wire into vae" in message
     else:
         assert "preview_conditioning is 768 wide" in message
 

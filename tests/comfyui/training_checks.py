@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import comfy.nested_tensor
 import comfy.sample
@@ -17,6 +18,7 @@ import comfy.samplers
 import comfy.sd
 import torch
 from comfy.model_patcher import ModelPatcher
+from dualreal_pack.dualreal_core.errors import InputError
 from dualreal_pack.dualreal_core.method.attach import Attachment
 from dualreal_pack.dualreal_core.method.pair import AdapterPair, new_pair
 from dualreal_pack.dualreal_core.training.checkpointing import checkpointed, safe_saving
@@ -30,11 +32,51 @@ from variant_inputs import conditioning, noise
 from variants import VARIANTS
 
 STEPS = 4
-EPSILONS = (1e-3, 1e-4, 1e-5)
+EPSILONS = (1e-3, 1e-4, 1e-5, 1e-6)
 SINGLE_EPSILONS = (3e-2, 1e-2, 3e-3)
 ONLY_SINGLE = ("MiniMaxH3",)
 """Models that compute in float32 at most."""
 SIZES = {"rank": 2, "alpha": 2.0, "bottleneck_dim": 4, "scale": 2.0, "num_groups": 2}
+def first_frame_mask(shape: Sequence[int]) -> torch.Tensor:
+    """(1, 1, f, h, w), 0 at the first frame of latents (C, f, h, w), as the stock nodes make it."""
+    mask = torch.ones(1, 1, *shape[1:])
+    mask[:, :, 0] = 0
+    return mask
+
+
+IMAGES: dict[str, dict[str, object]] = {
+    "hunyuan_i2v": {"concat_latent_image": noise(1, 1, 16, 3, 6, 8), "concat_mask": first_frame_mask((16, 3, 6, 8))},
+}
+"""First frames as our dataset nodes give them, where a model's own conditioning has another form of them."""
+NO_IMAGE = "The model wants an image beside the noise (image to video), and motion_conditioning has none: switch on image_to_video"
+REFUSALS: dict[str, tuple[str, dict[str, object], str]] = {
+    "no first frame": ("wan22_i2v", {"concat_latent_image": None}, NO_IMAGE),
+    "no first frame of HunyuanVideo": ("hunyuan_i2v", {"concat_latent_image": None}, NO_IMAGE),
+    "no first frame of CogVideoX": ("cogvideox_i2v", {"concat_latent_image": None}, NO_IMAGE),
+    "a first frame for a control video": (
+        "wan21_fun", {"concat_latent_image": noise(1, 1, 16, 3, 6, 8)},
+        "The image of motion_conditioning has 16 channels, and the model reads 32 beside the noise: it wants more than a first frame",
+    ),
+    "an image of another length": (
+        "wan22_i2v", {"concat_latent_image": noise(1, 1, 16, 2, 6, 8)},
+        "The image of motion_conditioning is made for 2 latent frames, and a sample has 3: give each sample its own",
+    ),
+    "another image encoder": (
+        "wan21_i2v", {"clip_vision_output": SimpleNamespace(penultimate_hidden_states=noise(1, 1, 5, 1024))},
+        "The image embedding of motion_conditioning is 1024 wide, and the model reads 1280: wire the image encoder of the model",
+    ),
+    "a clip that is given whole": ("wan22_5b", {}, "Sample 1 of the motion latents is given whole (noise mask 0): nothing is left"),
+    "two samples at a time": ("h3", {}, "MiniMax-H3 computes one sample at a time: set identity_batch and motion_batch to 1"),
+    "text for HunyuanVideo": (
+        "hunyuan15", {"text": 4096},
+        "this HunyuanVideo 1.5 model reads text of width 3584 (as of Qwen2.5-VL): wire qwen_2.5_vl_7b and byt5_small_glyphxl",
+    ),
+    "text for LTX-Video": ("ltx23", {"text": 4096}, "this LTX-2 model reads text of width 96: wire gemma_3_12B"),
+    "text for LTX-Video, where LTX-2 joins it": ("ltx20", {"text": 4096}, "this LTX-2 model reads text of width 64 or 128: wire gemma_3"),
+    "text of no MiniMax-H3": ("h3", {"text": 4096}, "this MiniMax-H3 model reads text of width 80 or 64: wire qwen3vl_32b"),
+    "no pooled text": ("kandinsky5", {"pooled_output": None}, "has no pooled output, and this Kandinsky 5 model needs one of width 768"),
+}  # fmt: skip
+"""What is wrong: the model, changes of its conditioning ("text": its width), and words of the sentence."""
 HELD = ("wan22_5b", "ltxv", "ltx20", "ltx23", "ltx25")
 """Models in whose latents a given frame is held clean."""
 
@@ -53,14 +95,8 @@ def load(name: str) -> ModelPatcher:
 def texts(name: str, count: int = 1, **extras: object) -> list[list]:
     """CONDITIONINGs of noise, with all that the model reads."""
     found = [conditioning(VARIANTS[name], 30 + index) for index in range(count)]
+    extras = {**IMAGES.get(name, {}), **extras}
     return [[[text, {**values, **extras}]] for ((text, values),) in found]
-
-
-def first_frame_mask(shape: Sequence[int]) -> torch.Tensor:
-    """(1, 1, f, h, w), 0 at the first frame of latents (C, f, h, w), as the stock nodes make it."""
-    mask = torch.ones(1, 1, *shape[1:])
-    mask[:, :, 0] = 0
-    return mask
 
 
 def clips(name: str, count: int = 2) -> list[dict]:
@@ -133,13 +169,14 @@ def slope(loss, pair: AdapterPair, directions: Sequence[torch.Tensor], epsilon: 
 
 
 def make_double(dit: torch.nn.Module) -> None:
-    """The whole DiT in float64, but for Wan's patch embedding, whose input ComfyUI casts to float32."""
+    """The whole DiT in float64, but for Wan's patch embeddings, whose inputs ComfyUI casts to float32."""
     dit.double()
     for module in dit.modules():
         if isinstance(getattr(module, "dtype", None), torch.dtype):
             module.dtype = torch.float64
-    if hasattr(dit, "patch_embedding"):
-        dit.patch_embedding.float()
+    for name, module in dit.named_modules():
+        if name.rpartition(".")[2].startswith(("patch_embedding", "vace_patch_embedding")):
+            module.float()
 
 
 def in_dtype(conds: dict, dtype: torch.dtype) -> dict:
@@ -189,10 +226,11 @@ def photos(name: str) -> list[dict]:
 def unknown_frame(name: str) -> dict[str, torch.Tensor]:
     """Conditioning of photos that says that no frame is given."""
     _, _, height, width = VARIANTS[name].latent_shape
-    image = VARIANTS[name].extras.get("concat_latent_image")
+    (((_, extras),),) = texts(name)
+    image = extras.get("concat_latent_image")
     if image is None:
         return {}
-    return {"concat_latent_image": torch.zeros(1, image[1], 1, height, width), "concat_mask": torch.ones(1, 1, 1, height, width)}
+    return {"concat_latent_image": torch.zeros(1, image.shape[1], 1, height, width), "concat_mask": torch.ones(1, 1, 1, height, width)}
 
 
 def the_model_is_called_as_the_sampler_calls_it(name: str) -> None:
@@ -253,3 +291,47 @@ def tensors_in(values: object, prefix: str = "") -> Iterator[tuple[str, torch.Te
     elif isinstance(values, (dict, list, tuple)):
         for key, value in values.items() if isinstance(values, dict) else enumerate(values):
             yield from tensors_in(value, f"{prefix}.{key}" if prefix else str(key))
+
+
+def what_a_model_cannot_use_is_named(case: str) -> None:
+    name, changes, words = REFUSALS[case]
+    (((text, extras),),), (clip,) = texts(name), clips(name, 1)
+    text = noise(1, 1, 16, changes.pop("text")) if "text" in changes else text
+    extras = {key: value for key, value in {**extras, **changes}.items() if value is not None}
+    if "whole" in case:
+        clip["noise_mask"] = torch.zeros_like(clip["noise_mask"])
+    with base_of(load(name)) as base:
+        try:
+            items = base.prepare("motion", [clip, clip], [[[text, extras]]] * 2).items
+            base.batch_texts([item.text for item in items])
+        except InputError as refusal:
+            assert words in str(refusal), refusal
+        else:
+            raise AssertionError("it is taken")
+
+
+def text_to_video_needs_no_image(name: str) -> None:
+    """Nor what a stock encoder may leave out; and a model that reads no first frame trains on lists that give one."""
+    (((text, extras),),) = texts(name)
+    optional = {} if VARIANTS[name].detected != "HunyuanVideo15" else {"pooled_output"}
+    left = {key: value for key, value in extras.items() if key not in optional and "concat" not in key and "clip_vision" not in key}
+    told = {"concat_latent_image": noise(1, 1, 16, 3, 6, 8), "concat_mask": first_frame_mask((16, 3, 6, 8))}
+    sample = {"samples": noise(20, 1, *VARIANTS[name].latent_shape)}
+    with base_of(load(name)) as base:
+        sets = [base.prepare("motion", [sample], [[[text, left]]])]
+        if name in ("wan", "hunyuan"):
+            sets.append(base.prepare("motion", [{**sample, "noise_mask": first_frame_mask((16, 3, 6, 8))}], [[[text, {**left, **told}]]]))
+        for found in sets:
+            (item,) = found.items
+            assert base.predict(item.latents[None], torch.tensor([0.5]), base.batch_texts([item.text])).isfinite().all()
+
+
+def a_sample_without_an_image_borrows_that_of_a_clip(name: str) -> None:
+    """For previews, whose prompt has no first frame: they begin with that of the first clip."""
+    (((text, extras),),), (clip,) = texts(name), clips(name, 1)
+    prompt = [[text, {key: value for key, value in extras.items() if "concat" not in key and "clip_vision" not in key}]]
+    with base_of(load(name)) as base:
+        (item,) = base.prepare("motion", [clip], [[[text, extras]]]).items
+        conds = base.conds(prompt, item.latents, like=item.text)
+        assert conds.keys() == item.text.keys()
+        assert all(one.cond.equal(conds[key].cond) for key, one in item.text.items() if isinstance(one.cond, torch.Tensor))
