@@ -45,7 +45,9 @@ class JointTrainer(io.ComfyNode):
             search_aliases=["dualreal", "train lora", "video lora", "identity motion training"],
             is_input_list=True,
             inputs=[
-                io.Model.Input("model", tooltip="The video model: Wan, LTX-Video, HunyuanVideo or CogVideoX. It is not changed."),
+                io.Model.Input("model", 
+                    tooltip="The video model: Wan 2.1 or 2.2, LTX-Video, LTX-2, HunyuanVideo, CogVideoX, MiniMax-H3 or Kandinsky 5, from "
+                    "text or from an image. It is not changed."),
                 SettingsType.Input("settings", tooltip="From Training Settings."),
                 io.Latent.Input("identity_latents", tooltip="One latent per photo, from Identity Dataset or a stock dataset node."),
                 io.Conditioning.Input("identity_conditioning", tooltip="One caption per photo, or a single one for all."),
