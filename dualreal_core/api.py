@@ -24,6 +24,7 @@ from .method.pair import ROLES, AdapterPair, Role, new_pair
 from .sampling import SamplingSettings, default_sampling, sample
 from .storage import save_pair
 from .training.loop import ALGORITHM_VERSION, StepResult
+from .training.noise_range import fit_range
 from .training.recipes import DUALREAL, Recipe, fit_warmup
 from .training.run import RunDirectory, run_training
 from .training.scores import Evaluation
@@ -92,8 +93,9 @@ def check_recipe(base: Base, recipe: Recipe) -> None:
     """Finds out whether a recipe's pair can be made for a base, of which no weights are needed.
 
     Raises:
-        InputError: it cannot, or no data would train one of its sides.
+        InputError: it cannot, no data would train one of its sides, or no noise.
     """
+    recipe, _ = fit_range(recipe, base.objective, base.architecture, _name_alone(base))
     with torch.device("meta"):
         _new_pair(base, base.architecture, recipe)
 
@@ -104,14 +106,16 @@ class Training:
     Attributes:
         pair: the pair in training.
         attachment: it at work in the base's DiT; sample with it between two steps if you like.
-        recipe: as it is trained: warm-up takes a fifth of the steps at most.
-        warmup_note: a sentence where the recipe asked for more.
+        recipe: as it is trained: warm-up takes a fifth of the steps at most, and an expert is trained at its own noise levels.
+        notes: a sentence on each thing in which that differs from what was asked for.
     """
 
     def __init__(
         self, base: Base, data: dict[Role, PreparedSet], recipe: Recipe, directory: Path, header: dict[str, object] | None = None
     ) -> None:
-        recipe, self.warmup_note = fit_warmup(recipe)
+        recipe, warmup_note = fit_warmup(recipe)
+        recipe, range_note = fit_range(recipe, base.objective, base.transformer, _name_alone(base))
+        self.notes = [note for note in (warmup_note, range_note) if note]
         self.base, self.data, self.recipe = base, data, recipe
         self.pair = _new_pair(base, base.transformer, recipe)
         self.pair.to(next(base.transformer.parameters()).device)
@@ -119,7 +123,7 @@ class Training:
         name = _name_alone(base)
         self.header = {
             "base": {"name": name, "encoders": base.fingerprint, **base_record(base.transformer, name)},
-            "training": {"recipe": recipe.name, "algorithm_version": ALGORITHM_VERSION, **asdict(recipe.train)},
+            "training": {"recipe": recipe.name, "algorithm_version": ALGORITHM_VERSION, **recipe.train.recorded()},
             "datasets": {role: list(data[role].fingerprints) for role in ROLES if self._sees(role)},
             **(header or {}),
         }

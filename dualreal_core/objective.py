@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
+
+SigmaRange = tuple[float, float]
+"""Noise levels from the lower on and below the upper one, 1 included. A noise level, sigma, is the factor on the noise: 0 (clean) to 1.
+It is a flow model's own sigma; for v-prediction it is sqrt(1 - alpha_bar)."""
+WHOLE: SigmaRange = (0.0, 1.0)
 
 
 class Objective(ABC):
@@ -14,6 +20,16 @@ class Objective(ABC):
     @abstractmethod
     def sample_timesteps(self, batch_size: int, generator: torch.Generator) -> torch.Tensor:
         """Timesteps (B,) to train at, on the generator's device."""
+
+    @abstractmethod
+    def sample_within(self, batch_size: int, generator: torch.Generator, within: SigmaRange) -> torch.Tensor:
+        """Timesteps (B,) as `sample_timesteps` gives them, of those alone whose noise level lies within a range.
+
+        Their density there is the same but for a factor: what lies outside is cut off, not moved to the ends.
+
+        Raises:
+            ValueError: the range holds none.
+        """
 
     @abstractmethod
     def stage(self, timestep: torch.Tensor) -> torch.Tensor:
@@ -69,6 +85,18 @@ class VPrediction(Objective):
     def sample_timesteps(self, batch_size: int, generator: torch.Generator) -> torch.Tensor:
         return torch.randint(len(self.alphas_cumprod), (batch_size,), generator=generator, device=generator.device)
 
+    def sample_within(self, batch_size: int, generator: torch.Generator, within: SigmaRange) -> torch.Tensor:
+        lowest, highest = within
+        levels = [math.sqrt(1 - alpha) for alpha in self.alphas_cumprod]
+        inside = [index for index, level in enumerate(levels) if lowest <= level and (level < highest or highest == 1)]
+        if not inside:
+            raise ValueError(
+                f"sigma_min {lowest:g} and sigma_max {highest:g} leave none of the model's noise levels, which go from "
+                f"{min(levels):.3g} to {max(levels):.3g}: move them further apart."
+            )
+        picks = torch.randint(len(inside), (batch_size,), generator=generator, device=generator.device)
+        return torch.tensor(inside, device=generator.device)[picks]
+
     def stage(self, timestep: torch.Tensor) -> torch.Tensor:
         return 1 - timestep.float() / (len(self.alphas_cumprod) - 1 or 1)  # samplers take evenly spaced timesteps
 
@@ -102,6 +130,25 @@ class FlowMatching(Objective):
         normal = torch.randn(batch_size, generator=generator, device=generator.device)
         sigma = (self.logit_mean + self.logit_std * normal).sigmoid()
         return self.timestep_scale * self.shift * sigma / (1 + (self.shift - 1) * sigma)
+
+    def sample_within(self, batch_size: int, generator: torch.Generator, within: SigmaRange) -> torch.Tensor:
+        bounds = [self._normal_of(sigma) for sigma in within]
+        side = -1.0 if sum(bounds) > 0 else 1.0  # probabilities are told apart near 0 and not near 1, so of two tails the lower is used
+        begin, end = torch.special.ndtr(torch.tensor(sorted(side * bound for bound in bounds), dtype=torch.float64)).tolist()
+        uniform = torch.rand(batch_size, generator=generator, device=generator.device, dtype=torch.float64)
+        normal = side * torch.special.ndtri(begin + (end - begin) * uniform)
+        sigma = (self.logit_mean + self.logit_std * normal).sigmoid()
+        timestep = (self.timestep_scale * self.shift * sigma / (1 + (self.shift - 1) * sigma)).float()
+        lowest, highest = (torch.tensor(self.timestep_scale * bound, dtype=torch.float32) for bound in within)
+        if within[1] < 1:
+            highest = torch.nextafter(highest, torch.tensor(0.0))
+        return timestep.clamp(lowest.item(), max(lowest, highest).item())  # which rounding alone can leave
+
+    def _normal_of(self, sigma: float) -> float:
+        """The normal number that becomes a noise level."""
+        if sigma <= 0 or sigma >= 1:
+            return -math.inf if sigma <= 0 else math.inf
+        return (math.log(sigma) - math.log1p(-sigma) - math.log(self.shift) - self.logit_mean) / self.logit_std
 
     def stage(self, timestep: torch.Tensor) -> torch.Tensor:
         sigma = timestep.float() / self.timestep_scale

@@ -19,6 +19,7 @@ from ..dualreal_core.errors import InputError
 from ..dualreal_core.families.base_record import base_record
 from ..dualreal_core.method.pair import Role, base_sizes
 from ..dualreal_core.training.loop import ALGORITHM_VERSION
+from ..dualreal_core.training.noise_range import fit_range
 from ..dualreal_core.training.recipes import Recipe, fit_warmup
 from ..dualreal_core.training.run import RunDirectory
 from .comfy_base import ComfyBase
@@ -96,8 +97,9 @@ class JointTrainer(io.ComfyNode):
             }
             num_groups = min(wanted.recipe.pair["num_groups"], base_sizes(base.transformer)["num_blocks"])
             recipe, warmup_note = fit_warmup(replace(wanted.recipe, pair={**wanted.recipe.pair, "num_groups": num_groups}))
+            recipe, range_note = fit_range(recipe, base.objective, base.transformer, model_file(model[0]))
             directory, note = _run_directory(name[0], base, data, recipe)
-            note = " ".join(filter(None, (note, warmup_note, sentence_on_training(model[0]))))
+            note = " ".join(filter(None, (note, warmup_note, range_note, sentence_on_training(model[0]))))
             view = TrainingView(cls.hidden.unique_id, base, recipe.train.steps, wanted.preview_every, note)
             view.prepare_sample(_wired(preview_conditioning), _wired(vae), data["motion"].items[0])
             made_for = {"name": base.name, "encoders": base.fingerprint, **base_record(base.transformer, model_file(model[0]))}
@@ -132,7 +134,7 @@ def _run_directory(name: str, base: ComfyBase, data: dict[Role, PreparedSet], re
         raise InputError(f"{name!r} cannot name a run: use letters, digits, spaces, dots and dashes, without slashes.")
     asked = {
         "algorithm_version": ALGORITHM_VERSION, "base": base.fingerprint, "condition": base.condition_dim,
-        "objective": asdict(base.objective), "pairs": base.applied, "train": asdict(recipe.train), "pair": dict(recipe.pair),
+        "objective": asdict(base.objective), "pairs": base.applied, "train": recipe.train.recorded(), "pair": dict(recipe.pair),
         **{role: [*part.fingerprints] for role, part in data.items()},
     }  # fmt: skip
     key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]

@@ -14,6 +14,8 @@ KINDS = ("lora", "bottleneck")
 SHARE_SCHEDULES = {"motion fades": DUALREAL.pair["share_schedule"], "even": ()}
 PRECISIONS = {"as the model": "fp32", "bf16": "bf16"}
 TRAIN = DUALREAL.train
+AS_THE_MODEL = -1.0
+"""Of a noise level: the model decides."""
 
 
 class TrainingSettings(io.ComfyNode):
@@ -111,6 +113,12 @@ class TrainingOptions(io.ComfyNode):
                 io.Int.Input("motion_rank", optional=True, default=0, min=0, max=1024,
                     tooltip="Rank (or hidden width) of the motion, where it should differ from the identity's. 0: rank of Training "
                     "Settings."),
+                io.Float.Input("sigma_min", optional=True, default=AS_THE_MODEL, min=AS_THE_MODEL, max=1.0, step=0.005,
+                    tooltip="Noise level, 0 (clean) to 1, from which on it trains. -1: as the model. That is 0, but for a Wan 2.2 expert "
+                    "where its own range begins."),
+                io.Float.Input("sigma_max", optional=True, default=AS_THE_MODEL, min=AS_THE_MODEL, max=1.0, step=0.005,
+                    tooltip="Noise level below which it trains. -1: as the model. That is 1, but for a Wan 2.2 low-noise expert where its "
+                    "own range ends."),
             ],
             outputs=[OptionsType.Output(display_name="options", tooltip="For Training Settings.")],
         )  # fmt: skip
@@ -129,6 +137,11 @@ class TrainingOptions(io.ComfyNode):
         }
         if motion_rank:
             pair |= {"motion_rank": motion_rank, "motion_alpha": float(motion_rank), "motion_bottleneck_dim": motion_rank}
+        for name in ("sigma_min", "sigma_max"):
+            values[name] = None if values[name] < 0 else values[name]
+        lowest, highest = values["sigma_min"] or 0.0, 1.0 if values["sigma_max"] is None else values["sigma_max"]
+        if lowest >= highest:
+            raise InputError(f"sigma_min is {lowest:g} and sigma_max {highest:g}: set sigma_min below sigma_max, or -1 for the model's.")
         values["precision"] = PRECISIONS[values["precision"]]
         values["identity_learning_rate"] = values["identity_learning_rate"] or None
         return io.NodeOutput(TrainerOptions(values, pair, save_every))

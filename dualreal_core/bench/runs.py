@@ -44,7 +44,8 @@ class Run:
     @property
     def key(self) -> str:
         """Name of its folder; differs wherever the result could."""
-        asked = [self.trainer, self.identity, self.motion, asdict(self.recipe), [run.key for run in self.needs]]
+        recipe = {**asdict(self.recipe), "train": self.recipe.train.recorded()}
+        asked = [self.trainer, self.identity, self.motion, recipe, [run.key for run in self.needs]]
         digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:10]
         return "-".join([self.trainer, *filter(None, (self.identity, self.motion)), str(self.recipe.train.seed), digest])
 

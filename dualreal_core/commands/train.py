@@ -72,8 +72,8 @@ def run(arguments: argparse.Namespace) -> None:
     texts = _encode_sample_texts(base, arguments)
     prompts = {"identity": arguments.prompt_identity, "motion": arguments.prompt_motion, "trigger": arguments.trigger}
     training = Training(base, prepared, recipe, directory, {"prompts": prompts, "consent": arguments.consent})
-    if training.warmup_note:
-        print(training.warmup_note)
+    for note in training.notes:
+        print(note)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         _train(training, base, arguments, texts)

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import nn
 
+from ..objective import SigmaRange
 from . import family_of
 from .description import FamilyDescription
 
@@ -22,10 +24,30 @@ LEAST_LIKENESS = 0.995
 EQUAL = 1 - 1e-6
 """Of biases that are the same in every digit; experts that differ little have more than `LEAST_LIKENESS`, and count by their names."""
 DIGITS = 4
-EXPERTS = {"high-noise": r"high[ ._-]?noise", "low-noise": r"low[ ._-]?noise"}
-"""Experts of models that have two, by what stands in the names of their files."""
+EXPERTS = {
+    "high-noise": r"high[ ._-]?noise|a14b.*(?<![a-z])high(?![a-z])",
+    "low-noise": r"low[ ._-]?noise|a14b.*(?<![a-z])low(?![a-z])",
+}
+"""Experts of models that have two, by what stands in the names of their files; the first one runs where there is more noise."""
 
 Record = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Expert:
+    """One of two DiTs that share a denoising: its name, and the noise levels at which it runs."""
+
+    name: str
+    sigma_range: SigmaRange
+
+
+def expert_of(transformer: nn.Module, file: str | None) -> Expert | None:
+    """Which expert a DiT is, by the name of its file and its input channels; None where it is none, or its range is not known."""
+    name = _expert(file)
+    boundary = family_of(transformer).expert_boundaries.get(_in_channels(transformer))
+    if name is None or boundary is None:
+        return None
+    return Expert(name, (boundary, 1.0) if name == next(iter(EXPERTS)) else (0.0, boundary))
 
 
 def base_record(transformer: nn.Module, file: str | None) -> Record:

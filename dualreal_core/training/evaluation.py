@@ -17,7 +17,7 @@ from ..bases import Base
 from ..dataset import PreparedItem
 from ..method.attach import Attachment
 from ..method.pair import ROLES, Role
-from ..objective import Objective
+from ..objective import WHOLE, Objective, SigmaRange
 from ..precision import lowered
 from .loop import loss_masks
 from .scores import Evaluation, SideScores
@@ -51,9 +51,11 @@ class FixedBatch:
     condition: torch.Tensor | None
 
 
-def fixed_timesteps(objective: Objective, role: Role, share_schedule: tuple[float, ...] = (), bias: float = 0.0) -> torch.Tensor:
+def fixed_timesteps(
+    objective: Objective, role: Role, share_schedule: tuple[float, ...] = (), bias: float = 0.0, within: SigmaRange = WHOLE
+) -> torch.Tensor:
     """`NUM_ROWS` timesteps at evenly spaced quantiles of the noisier half of those that a side draws in training."""
-    drawn = draw_timesteps(objective, NUM_DRAWS, torch.Generator().manual_seed(SEED), role, share_schedule, bias).sort().values
+    drawn = draw_timesteps(objective, NUM_DRAWS, torch.Generator().manual_seed(SEED), role, share_schedule, bias, within).sort().values
     quantiles = [LEAST_NOISE + (1 - LEAST_NOISE) * (row + 0.5) / NUM_ROWS for row in range(NUM_ROWS)]
     return torch.stack([drawn[int(NUM_DRAWS * quantile)] for quantile in quantiles])
 
@@ -129,7 +131,7 @@ class Evaluator:
         batch_size = max(settings.identity_batch, settings.motion_batch)
         batches = {}
         for role in self.sides:
-            timesteps = fixed_timesteps(self.base.objective, role, share_schedule, settings.timestep_bias)
+            timesteps = fixed_timesteps(self.base.objective, role, share_schedule, settings.timestep_bias, settings.sigma_range)
             other: Role = "motion" if role == "identity" else "identity"
             own = self.splits[role]
             batches[role] = tuple(

@@ -180,7 +180,7 @@ class _Losses:
         batch = self.state.next_batch(source, self.items[source], settings.motion_batch if source == "motion" else settings.identity_batch)
         self.attachment.condition = _conditions(batch, settings, self.state, device) if source == "motion" else None
         latents = torch.stack([item.latents for item in batch])
-        timestep = draw_timesteps(objective, len(batch), generator, role, share_schedule, settings.timestep_bias)
+        timestep = draw_timesteps(objective, len(batch), generator, role, share_schedule, settings.timestep_bias, settings.sigma_range)
         self.attachment.stage = objective.stage(timestep)
         noise = torch.randn(latents.shape, generator=generator)
         return batch, latents.to(device), noise.to(device), timestep.to(device)

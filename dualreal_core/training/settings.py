@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
     from ..method.pair import Role
+    from ..objective import SigmaRange
 
 OptimizerName = Literal["adamw", "adamw8bit", "prodigy"]
 Precision = Literal["fp32", "bf16"]
@@ -20,6 +21,7 @@ _NOT_NEGATIVE = ("warmup_steps", "weight_decay", "timestep_bias", "evaluate_ever
 _LIMITS: tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...] = (
     (("steps", "identity_batch", "motion_batch", "accumulation"), lambda value: value >= 1, "it must be at least 1"),
     (_SHARES, lambda value: 0 <= value <= 1, "it must lie between 0 and 1"),
+    (("sigma_min", "sigma_max"), lambda value: value is None or 0 <= value <= 1, "it must lie between 0 (clean) and 1 (noise)"),
     ((*_RATES, "eps", "clip_norm"), lambda value: value is None or value > 0, "it must be positive"),
     (
         ("timestep_bias", "weight_decay", "eps", *_RATES),
@@ -34,6 +36,8 @@ _LIMITS: tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...] = (
     (("validation_split",), lambda value: value <= 1 or float(value).is_integer(), "it must be a share below 1 or a whole number of files"),
 )
 """Names of settings, what their values must suit, and what else is said."""
+_NEUTRAL = {"sigma_min": (None, 0.0), "sigma_max": (None, 1.0)}
+"""Settings that came later, and values at which they change nothing."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,11 @@ class TrainSettings:
     patience: int = 0
     """Evaluations in which neither side improves after which training stops; 0: it never stops early."""
     seed: int = 0
+    sigma_min: float | None = None
+    """Noise level, 0 (clean) to 1, from which on timesteps are drawn: sigma of a flow model, sqrt(1 - alpha_bar) for v-prediction.
+    None: that of the model, which is 0 but for one of two experts."""
+    sigma_max: float | None = None
+    """Noise level below which they are drawn. None: that of the model, which is 1 but for one of two experts."""
 
     def __post_init__(self) -> None:
         for names, suits, sentence in _LIMITS:
@@ -95,6 +104,21 @@ class TrainSettings:
         for name in ("validation_split", "save_best", "patience"):
             if getattr(self, name) and not self.evaluate_every:
                 raise ValueError(f"{name} is {getattr(self, name)}, but evaluate_every is 0; set how many steps lie between evaluations.")
+
+        if self.sigma_range[0] >= self.sigma_range[1]:
+            raise ValueError(
+                f"sigma_min is {self.sigma_range[0]:g} and sigma_max {self.sigma_range[1]:g}; sigma_min must lie below sigma_max."
+            )
+
+    @property
+    def sigma_range(self) -> SigmaRange:
+        """Noise levels that are trained at, as far as they are set: see `noise_range.fit_range` for what a model sets."""
+        return 0.0 if self.sigma_min is None else self.sigma_min, 1.0 if self.sigma_max is None else self.sigma_max
+
+    def recorded(self) -> dict[str, object]:
+        """The settings as files and the names of runs keep them: those that came later only where they change something, so that
+        what was written before them means the same."""
+        return {name: value for name, value in asdict(self).items() if name not in _NEUTRAL or value not in _NEUTRAL[name]}
 
     def trains(self, role: Role) -> bool:
         """Whether any step trains this side."""
