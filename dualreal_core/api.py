@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -13,19 +13,22 @@ from torch import nn
 
 from .bases import Base
 from .bases.base import check_size
+from .bases.two_experts import attach, expert_fields, names_of_experts, record_of
 from .dataset import Manifest, PreparedSet, prepare, scan_identity, scan_motion
 from .dataset.photos import open_photo
 from .errors import InputError
-from .families.base_record import base_difference, base_record
+from .families.base_record import base_difference
 from .files.cache_folder import user_cache_folder
 from .method.attach import Attachment
 from .method.blend import Blend, BlendRecord
+from .method.experts import base_of_expert
+from .method.joint_attachment import JointAttachment
 from .method.pair import ROLES, AdapterPair, Role, new_pair
 from .sampling import SamplingSettings, default_sampling, sample
 from .storage import save_pair
 from .training.loop import ALGORITHM_VERSION, StepResult
-from .training.noise_range import fit_range
-from .training.recipes import DUALREAL, Recipe, fit_warmup
+from .training.noise_range import expert_ranges, fit_range
+from .training.recipes import DUALREAL, Recipe, fit_expert_steps, fit_warmup
 from .training.run import RunDirectory, run_training
 from .training.scores import Evaluation
 from .training.stopping import best_of
@@ -95,9 +98,34 @@ def check_recipe(base: Base, recipe: Recipe) -> None:
     Raises:
         InputError: it cannot, no data would train one of its sides, or no noise.
     """
-    recipe, _ = fit_range(recipe, base.objective, base.architecture, _name_alone(base))
+    recipe, _ = fit_recipe(base, recipe, base.architecture)
     with torch.device("meta"):
         _new_pair(base, base.architecture, recipe)
+
+
+def fit_recipe(base: Base, recipe: Recipe, transformer: nn.Module, file: str | None = None) -> tuple[Recipe, list[str]]:
+    """The recipe as it is trained on a base, and a sentence on each thing in which that differs from what was asked for.
+
+    Warm-up takes a fifth of the steps at most. An expert is trained at its own noise levels; two in one run take turns.
+
+    Args:
+        transformer: of the base, with or without its weights.
+        file: that it comes from; default: the base's name.
+
+    Raises:
+        InputError: no noise is left to train at.
+    """
+    recipe, *notes = fit_warmup(recipe)
+    names = names_of_experts(base)
+    recipe, turns_note = fit_expert_steps(recipe, len(names))
+    if names:
+        ranges, turn = expert_ranges(recipe.train, base), recipe.train.expert_steps
+        shown = (f"the {name} one at noise levels (sigma) {least:g} to {most:g}" for name, (least, most) in zip(names, ranges, strict=True))
+        notes += [turns_note, f"Trains both experts in turns of {turn} step{'s' * (turn > 1)}: {', '.join(shown)}."]
+    else:
+        recipe, range_note = fit_range(recipe, base.objective, transformer, file or _name_alone(base))
+        notes.append(range_note)
+    return recipe, [note for note in notes if note]
 
 
 class Training:
@@ -106,28 +134,26 @@ class Training:
     Attributes:
         pair: the pair in training.
         attachment: it at work in the base's DiT; sample with it between two steps if you like.
-        recipe: as it is trained: warm-up takes a fifth of the steps at most, and an expert is trained at its own noise levels.
+        recipe: as it is trained; see `fit_recipe`.
         notes: a sentence on each thing in which that differs from what was asked for.
     """
 
     def __init__(
         self, base: Base, data: dict[Role, PreparedSet], recipe: Recipe, directory: Path, header: dict[str, object] | None = None
     ) -> None:
-        recipe, warmup_note = fit_warmup(recipe)
-        recipe, range_note = fit_range(recipe, base.objective, base.transformer, _name_alone(base))
-        self.notes = [note for note in (warmup_note, range_note) if note]
+        recipe, self.notes = fit_recipe(base, recipe, base.transformer)
         self.base, self.data, self.recipe = base, data, recipe
         self.pair = _new_pair(base, base.transformer, recipe)
         self.pair.to(next(base.transformer.parameters()).device)
         self.directory = RunDirectory(directory)
         name = _name_alone(base)
         self.header = {
-            "base": {"name": name, "encoders": base.fingerprint, **base_record(base.transformer, name)},
+            "base": {"name": name, "encoders": base.fingerprint, **record_of(base, [name])},
             "training": {"recipe": recipe.name, "algorithm_version": ALGORITHM_VERSION, **recipe.train.recorded()},
             "datasets": {role: list(data[role].fingerprints) for role in ROLES if self._sees(role)},
             **(header or {}),
         }
-        self.attachment = Attachment(base.transformer, self.pair)
+        self.attachment = attach(base, self.pair, transformer=base.transformer)
 
     def _sees(self, role: Role) -> bool:
         """Whether data of a role is trained on, by its own side or, to preserve the motion, by the identity."""
@@ -185,7 +211,7 @@ def _new_pair(base: Base, transformer: nn.Module, recipe: Recipe) -> AdapterPair
     """The untrained pair of a recipe; `transformer` with or without weights."""
     conditions = {"motion_condition_dim": base.condition_dim if recipe.conditions_motion else None}
     try:
-        pair = new_pair(transformer, recipe.train.seed, **{**conditions, **recipe.pair})
+        pair = new_pair(transformer, recipe.train.seed, **{**conditions, **recipe.pair, **expert_fields(base)})
     except ValueError as error:
         raise InputError(f"The pair cannot be made: {error}") from error
     for role in ROLES:
@@ -262,10 +288,10 @@ def generate(
     check_size(base, settings.num_frames, settings.height, settings.width)
     if reference_image is not None and pair is not None:
         _check_condition(base, pair)
-    attachment = None
+    attachment: Attachment | JointAttachment | None = None
     try:
         if pair is not None:  # first, as all that can be wrong with it shows without the weights of the base
-            attachment = Attachment(base.architecture, pair, blend)
+            attachment = attach(base, pair, blend)
             attachment.strengths = dict(zip(ROLES, strengths, strict=True))
             attachment.record = record
         with base.encoders(), torch.no_grad():
@@ -273,7 +299,8 @@ def generate(
             condition = None
             if reference_image is not None and base.condition_dim is not None:
                 condition = base.embed_image(read_reference_image(reference_image, (settings.height, settings.width)))
-        difference = base_difference((header or {}).get("base"), base.transformer, _name_alone(base))
+        recorded = base_of_expert((header or {}).get("base"), next(iter(names_of_experts(base)), ""))
+        difference = base_difference(recorded, base.transformer, _name_alone(base))
         if difference is not None and on_note is not None:
             on_note(difference)
         latents = sample(base, [text], negative, settings, attachment, condition, progress)

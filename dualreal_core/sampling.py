@@ -68,7 +68,7 @@ def sample(
     is_guided = settings.guidance_scale != 1.0
     text = base.batch_texts([negative_text] * len(texts) * is_guided + texts)
     if attachment is not None:
-        attachment.coverage.start_over()
+        attachment.start_over()
         attachment.condition = None if condition is None else condition[None].to(next(attachment.pair.parameters()))
         if is_guided and not settings.adapts_negative:
             attachment.row_strengths = [0.0] * len(texts) + [1.0] * len(texts)

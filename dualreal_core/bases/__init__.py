@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ def load_base(
     image_encoder: Path | None = None,
     offload: Offload = "none",
 ) -> Base:
-    """A base by name: `toyworld`, or the folder of a diffusers CogVideoX or Wan model.
+    """A base by name: `toyworld`, or the folder of a diffusers CogVideoX or Wan model, of which Wan 2.2 A14B has two experts.
 
     Args:
         dtype: of the DiT's weights; the embedded base is always float32.
@@ -34,6 +35,11 @@ def load_base(
         from .toyworld import ToyWorldBase
 
         return ToyWorldBase(device)
-    from .diffusers_folder import DiffusersFolderBase
+    from .diffusers_folder import DiffusersFolderBase, expert_boundary
+    from .two_experts import TwoExpertBase
 
-    return DiffusersFolderBase(Path(name), dtype=dtype, device=device, image_encoder=image_encoder, offload=offload)
+    of_component = partial(DiffusersFolderBase, Path(name), dtype, device, image_encoder, offload)
+    boundary = expert_boundary(Path(name))
+    if boundary is None:
+        return of_component()
+    return TwoExpertBase(of_component(), of_component("transformer_2"), boundary)

@@ -64,6 +64,9 @@ class Base(Protocol):
     fingerprint: str
     compute_dtype: torch.dtype
 
+    def rest(self) -> None:
+        """Takes the DiT's weights off the device, until they are asked for again."""
+
     def encoders(self) -> AbstractContextManager[None]:
         """Loads text encoder, VAE and image encoder on entry and drops them from memory on exit; the DiT's weights may leave.
 

@@ -47,6 +47,7 @@ class DiffusersFolderBase:
         device: str = "cpu",
         image_encoder: Path | None = None,
         offload: Offload = "none",
+        component: str = "transformer",
     ) -> None:
         """Checks all files; reads no weights yet.
 
@@ -56,6 +57,7 @@ class DiffusersFolderBase:
             device: where all components run.
             image_encoder: folder of a CLIP vision tower; default: `image_encoder/` in the model folder, if it is there.
             offload: where the DiT's weights wait while the encoders are at work; on the CPU always nowhere.
+            component: subfolder of the DiT, of which Wan 2.2 has two.
 
         Raises:
             InputError: something is missing, broken or of an unknown kind.
@@ -63,9 +65,9 @@ class DiffusersFolderBase:
         self.name = str(folder)
         self.folder, self.dtype, self.device = folder, dtype, device
         pipeline = _pipeline_class(folder)
-        shapes = {component: check_component(folder / component) for component in ("transformer", "vae", "text_encoder")}
+        shapes = {part: check_component(folder / part) for part in (component, "vae", "text_encoder")}
         check_tokenizer(folder / "tokenizer")
-        config, vae_config = read_json(folder / "transformer" / "config.json"), read_json(folder / "vae" / "config.json")
+        config, vae_config = read_json(folder / component / "config.json"), read_json(folder / "vae" / "config.json")
         self._layout = layout_of(pipeline, config)
         scheduler = _load_scheduler(folder / "scheduler")
         self.denoise = partial(denoise, scheduler, frames_first=self._layout.frames_first)
@@ -93,8 +95,8 @@ class DiffusersFolderBase:
         encoder_folders = [folder / name for name in ("text_encoder", "tokenizer", "vae")]
         encoder_folders += [self._image_encoder.folder] if self._image_encoder else []
         self.fingerprint = fingerprint(encoder_folders, pipeline, str(self.text_length), str(dtype))
-        self._weights = ComingWeights(self._layout.transformer, folder / "transformer", config, dtype, device, offload)
-        self._weights.check(shapes["transformer"])
+        self._weights = ComingWeights(self._layout.transformer, folder / component, config, dtype, device, offload)
+        self._weights.check(shapes[component])
         self.family, self.compute_dtype = family_of(self.architecture), dtype
         self._encoders: _Encoders | None = None
 
@@ -105,6 +107,9 @@ class DiffusersFolderBase:
     @property
     def transformer(self) -> nn.Module:
         return self._weights.at_work()
+
+    def rest(self) -> None:
+        self._weights.rest()
 
     @contextmanager
     def encoders(self) -> Iterator[None]:
@@ -226,6 +231,25 @@ class _Encoders:
             free_memory(self._device)
 
 
+def expert_boundary(folder: Path) -> float | None:
+    """The sigma at which two experts of a folder switch; None where it holds one DiT.
+
+    Raises:
+        InputError: there are two, and it is not told.
+    """
+    if not (folder / "model_index.json").is_file():
+        return None
+    index = read_json(folder / "model_index.json")
+    if (index.get("transformer_2") or [None])[0] is None:
+        return None
+    boundary = index.get("boundary_ratio")
+    if not isinstance(boundary, float) or not 0 < boundary < 1:
+        raise InputError(
+            f"{folder} has two experts, and its model_index.json names no boundary_ratio between 0 and 1 ({boundary!r}): download it again."
+        )
+    return boundary
+
+
 def _pipeline_class(folder: Path) -> str:
     """The supported pipeline class a folder names, after checking that all its components are there."""
     if not folder.is_dir():
@@ -236,8 +260,8 @@ def _pipeline_class(folder: Path) -> str:
     pipeline = str(index.get("_class_name"))
     if pipeline not in PIPELINES:
         raise InputError(f"{folder} is a {pipeline}: give a model of one of {', '.join(PIPELINES)}.")
-    if index.get("expand_timesteps") or (index.get("transformer_2") or [None])[0] is not None:
-        raise InputError(f"{folder} is a Wan 2.2 model, which is not supported: give a Wan 2.1 text-to-video model.")
+    if index.get("expand_timesteps"):
+        raise InputError(f"{folder} is Wan 2.2 5B, which is not supported: give Wan 2.2 A14B or Wan 2.1, text to video.")
     for name in ("transformer", "vae", "text_encoder", "tokenizer", "scheduler"):
         if not (folder / name).is_dir():
             raise InputError(f"{folder} has no folder {name}/: download the whole model in diffusers layout.")

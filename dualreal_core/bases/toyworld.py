@@ -50,6 +50,9 @@ class ToyWorldBase:
         self.denoise = partial(denoise, FlowMatchEulerDiscreteScheduler(shift=SHIFT), frames_first=False)
         self.fingerprint = file_digest(weights / "codec.safetensors")
 
+    def rest(self) -> None:
+        """Does nothing: its weights are too few to be moved."""
+
     @contextmanager
     def encoders(self) -> Iterator[None]:
         self._codec = load_codec(self._weights).to(self.device)

@@ -163,6 +163,10 @@ class Attachment:
         """Places where the pair should have acted by now and has not; none, at no cost, once all have been called."""
         return self.coverage.silent(self.strengths, self.audio_strength)
 
+    def start_over(self) -> None:
+        """Has every place be called anew, as at the beginning of a sampling."""
+        self.coverage.start_over()
+
     def finish_call(self) -> None:
         """To be called after the DiT: records the weights that were used.
 

@@ -27,9 +27,10 @@ from ..method.pair import ROLES, Role
 from ..storage.renames import checkpoint_fields, record_fields, run_fields
 from .growing_file import GrowingFile
 from .loss_history import LossHistory
-from .recipes import fitted_warmup
+from .recipes import fitted_expert_steps, fitted_warmup
 from .report import Outcome
 from .scores import Evaluation
+from .settings import TrainSettings
 from .state import RunState
 
 MEANINGS = {"base: encoders": ", a digest of the encoders' files and of --dtype"}
@@ -198,15 +199,18 @@ class RunDirectory:
 def _lengthened(begun: Mapping[str, object], wanted: Mapping[str, object]) -> tuple[Mapping[str, object], int | None]:
     """What was asked for, as if for as many steps as now, and how many it were, where now it is more.
 
-    Warm-up goes along as far as it differs only because a fifth of more steps is more.
+    Warm-up goes along as far as it differs only because a fifth of more steps is more, and so do the turns of experts.
     """
     before, now = (asked.get("training") if isinstance(asked.get("training"), dict) else {} for asked in (begun, wanted))
     steps, more = before.get("steps"), now.get("steps")
     if not (isinstance(steps, int) and isinstance(more, int) and steps < more):
         return begun, None
     longer = {**before, "steps": more}
-    if before.get("warmup_steps") == fitted_warmup(now["warmup_steps"], steps):
-        longer["warmup_steps"] = now["warmup_steps"]
+    for name, fitted in (("warmup_steps", fitted_warmup), ("expert_steps", fitted_expert_steps)):
+        wanted_now = now.get(name, getattr(TrainSettings, name))
+        if before.get(name, getattr(TrainSettings, name)) == fitted(wanted_now, steps):
+            longer.pop(name, None)
+            longer |= {name: now[name]} if name in now else {}
     return {**begun, "training": longer}, steps
 
 

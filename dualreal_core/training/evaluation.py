@@ -14,11 +14,14 @@ from functools import cached_property
 import torch
 
 from ..bases import Base
+from ..bases.two_experts import at_work, current_expert
 from ..dataset import PreparedItem
 from ..method.attach import Attachment
+from ..method.joint_attachment import JointAttachment
 from ..method.pair import ROLES, Role
 from ..objective import WHOLE, Objective, SigmaRange
 from ..precision import lowered
+from .experts import experts_in_training
 from .loop import loss_masks
 from .scores import Evaluation, SideScores
 from .settings import TrainSettings
@@ -35,10 +38,13 @@ NUM_DRAWS = 4096
 SEED = 20250502
 """Of noise and timesteps; the same in every run, so that runs with other seeds can be compared."""
 
+_Wanted = tuple[int, tuple[Role, ...]]
+"""A list of batches, by its id, and the sides that are on."""
+
 
 @dataclass(frozen=True)
 class FixedBatch:
-    """Samples with their noise.
+    """Samples with their noise, for one of the experts.
 
     latents, noise: (B, C, f, h, w); timestep: (B,); mask: (B, 1, f, h, w) or None; condition: (B, E) or None.
     """
@@ -49,6 +55,7 @@ class FixedBatch:
     texts: Sequence[object]
     mask: torch.Tensor | None
     condition: torch.Tensor | None
+    expert: int = 0
 
 
 def fixed_timesteps(
@@ -61,7 +68,7 @@ def fixed_timesteps(
 
 
 def fixed_batches(
-    items: Sequence[PreparedItem], source: Role, timesteps: torch.Tensor, batch_size: int, background_weight: float
+    items: Sequence[PreparedItem], source: Role, timesteps: torch.Tensor, batch_size: int, background_weight: float, expert: int = 0
 ) -> list[FixedBatch]:
     """A row of the data of `source` for each timestep, in batches of one size; each file before any comes twice."""
     generator = torch.Generator().manual_seed(SEED)
@@ -85,6 +92,7 @@ def fixed_batches(
                     [item.text for item in batch],
                     loss_masks(batch, background_weight, torch.device("cpu")) if source == "identity" else None,
                     torch.stack([item.conditions[0] for item in batch]) if has_condition else None,
+                    expert,
                 )
             )
     return batches
@@ -93,33 +101,56 @@ def fixed_batches(
 class Evaluator:
     """Evaluates the trained sides of an attached pair, always on the same rows."""
 
-    def __init__(self, base: Base, attachment: Attachment, splits: Mapping[Role, Split], settings: TrainSettings) -> None:
+    def __init__(
+        self, base: Base, attachment: Attachment | JointAttachment, splits: Mapping[Role, Split], settings: TrainSettings
+    ) -> None:
         self.base, self.attachment, self.settings = base, attachment, settings
+        self.experts = experts_in_training(base, attachment, settings)
         self.sides = [role for role in ROLES if settings.trains(role) and attachment.pair.role_parameters(role)]
         self.splits = splits
-        self._base_outputs: dict[int, list[torch.Tensor]] = {}
+        self._base_outputs: dict[_Wanted, list[torch.Tensor]] = {}
 
     @torch.no_grad()
     def evaluate(self, step: int) -> Evaluation:
         """The pair as it is now."""
         with _left_as_it_was(self.attachment):
-            return Evaluation(step, {role: self._scores(role) for role in self.sides})
+            outputs = self._predictions()
+            return Evaluation(step, {role: self._scores(role, outputs) for role in self.sides})
 
-    def _scores(self, role: Role) -> SideScores:
+    def _scores(self, role: Role, outputs: Mapping[_Wanted, list[torch.Tensor]]) -> SideScores:
         own, others, seen = self._batches[role]
-        single, plain = [self._predict(batch, (role,)) for batch in own], self._base_predictions(own)
-        changed, unchanged = [self._predict(batch, (role,)) for batch in others], self._base_predictions(others)
+        single, plain = outputs[id(own), (role,)], outputs[id(own), ()]
+        changed, unchanged = outputs[id(others), (role,)], outputs[id(others), ()]
         change = _root_mean_square([a - b for a, b in zip(single, plain, strict=True)])
         change_of_others = _root_mean_square([a - b for a, b in zip(changed, unchanged, strict=True)])
-        has_both = all(self.attachment.pair.role_parameters(role) for role in ROLES)
-        trained = [self._predict(batch, (role,)) for batch in seen]
+        trained = self._loss(seen, outputs[id(seen), (role,)]) / self._loss(seen, outputs[id(seen), ()]) if seen else None
         return SideScores(
-            loss=self._loss(own, [self._predict(batch, ROLES) for batch in own] if has_both else single),
+            loss=self._loss(own, outputs[id(own), ROLES] if self._has_both else single),
             single_loss=self._loss(own, single),
             base_loss=self._loss(own, plain),
-            train_loss_ratio=self._loss(seen, trained) / self._loss(seen, self._base_predictions(seen)) if seen else None,
+            train_loss_ratio=trained,
             leakage=change_of_others / change if change else 0.0,
         )
+
+    @property
+    def _has_both(self) -> bool:
+        return all(self.attachment.pair.role_parameters(role) for role in ROLES)
+
+    def _predictions(self) -> dict[_Wanted, list[torch.Tensor]]:
+        """Of each list of batches with each choice of sides on; those of the base are made once. Each expert comes to work once."""
+        lists: dict[_Wanted, list[FixedBatch]] = {}
+        for role, batches in self._batches.items():
+            for one in batches:
+                lists |= {(id(one), sides): one for sides in ((role,), ()) if (id(one), sides) not in self._base_outputs}
+            lists |= {(id(batches[0]), ROLES): batches[0]} if self._has_both else {}
+        outputs = {wanted: [torch.empty(0)] * len(batches) for wanted, batches in lists.items()}
+        for expert in sorted(self.experts, key=lambda expert: expert.index != current_expert(self.base)):
+            for (of, sides), batches in lists.items():
+                for place, batch in enumerate(batches):
+                    if batch.expert == expert.index:
+                        outputs[of, sides][place] = self._predict(batch, sides)
+        self._base_outputs |= {wanted: made for wanted, made in outputs.items() if not wanted[1]}
+        return outputs | self._base_outputs
 
     @cached_property
     def _batches(self) -> dict[Role, tuple[list[FixedBatch], list[FixedBatch], list[FixedBatch]]]:
@@ -131,11 +162,19 @@ class Evaluator:
         batch_size = max(settings.identity_batch, settings.motion_batch)
         batches = {}
         for role in self.sides:
-            timesteps = fixed_timesteps(self.base.objective, role, share_schedule, settings.timestep_bias, settings.sigma_range)
+            timesteps = [
+                fixed_timesteps(self.base.objective, role, share_schedule, settings.timestep_bias, expert.within) for expert in self.experts
+            ]
             other: Role = "motion" if role == "identity" else "identity"
             own = self.splits[role]
             batches[role] = tuple(
-                fixed_batches(items, source, timesteps, batch_size, settings.background_weight) if items else []
+                [
+                    batch
+                    for expert in (self.experts if items else ())
+                    for batch in fixed_batches(
+                        items, source, timesteps[expert.index], batch_size, settings.background_weight, expert.index
+                    )
+                ]
                 for source, items in (
                     (role, own.validation or own.trained),
                     (other, self.splits[other].validation or self.splits[other].trained),
@@ -144,22 +183,17 @@ class Evaluator:
             )
         return batches
 
-    def _base_predictions(self, batches: list[FixedBatch]) -> list[torch.Tensor]:
-        """Made once for each list of batches."""
-        if id(batches) not in self._base_outputs:
-            self._base_outputs[id(batches)] = [self._predict(batch, ()) for batch in batches]
-        return self._base_outputs[id(batches)]
-
     def _predict(self, batch: FixedBatch, roles: Sequence[Role]) -> torch.Tensor:
         """Prediction with these sides on: (B, C, f, h, w) float32 on the CPU."""
-        device = next(self.base.transformer.parameters()).device
-        self.attachment.strengths = {role: float(role in roles) for role in ROLES}
-        self.attachment.condition = None if batch.condition is None else batch.condition.to(device)
-        self.attachment.stage = self.base.objective.stage(batch.timestep)
-        noisy = self.base.objective.add_noise(batch.latents, batch.noise, batch.timestep).to(device)
-        with lowered(self.base, self.settings.precision == "bf16"):
-            output = self.base.predict(noisy, batch.timestep.to(device), self.base.batch_texts(batch.texts))
-        self.attachment.finish_call()
+        base, attachment = at_work(self.base, batch.expert), self.experts[batch.expert].attachment
+        device = next(base.transformer.parameters()).device
+        attachment.strengths = {role: float(role in roles) for role in ROLES}
+        attachment.condition = None if batch.condition is None else batch.condition.to(device)
+        attachment.stage = base.objective.stage(batch.timestep)
+        noisy = base.objective.add_noise(batch.latents, batch.noise, batch.timestep).to(device)
+        with lowered(base, self.settings.precision == "bf16"):
+            output = base.predict(noisy, batch.timestep.to(device), base.batch_texts(batch.texts))
+        attachment.finish_call()
         return output.float().cpu()
 
     def _loss(self, batches: Sequence[FixedBatch], predictions: Sequence[torch.Tensor]) -> float:
@@ -171,7 +205,7 @@ class Evaluator:
 
 
 @contextmanager
-def _left_as_it_was(attachment: Attachment) -> Iterator[None]:
+def _left_as_it_was(attachment: Attachment | JointAttachment) -> Iterator[None]:
     """Inside, the attachment is as in training and records nothing; after, it is as it was."""
     names = ("condition", "stage", "strengths", "row_strengths", "record")
     kept = {name: getattr(attachment, name) for name in names}

@@ -16,12 +16,15 @@ from functools import partial
 import torch
 
 from ..bases import Base
+from ..bases.two_experts import at_work
 from ..dataset import PreparedItem
 from ..errors import InputError
 from ..method.attach import Attachment
+from ..method.joint_attachment import JointAttachment
 from ..method.pair import ROLES, Role
 from ..precision import check_trainable, lowered
 from .checkpointing import checkpointed, safe_saving
+from .experts import CONTROLLER, ExpertInTraining, experts_in_training, parts_of
 from .settings import TrainSettings
 from .state import RunState
 from .timesteps import draw_timesteps
@@ -53,12 +56,14 @@ class DivergedError(InputError):
 
 def train(
     base: Base,
-    attachment: Attachment,
+    attachment: Attachment | JointAttachment,
     items: Mapping[Role, Sequence[PreparedItem]],
     settings: TrainSettings,
     state: RunState,
 ) -> Iterator[StepResult]:
     """Trains until `settings.steps`, yielding after every optimizer step; the caller may stop between any two.
+
+    Of two experts, each step belongs to one, by its number alone; the parameters of the other one rest as those of the frozen side do.
 
     The frozen side's parameters do not require gradients during a step, so their gradients are never computed and
     nothing of the optimizer touches them. The pair's gradient flags are left on at the end. A step left by an
@@ -69,12 +74,14 @@ def train(
         InputError: the base computes in float16.
     """
     check_trainable(base.compute_dtype)
-    losses = _Losses(base, attachment, items, settings, state)
-    attachment.coverage.start_over()
-    parts = {role: attachment.pair.role_parameters(role) for role in ROLES} | {"controller": attachment.pair.controller_parameters()}
+    experts = experts_in_training(base, attachment, settings)
+    attachment.start_over()
+    parts = parts_of(attachment.pair)
     before = None
     try:
         while state.step < settings.steps:
+            expert = experts[settings.expert_at(state.step, len(experts))]
+            losses = _Losses(at_work(base, expert.index), expert, items, settings, state)
             before = state.generator.get_state(), {role: list(queue) for role, queue in state.queues.items()}
             role: Role = "motion" if torch.rand((), generator=state.generator) < settings.motion_ratio else "identity"
             is_dropped = bool(torch.rand((), generator=state.generator) < settings.frozen_adapter_dropout)
@@ -82,12 +89,12 @@ def train(
             for parameters in parts.values():
                 for parameter in parameters:
                     parameter.grad = None
-            _require_gradients(parts, (role, "controller"))
+            _require_gradients(parts, (expert.part(role), CONTROLLER))
             loss, preservation_loss = _backward(losses, partial(losses.own, role, is_dropped)), None
             if preserves and math.isfinite(loss):
-                _require_gradients(parts, (role,))
+                _require_gradients(parts, (expert.part(role),))
                 preservation_loss = _backward(losses, losses.preservation)
-            trained = [parameter for part in (role, "controller") for parameter in parts[part]]
+            trained = [parameter for part in (expert.part(role), CONTROLLER) for parameter in parts[part]]
             norm = float(torch.nn.utils.clip_grad_norm_(trained, settings.clip_norm))
             if not all(math.isfinite(value) for value in (loss, preservation_loss or 0.0, norm)):
                 value, source = (loss, role) if preservation_loss is None else (preservation_loss, "motion")
@@ -96,12 +103,13 @@ def train(
                     "the last good state is kept; lower the learning rate or check that data."
                 )
             state.is_torn = True
-            for part in (role, "controller"):
-                if part in state.optimizers:
-                    rate = settings.rate(part) * settings.schedule(state.step)
-                    for group in state.optimizers[part].param_groups:
-                        group["lr"] = rate
-                    state.optimizers[part].step()
+            for part, name in ((role, expert.part(role)), (CONTROLLER, CONTROLLER)):
+                optimizer = state.optimizers.get(name)
+                if optimizer is not None:
+                    for group in optimizer.param_groups:
+                        group["lr"] = settings.rate(part) * settings.schedule(state.step)
+                    with expert.others_at_rest(optimizer) if part == CONTROLLER else nullcontext():
+                        optimizer.step()
             torch.autograd.graph.increment_version(trained)  # some optimizers write past the count that fused weights go by
             state.step += 1
             before, state.is_torn = None, False
@@ -147,10 +155,15 @@ class _Losses:
     """Losses of the next batches of a run; scalars."""
 
     base: Base
-    attachment: Attachment
+    expert: ExpertInTraining
     items: Mapping[Role, Sequence[PreparedItem]]
     settings: TrainSettings
     state: RunState
+
+    @property
+    def attachment(self) -> Attachment:
+        """Of the expert in training."""
+        return self.expert.attachment
 
     def own(self, role: Role, is_dropped: bool) -> torch.Tensor:
         """The base's objective on a side's own data, with the frozen side in the pass or dropped from it."""
@@ -180,7 +193,7 @@ class _Losses:
         batch = self.state.next_batch(source, self.items[source], settings.motion_batch if source == "motion" else settings.identity_batch)
         self.attachment.condition = _conditions(batch, settings, self.state, device) if source == "motion" else None
         latents = torch.stack([item.latents for item in batch])
-        timestep = draw_timesteps(objective, len(batch), generator, role, share_schedule, settings.timestep_bias, settings.sigma_range)
+        timestep = draw_timesteps(objective, len(batch), generator, role, share_schedule, settings.timestep_bias, self.expert.within)
         self.attachment.stage = objective.stage(timestep)
         noise = torch.randn(latents.shape, generator=generator)
         return batch, latents.to(device), noise.to(device), timestep.to(device)

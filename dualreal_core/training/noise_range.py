@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from ..bases.two_experts import TwoExpertBase
 from ..errors import InputError
-from ..families.base_record import Expert, expert_of
-from ..objective import Objective
+from ..families.base_record import EXPERTS, Expert, expert_of
+from ..objective import Objective, SigmaRange
 from .recipes import Recipe, with_train
+from .settings import TrainSettings
 
 
 def fit_range(recipe: Recipe, objective: Objective, transformer: nn.Module, file: str | None) -> tuple[Recipe, str | None]:
@@ -29,6 +31,24 @@ def fit_range(recipe: Recipe, objective: Objective, transformer: nn.Module, file
     except ValueError as error:
         raise InputError(str(error)) from error
     return recipe, note
+
+
+def expert_ranges(settings: TrainSettings, base: TwoExpertBase) -> list[SigmaRange]:
+    """The noise levels that each expert of a base is trained at: its own, as far as those that are set hold them.
+
+    Raises:
+        InputError: they hold none of one expert.
+    """
+    (lowest, highest), ranges = settings.sigma_range, []
+    for name, (own_lowest, own_highest) in zip(EXPERTS, base.sigma_ranges, strict=True):
+        within = max(lowest, own_lowest), min(highest, own_highest)
+        if within[0] >= within[1]:
+            raise InputError(
+                f"sigma_min {lowest:g} and sigma_max {highest:g} leave the {name} expert nothing to be trained at, as it runs at noise "
+                f"levels (sigma) {own_lowest:g} to {own_highest:g}: leave both to the model, or train the other expert alone."
+            )
+        ranges.append(within)
+    return ranges
 
 
 def _within(recipe: Recipe, expert: Expert) -> tuple[Recipe, str | None]:

@@ -31,12 +31,13 @@ def optimizer_class(name: OptimizerName) -> type[torch.optim.Optimizer]:
 
 
 def make_optimizer(settings: TrainSettings, part: str, parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    """An optimizer for one part: 'identity', 'motion' or 'controller'. Each part has its own, so that a part at rest
-    keeps not only its weights but its moments.
+    """An optimizer for one part: 'identity', 'motion' or 'controller', after the name of an expert where there are several. Each part
+    has its own, so that a part at rest keeps not only its weights but its moments.
 
     Raises:
         InputError: the optimizer's package is not installed.
     """
+    rate = settings.rate(part.rpartition(" ")[2])
     return optimizer_class(settings.optimizer)(
-        parameters, lr=settings.rate(part), betas=(settings.beta1, settings.beta2), eps=settings.eps, weight_decay=settings.weight_decay
+        parameters, lr=rate, betas=(settings.beta1, settings.beta2), eps=settings.eps, weight_decay=settings.weight_decay
     )

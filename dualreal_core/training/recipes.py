@@ -106,6 +106,26 @@ def fit_warmup(recipe: Recipe) -> tuple[Recipe, str | None]:
     return with_train(recipe, warmup_steps=most), note
 
 
+def fitted_expert_steps(expert_steps: int, steps: int) -> int:
+    """Of so many steps, how many go to one expert before the other one's turn, where `expert_steps` were asked for: half at most."""
+    return min(expert_steps, max(1, steps // 2))
+
+
+def fit_expert_steps(recipe: Recipe, num_experts: int) -> tuple[Recipe, str | None]:
+    """The recipe with turns of half its steps at most, so that each of several experts has one; and a sentence, if they are shorter.
+
+    Where there is one DiT they mean nothing, and are as by default.
+    """
+    settings = recipe.train
+    if num_experts < 2:
+        return with_train(recipe, expert_steps=TrainSettings.expert_steps), None
+    most = fitted_expert_steps(settings.expert_steps, settings.steps)
+    if most == settings.expert_steps:
+        return recipe, None
+    note = f"Experts take turns of {most} instead of {settings.expert_steps} steps: a turn is half of {settings.steps} steps at most."
+    return with_train(recipe, expert_steps=most), note
+
+
 def read_recipe(path: Path, recipe: Recipe) -> Recipe:
     """The recipe with the changes of a TOML file: tables `[train]`, `[pair]` and `[crops]`.
 

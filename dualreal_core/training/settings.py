@@ -19,7 +19,7 @@ _RATES = ("learning_rate", "identity_learning_rate", "motion_learning_rate", "co
 _SHARES = ("motion_ratio", "condition_drop", "frozen_adapter_dropout", "preservation_ratio", "background_weight")
 _NOT_NEGATIVE = ("warmup_steps", "weight_decay", "timestep_bias", "evaluate_every", "validation_split", "patience")
 _LIMITS: tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...] = (
-    (("steps", "identity_batch", "motion_batch", "accumulation"), lambda value: value >= 1, "it must be at least 1"),
+    (("steps", "identity_batch", "motion_batch", "accumulation", "expert_steps"), lambda value: value >= 1, "it must be at least 1"),
     (_SHARES, lambda value: 0 <= value <= 1, "it must lie between 0 and 1"),
     (("sigma_min", "sigma_max"), lambda value: value is None or 0 <= value <= 1, "it must lie between 0 (clean) and 1 (noise)"),
     ((*_RATES, "eps", "clip_norm"), lambda value: value is None or value > 0, "it must be positive"),
@@ -36,7 +36,7 @@ _LIMITS: tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...] = (
     (("validation_split",), lambda value: value <= 1 or float(value).is_integer(), "it must be a share below 1 or a whole number of files"),
 )
 """Names of settings, what their values must suit, and what else is said."""
-_NEUTRAL = {"sigma_min": (None, 0.0), "sigma_max": (None, 1.0)}
+_NEUTRAL = {"sigma_min": (None, 0.0), "sigma_max": (None, 1.0), "expert_steps": (50,)}
 """Settings that came later, and values at which they change nothing."""
 
 
@@ -91,6 +91,8 @@ class TrainSettings:
     None: that of the model, which is 0 but for one of two experts."""
     sigma_max: float | None = None
     """Noise level below which they are drawn. None: that of the model, which is 1 but for one of two experts."""
+    expert_steps: int = 50
+    """Steps after which a run of two experts goes over to the other one, whose weights then take the place of the first one's."""
 
     def __post_init__(self) -> None:
         for names, suits, sentence in _LIMITS:
@@ -119,6 +121,10 @@ class TrainSettings:
         """The settings as files and the names of runs keep them: those that came later only where they change something, so that
         what was written before them means the same."""
         return {name: value for name, value in asdict(self).items() if name not in _NEUTRAL or value not in _NEUTRAL[name]}
+
+    def expert_at(self, step: int, num_experts: int) -> int:
+        """Which expert is trained after so many steps."""
+        return step // self.expert_steps % num_experts
 
     def trains(self, role: Role) -> bool:
         """Whether any step trains this side."""

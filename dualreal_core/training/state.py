@@ -10,6 +10,7 @@ import torch
 
 from ..dataset import PreparedItem
 from ..method.pair import ROLES, AdapterPair, Role
+from .experts import parts_of
 from .optimizers import make_optimizer
 from .scores import Evaluation
 from .settings import TrainSettings
@@ -22,7 +23,7 @@ class RunState:
     Attributes:
         step: optimizer steps done.
         generator: source of every random number of the run.
-        optimizers: one for each part that has parameters: 'identity', 'motion', 'controller'.
+        optimizers: one for each part that has parameters; see `parts_of`.
         queues: batches still to come in this pass over the data, per role, as item indices.
         evaluations: all so far; when to stop follows from them.
         best: weights of the pair at the best of them, where they are kept.
@@ -40,8 +41,7 @@ class RunState:
     @classmethod
     def start(cls, pair: AdapterPair, settings: TrainSettings) -> RunState:
         """The state before the first step."""
-        parts = {role: pair.role_parameters(role) for role in ROLES} | {"controller": pair.controller_parameters()}
-        optimizers = {part: make_optimizer(settings, part, parameters) for part, parameters in parts.items() if parameters}
+        optimizers = {part: make_optimizer(settings, part, parameters) for part, parameters in parts_of(pair).items() if parameters}
         return cls(0, torch.Generator().manual_seed(settings.seed), optimizers)
 
     def state_dict(self, pair: AdapterPair) -> dict[str, object]:
