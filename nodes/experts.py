@@ -14,9 +14,8 @@ from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io, ui
 
 from ..dualreal_core.errors import InputError
-from ..dualreal_core.families import family_of
-from ..dualreal_core.families.base_record import EXPERTS, base_record
-from ..dualreal_core.families.expert_names import HIGH, LOOKED_FOR, LOW, marked_expert, named_expert, partners_of
+from ..dualreal_core.families.base_record import expert_boundary
+from ..dualreal_core.families.expert_names import EXPERTS, HIGH, LOOKED_FOR, LOW, marked_expert, named_expert, partners_of
 from ..dualreal_core.method.experts import experts_of, join_experts
 from ..dualreal_core.method.pair import ROLES, AdapterPair
 from .adapters import LORA_TOOLTIP, LORAS, file_in, fingerprint
@@ -78,7 +77,10 @@ class ApplyTwoExperts(io.ComfyNode):
                 said.append(f"The pair has no side for the {expert} expert, which stays as it is.")
                 continue
             weights = None if blend is None else blend.blend(own.config)
-            patched[expert] = apply_pair(model, own, strengths, weights, condition_for(own, reference))
+            try:
+                patched[expert] = apply_pair(model, own, strengths, weights, condition_for(own, reference))
+            except InputError as error:
+                raise InputError(f"{input_of(expert)}: {error}") from error
             said += differences_from(header, model, expert)
         said += as_one([patched[expert] for expert in models if patched[expert] is not models[expert]])
         for sentence in said:
@@ -138,7 +140,7 @@ class LoadTwoExpertLoras(io.ComfyNode):
             "prompts": {name: text for one in reversed(found.values()) for name, text in one.header.get("prompts", {}).items()},
         }
         with torch.inference_mode(False):
-            pair = pair_of(found, boundary_of(model_high))
+            pair = pair_of(found, expert_boundary(diffusion_model(model_high)))
         return io.NodeOutput(TrainedPair(pair.requires_grad_(False), header), ui=ui.PreviewText("\n".join(said)))
 
 
@@ -157,6 +159,11 @@ def halves(pair: TrainedPair, low_pair: TrainedPair | None) -> dict[str, tuple[A
     return {expert: (own, source.header) for expert, own, source in zip((HIGH, LOW), copies, sources, strict=True)}
 
 
+def input_of(expert: str) -> str:
+    """The input that takes an expert."""
+    return "model_high" if expert == HIGH else "model_low"
+
+
 def swapped(models: dict[str, ModelPatcher]) -> list[str]:
     """Sentences on MODELs that are of the other expert by the names of their files."""
     files = {expert: model_file(model) for expert, model in models.items()}
@@ -164,7 +171,7 @@ def swapped(models: dict[str, ModelPatcher]) -> list[str]:
     if len(wrong) == len(models):
         return [f"The models seem to be swapped: model_high is {wrong[HIGH]}, model_low is {wrong[LOW]}. Wire each to the other input."]
     return [
-        f"model_{expert.partition('-')[0]} is {file}, which is the {named_expert(file)} expert by its name: wire the {expert} model there."
+        f"{input_of(expert)} is {file}, which is the {named_expert(file)} expert by its name: wire the {expert} model there."
         for expert, file in wrong.items()
     ]
 
@@ -226,12 +233,6 @@ def pair_of(found: dict[str, TrainedPair], boundary: float | None) -> AdapterPai
     ((expert, one),) = found.items()
     empty = AdapterPair(replace(one.pair.config, identity_kind="none", motion_kind="none"))
     return join_experts(*((one.pair, empty) if expert == HIGH else (empty, one.pair)), boundary)
-
-
-def boundary_of(model: ModelPatcher) -> float | None:
-    """The sigma at which the experts of this kind of model switch, where it is known."""
-    transformer = diffusion_model(model)
-    return family_of(transformer).expert_boundaries.get(base_record(transformer, None).get("in_channels"))
 
 
 def _opposite(expert: str | None) -> str | None:

@@ -5,7 +5,6 @@ Biases are hardly ever quantized, no LoRA changes them, and they lie at the same
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from torch import nn
 from ..objective import SigmaRange
 from . import family_of
 from .description import FamilyDescription
+from .expert_names import EXPERTS, named_expert
 
 NUM_VALUES = 16
 """Of each bias, evenly spaced."""
@@ -24,11 +24,6 @@ LEAST_LIKENESS = 0.995
 EQUAL = 1 - 1e-6
 """Of biases that are the same in every digit; experts that differ little have more than `LEAST_LIKENESS`, and count by their names."""
 DIGITS = 4
-EXPERTS = {
-    "high-noise": r"high[ ._-]?noise|a14b.*(?<![a-z])high(?![a-z])",
-    "low-noise": r"low[ ._-]?noise|a14b.*(?<![a-z])low(?![a-z])",
-}
-"""Experts of models that have two, by what stands in the names of their files; the first one runs where there is more noise."""
 
 Record = dict[str, object]
 
@@ -43,11 +38,15 @@ class Expert:
 
 def expert_of(transformer: nn.Module, file: str | None) -> Expert | None:
     """Which expert a DiT is, by the name of its file and its input channels; None where it is none, or its range is not known."""
-    name = _expert(file)
-    boundary = family_of(transformer).expert_boundaries.get(_in_channels(transformer))
+    name, boundary = named_expert(file), expert_boundary(transformer)
     if name is None or boundary is None:
         return None
     return Expert(name, (boundary, 1.0) if name == next(iter(EXPERTS)) else (0.0, boundary))
+
+
+def expert_boundary(transformer: nn.Module) -> float | None:
+    """The noise level (sigma) at which models of two experts of this kind switch; None where it is not known, or there are none."""
+    return family_of(transformer).expert_boundaries.get(_in_channels(transformer))
 
 
 def base_record(transformer: nn.Module, file: str | None) -> Record:
@@ -58,7 +57,7 @@ def base_record(transformer: nn.Module, file: str | None) -> Record:
     """
     known = {
         "file": file,
-        "expert": _expert(file),
+        "expert": named_expert(file),
         "in_channels": _in_channels(transformer),
         "signature": signature(transformer),
     }
@@ -134,10 +133,6 @@ def _in_channels(transformer: nn.Module) -> int | None:
         return None
     width = getattr(layer, "in_channels", getattr(layer, "in_features", None))
     return width if isinstance(width, int) else None
-
-
-def _expert(file: str | None) -> str | None:
-    return next((name for name, pattern in EXPERTS.items() if re.search(pattern, file or "", re.IGNORECASE)), None)
 
 
 def _channels_shown(family: FamilyDescription, channels: object) -> str:

@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TypeVar
 
-from .base_record import EXPERTS
-
+EXPERTS = {
+    "high-noise": r"high[ ._-]?noise|a14b.*(?<![a-z])high(?![a-z])",
+    "low-noise": r"low[ ._-]?noise|a14b.*(?<![a-z])low(?![a-z])",
+}
+"""Experts of models that have two, by what stands in the names of their files; the first one runs where there is more noise."""
 HIGH, LOW = EXPERTS
 PLAIN_MARKS = {"high": HIGH, "low": LOW}
 """Words in the names of files that say by themselves which expert they are for."""

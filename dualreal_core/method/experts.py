@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from ..errors import InputError
-from ..families.base_record import EXPERTS
+from ..families.expert_names import EXPERTS
 from .combine import common_target_layers
 from .pair import ROLES, AdapterPair, Role, moved_key, shapes_of
 

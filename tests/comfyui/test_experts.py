@@ -187,10 +187,11 @@ def test_models_that_are_mixed_up_are_told(server: ComfyServer, experts: Path) -
 
 def test_settings_that_make_no_sense_are_refused(server: ComfyServer, experts: Path) -> None:
     graph = two_models() | {"pair": pair_of(["high", 0]), "joined": node("BenchJoin", high=["pair", 0], low=["pair", 0])}
-    graph["shown"] = node("PreviewAny", source=["applied", 0])
+    graph |= {"other": graphs.load_model("ltxv"), "shown": node("PreviewAny", source=["applied", 0])}
     for applied, reason in (
         (apply_two(("pair", 0), start_percent=0.6, end_percent=0.5), "start_percent 0.6 is not below"),
         (apply_two(("pair", 0), low_pair=["joined", 0]), "needs no second one"),
+        (apply_two(("pair", 0), low=("other", 0)), "model_low: The pair was made for a base with family wan"),
     ):
         with pytest.raises(RunFailed, match=reason):
             server.run(graph | {"applied": applied})

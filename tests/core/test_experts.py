@@ -12,7 +12,7 @@ from tiny import FAMILY_NAMES, KINDS, TinyBase, fill, is_same, make_pair, predic
 from torch import nn
 
 from dualreal_core.errors import InputError
-from dualreal_core.families.base_record import EXPERTS
+from dualreal_core.families.expert_names import EXPERTS
 from dualreal_core.method.attach import Attachment
 from dualreal_core.method.combine import combine
 from dualreal_core.method.experts import base_of_expert, expert_of, experts_of, is_expert_pair, join_experts
@@ -143,6 +143,14 @@ def test_a_side_may_be_there_for_one_expert(base: TinyBase, tmp_path, kind: str,
     assert torch.equal(predict(base, first), predict(base, high)) and torch.equal(predict(base, second), predict(base, low))
     shown = lines(describe(tmp_path / "pair.safetensors"))
     assert any(row.split() == [lacking, "high-noise", "none"] for row in shown)
+
+
+def test_an_expert_without_any_side_is_the_plain_model(base: TinyBase) -> None:
+    joined = join_experts(one(base, motion_kind="none"), one(base, identity_kind="none"))
+    combined = combine(joined, join_experts(one(base), one(base, identity_kind="none")))
+    assert "identity" not in expert_of(combined, 1).sides
+    nothing = join_experts(one(base), one(base, identity_kind="none", motion_kind="none"))
+    assert torch.equal(predict(base, expert_of(nothing, 1)), predict(base))
 
 
 def test_joining_what_was_one_gives_it_back(base: TinyBase) -> None:

@@ -203,7 +203,7 @@ def test_a_pair_for_two_experts_acts_by_its_parts(pipes: dict[str, DiffusionPipe
         expected = run(pipe, "wan experts")
     with applied(pipe, both):
         assert torch.equal(run(pipe, "wan experts"), expected)
-    with pytest.raises(InputError, match="for 2 experts .*expert_of"), applied(pipes["wan"], both):
+    with pytest.raises(InputError, match=r"for 2 experts .*expert_of"), applied(pipes["wan"], both):
         pass
 
 
