@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from fractions import Fraction
 from functools import cache
 from types import SimpleNamespace
@@ -15,26 +16,46 @@ from comfy_extras.nodes_lt import LTXVImgToVideo
 from comfy_extras.nodes_minimax_h3 import MiniMaxH3ImageToVideo
 from comfy_extras.nodes_wan import Wan22ImageToVideoLatent, WanImageToVideo
 from dualreal_pack.dualreal_core.errors import InputError
+from dualreal_pack.dualreal_core.method.attach import Attachment
+from dualreal_pack.dualreal_core.sampling import SamplingSettings, sample
+from dualreal_pack.dualreal_core.training.loop import train
+from dualreal_pack.dualreal_core.training.settings import TrainSettings
+from dualreal_pack.dualreal_core.training.state import RunState
 from dualreal_pack.nodes.datasets import IdentityDataset, MotionDataset
 from dualreal_pack.nodes.encoding import clip_lengths, size_multiple
 from tiny_checkpoints import VAE, build, noise_weights
+from training_checks import base_of, load, make_pair
 from variant_inputs import noise
+from variants import VARIANTS
 
 SIDE = 64
 LENGTHS = {"wan": 9, "wan22": 9, "ltx": 9, "hunyuan": 9, "hunyuan15": 9, "h3": 22}
 """Frames of a clip for the VAE of each kind."""
+MODELS = {"wan": "wan22_i2v", "wan22": "wan22_5b", "ltx": "ltxv", "hunyuan": "hunyuan_i2v", "hunyuan15": "hunyuan15", "h3": "h3"}
+"""A model of each."""
 TAEHV_CHANNELS = {"wan22": 48, "ltx": 128, "hunyuan": 16, "hunyuan15": 32, "h3": 24}
 
 
 class Words:
-    """A text encoder that hears its own length, and sees pictures as their mean."""
+    """A text encoder that hears the length of a text, and sees pictures as their mean; filled up to a width."""
+
+    def __init__(self, width: int = 0, pooled_width: int = 0) -> None:
+        self.width, self.pooled_width = width, pooled_width
 
     def tokenize(self, text: str, images: tuple = ()) -> tuple:
         return text, [float(image.mean()) for image in images]
 
     def encode_from_tokens_scheduled(self, tokens: tuple) -> list:
         text, seen = tokens
-        return [[torch.tensor([[[float(len(text)), *seen]]]), {"pooled_output": None}]]
+        said = torch.tensor([[[float(len(text)), *seen]]])
+        if self.width:
+            said = torch.nn.functional.pad(said, (0, self.width - said.shape[-1])).expand(-1, 4, -1)
+        pooled = torch.ones(1, self.pooled_width) if self.pooled_width else None
+        mask = {"attention_mask": torch.ones(said.shape[:2], dtype=torch.long)} if self.width else {}
+        return [[said, {"pooled_output": pooled, **mask}]]
+
+
+PLAIN = Words()
 
 
 @cache
@@ -59,21 +80,21 @@ def clip(seed: int, count: int) -> object:
     return InputImpl.VideoFromComponents(components)
 
 
-def motion(kind: str, count: int = 1, **inputs: object) -> tuple[list, list]:
+def motion(kind: str, count: int = 1, words: Words = PLAIN, **inputs: object) -> tuple[list, list]:
     """LATENTs and CONDITIONINGs of clips of noise."""
     length = LENGTHS[kind]
     with torch.inference_mode():
         made = run(
             MotionDataset,
-            [clip(seed, length) for seed in range(1, count + 1)], [vae(kind)], [Words()], ["a dance"], [0], [0], [length], [0.0], [1],
+            [clip(seed, length) for seed in range(1, count + 1)], [vae(kind)], [words], ["a dance"], [0], [0], [length], [0.0], [1],
             **inputs,
         )  # fmt: skip
     return made.result[0], made.result[1]
 
 
-def identity(kind: str, **inputs: object) -> tuple[list, list]:
+def identity(kind: str, words: Words = PLAIN, **inputs: object) -> tuple[list, list]:
     with torch.inference_mode():
-        made = run(IdentityDataset, [frames(1, 9)], [vae(kind)], [Words()], ["a dog"], [0], [0], [1], [0.0], **inputs)
+        made = run(IdentityDataset, [frames(1, 9)], [vae(kind)], [words], ["a dog"], [0], [0], [1], [0.0], **inputs)
     return made.result[0], made.result[1]
 
 
@@ -159,6 +180,27 @@ def lengths_and_sizes_are_those_of_the_vae(kind: str) -> None:
     latents, _ = motion(kind)
     with torch.inference_mode():
         assert vae(kind).decode(latents[0]["samples"]).shape[1] >= LENGTHS[kind], "frames are lost"
+
+
+def lists_of_both_nodes_train_a_model(kind: str) -> None:
+    """From clips and photos to a trained pair, by the nodes' own lists; and a preview begins with the first clip's frame."""
+    variant = VARIANTS[MODELS[kind]]
+    words = Words(variant.text_dim, variant.pooled_dim)
+    lists = {"motion": motion(kind, 2, words, image_to_video=[True]), "identity": identity(kind, words, image_to_video=[True])}
+    settings = TrainSettings(steps=4, warmup_steps=0, preservation_ratio=0.0, seed=3, identity_batch=1, motion_batch=1)
+    with base_of(load(variant.name)) as base:
+        items = {role: base.prepare(role, *made).items for role, made in lists.items()}
+        pair = make_pair(base)
+        with Attachment(base.transformer, pair) as attachment:
+            losses = [done.loss for done in train(base, attachment, items, settings, RunState.start(pair, settings))]
+        assert len(losses) == 4 and all(map(math.isfinite, losses)), losses
+        clip, prompt = items["motion"][0], words.encode_from_tokens_scheduled(words.tokenize("a dog dances"))
+        text = base.conds(prompt, clip.latents, like=clip.text)
+        shape = clip.latents.shape
+        made = sample(base, [text], text, SamplingSettings(*shape[1:], 2, 1.0))
+        assert made.shape[1:] == shape and made.isfinite().all()
+        if "noise_mask" in lists["motion"][0][0]:
+            assert torch.allclose(made[0, :, :1].cpu(), clip.latents[:, :1], atol=1e-4), "the sample does not begin with the frame"
 
 
 def a_vae_of_no_such_model_is_named(kind: str) -> None:

@@ -34,6 +34,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
         "photos_say_that_no_frame_is_given": VAES,
         "an_image_encoder_sees_first_frames": ("wan", "hunyuan15"),
         "lengths_and_sizes_are_those_of_the_vae": VAES,
+        "lists_of_both_nodes_train_a_model": VAES,
         "a_vae_of_no_such_model_is_named": ("wan22",),
     },
 }

@@ -25,6 +25,7 @@ def test_resampling_keeps_the_duration():
 def test_segment_rules():
     assert [segment_length(n, 49, 4) for n in (4, 5, 8, 9, 48, 49, 300)] == [None, 5, 5, 9, 45, 49, 49]
     assert [segment_length(n, 16, 1) for n in (1, 2, 15, 40)] == [None, 2, 15, 16]
+    assert [segment_length(n, 49, 17, 5) for n in (4, 5, 21, 22, 300)] == [None, 5, 5, 22, 39]
     assert segment_starts(10, 10, 4) == [0] and segment_starts(13, 10, 4) == [1]
     assert segment_starts(20, 10, 4) == [0, 10] and segment_starts(100, 10, 4) == [0, 30, 60, 90]
 

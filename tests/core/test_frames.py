@@ -52,9 +52,14 @@ def photos(pictures: list[torch.Tensor], masks: list[torch.Tensor] | None = None
 
 
 def selection(
-    size: TrainingSize = OWN_SIZE, num_frames: int = 13, fps: float = 0.0, max_segments: int = 4, frame_multiple: int = 4
+    size: TrainingSize = OWN_SIZE,
+    num_frames: int = 13,
+    fps: float = 0.0,
+    max_segments: int = 4,
+    frame_multiple: int = 4,
+    frame_remainder: int = 1,
 ) -> ClipSelection:
-    return ClipSelection("videos", size, num_frames, fps, max_segments, frame_multiple)
+    return ClipSelection("videos", size, num_frames, fps, max_segments, frame_multiple, frame_remainder)
 
 
 def add(chosen: ClipSelection, name: str, frames: torch.Tensor, rate: float, caption: str = "x") -> list[Sample]:
@@ -265,6 +270,16 @@ def test_own_rate_and_length():
     assert len(add(selection(num_frames=15, frame_multiple=1), "video 1", levels(15), 25)[0].frames) == 15
     with pytest.raises(InputError, match="frames is 8, and motion needs at least 9 with this VAE"):
         selection(num_frames=8, frame_multiple=8)
+
+
+def test_lengths_of_a_vae_that_begins_with_several_frames():
+    clips = selection(num_frames=49, frame_multiple=17, frame_remainder=5)
+    assert clips.num_frames == 39
+    assert [len(sample.frames) for sample in add(clips, "video 1", levels(30), 25)] == [22]
+    assert add(clips, "video 2", levels(4), 25) == [] and "5 are needed" in clips.skipped["video 2"]
+    assert "49 frames do not fit the VAE, which takes 17 * k + 5: 39 are used" in clips_report(clips).notes
+    with pytest.raises(InputError, match="frames is 4, and motion needs at least 5 with this VAE"):
+        selection(num_frames=4, frame_multiple=17, frame_remainder=5)
 
 
 def test_clip_reasons():
