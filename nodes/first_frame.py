@@ -40,11 +40,16 @@ def _in_grey(frames: torch.Tensor, latents: torch.Tensor, encode: Encode, num_gi
 
 
 def _in_zeros(frames: torch.Tensor, latents: torch.Tensor, encode: Encode, num_given: int) -> FirstFrame:
-    """HunyuanVideo, HunyuanVideo 1.5 and CogVideoX, as HunyuanVideo15ImageToVideo: the frame's latents and then zeros."""
-    image = torch.zeros_like(latents)
-    if num_given:
-        image[:, :, :1] = encode(frames[:num_given])[:, :, :1]
-    return FirstFrame({"concat_latent_image": image, "concat_mask": _mask(latents, num_given)})
+    """HunyuanVideo, HunyuanVideo 1.5 and CogVideoX, as HunyuanVideo15ImageToVideo: the frame's latents and then zeros.
+
+    Kandinsky 5, whose VAE is HunyuanVideo's, puts them in the place of the noisy ones, as Kandinsky5ImageToVideo has it.
+    """
+    image, mask = torch.zeros_like(latents), _mask(latents, num_given)
+    if not num_given:
+        return FirstFrame({"concat_latent_image": image, "concat_mask": mask})
+    frame = encode(frames[:num_given])[:, :, :1]
+    image[:, :, :1] = frame
+    return FirstFrame({"concat_latent_image": image, "concat_mask": mask, "time_dim_replace": frame})
 
 
 def _held(frames: torch.Tensor, latents: torch.Tensor, encode: Encode, num_given: int) -> FirstFrame:

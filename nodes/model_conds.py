@@ -18,7 +18,9 @@ ComfyConds = dict[str, object]
 """ComfyUI's conds of one sample, by name."""
 HELD_MASK, HELD_LATENTS = "dualreal_held_mask", "dualreal_held_latents"
 """Conds of ours, for models in whose latents given frames are held clean."""
-IMAGE_CONDS = ("c_concat", "clip_fea", "denoise_mask", HELD_MASK, HELD_LATENTS)
+REPLACED = "time_dim_replace"
+"""Latents that Kandinsky 5 itself puts in the place of the first noisy ones."""
+IMAGE_CONDS = ("c_concat", "clip_fea", "denoise_mask", REPLACED, HELD_MASK, HELD_LATENTS)
 """Those that tell of given frames."""
 OPTIONAL_IMAGE = ("HunyuanVideo15", "Kandinsky5", "WAN21_HuMo")
 """Classes of ComfyUI whose further channels are zero, or filled by itself, where there is no image: they are trained that way too."""
@@ -90,14 +92,18 @@ def model_conds(
         raise InputError(f"The model wants an image beside the noise (image to video), and {name} has none: {IMAGE_CURE}.")
     if image is not None and wants:
         _check_image(image, wants, latents, name)
-    held = {}
-    if mask is not None and holds_frames(model):
-        held = {"denoise_mask": mask, "latent_image": latents}
-        borrowed |= {HELD_MASK: comfy.conds.CONDRegular(mask), HELD_LATENTS: comfy.conds.CONDRegular(latents)}
+    held = {"denoise_mask": mask, "latent_image": latents} if mask is not None and holds_frames(model) else {}
     if "c_concat" in borrowed and model.concat_keys:  # its own would need the image
         extras["concat_latent_image"] = torch.zeros_like(latents)
     encoded = comfy.samplers.encode_model_conds(model.extra_conds, given, latents, device, "positive", **held)
-    found = {key: cond.process_cond(batch_size=1, area=None) for key, cond in encoded[0]["model_conds"].items()} | borrowed
+    found = {key: cond.process_cond(batch_size=1, area=None) for key, cond in encoded[0]["model_conds"].items()}
+    if held:
+        found |= _held(mask, latents)
+    elif REPLACED in found:
+        made = torch.ones_like(latents)
+        made[:, :, : found[REPLACED].cond.shape[2]] = 0
+        found |= _held(made, latents)
+    found |= borrowed
     return _with_image_embedding(model, found, name)
 
 
@@ -108,6 +114,10 @@ def streams(model: BaseModel, latents: torch.Tensor) -> tuple[torch.Tensor, dict
         return latents, {"latent_shapes": [tuple(latents.shape)]} if isinstance(model, comfy.model_base.LTXAV) else {}
     packed, shapes = comfy.utils.pack_latents([latents, latents.new_zeros(len(latents), *other)])
     return packed, {"latent_shapes": [tuple(shape) for shape in shapes]}
+
+
+def _held(mask: torch.Tensor, latents: torch.Tensor) -> ComfyConds:
+    return {HELD_MASK: comfy.conds.CONDRegular(mask), HELD_LATENTS: comfy.conds.CONDRegular(latents)}
 
 
 def _image_channels(model: BaseModel, latents: torch.Tensor) -> int:

@@ -12,6 +12,7 @@ import comfy.taesd.taehv
 import torch
 from comfy_api.latest import InputImpl, Types
 from comfy_extras.nodes_hunyuan import HunyuanImageToVideo, HunyuanVideo15ImageToVideo
+from comfy_extras.nodes_kandinsky5 import Kandinsky5ImageToVideo
 from comfy_extras.nodes_lt import LTXVImgToVideo
 from comfy_extras.nodes_minimax_h3 import MiniMaxH3ImageToVideo
 from comfy_extras.nodes_wan import Wan22ImageToVideoLatent, WanImageToVideo
@@ -23,16 +24,20 @@ from dualreal_pack.dualreal_core.training.settings import TrainSettings
 from dualreal_pack.dualreal_core.training.state import RunState
 from dualreal_pack.nodes.datasets import IdentityDataset, MotionDataset
 from dualreal_pack.nodes.encoding import clip_lengths, size_multiple
+from dualreal_pack.nodes.model_conds import HELD_MASK
 from tiny_checkpoints import VAE, build, noise_weights
 from training_checks import base_of, load, make_pair
 from variant_inputs import noise
-from variants import VARIANTS
+from variants import VARIANTS, Variant
 
 SIDE = 64
 LENGTHS = {"wan": 9, "wan22": 9, "ltx": 9, "hunyuan": 9, "hunyuan15": 9, "h3": 22}
 """Frames of a clip for the VAE of each kind."""
-MODELS = {"wan": "wan22_i2v", "wan22": "wan22_5b", "ltx": "ltxv", "hunyuan": "hunyuan_i2v", "hunyuan15": "hunyuan15", "h3": "h3"}
-"""A model of each."""
+MODELS = {
+    "wan": ("wan22_i2v",), "wan22": ("wan22_5b",), "ltx": ("ltxv", "ltx23"), "hunyuan": ("hunyuan_i2v", "kandinsky5"),
+    "hunyuan15": ("hunyuan15",), "h3": ("h3",),
+}  # fmt: skip
+"""Models of each."""
 TAEHV_CHANNELS = {"wan22": 48, "ltx": 128, "hunyuan": 16, "hunyuan15": 32, "h3": 24}
 
 
@@ -122,6 +127,8 @@ def clips_tell_their_first_frame_as_the_stock_node_does(kind: str) -> None:
             image = expected["concat_latent_image"]  # the model itself fills up the rest
             expected["concat_latent_image"] = torch.nn.functional.pad(image, (0, 0, 0, 0, 0, latents[0]["samples"].shape[2] - 1))
             expected["concat_mask"] = expected["concat_mask"].expand_as(entry["concat_mask"])
+            replaced = Kandinsky5ImageToVideo.execute(said, said, vae(kind), **size, start_image=first).result[0][0][1]["time_dim_replace"]
+            assert near(entry["time_dim_replace"], replaced)
         elif kind == "h3":
             made = MiniMaxH3ImageToVideo.execute(words, vae(kind), "a dance", SIDE, SIDE, length, first_frame=first).result[0]
             (given,), (wanted,) = entry["minimax_keyframes"], made[0][1]["minimax_keyframes"]
@@ -184,7 +191,11 @@ def lengths_and_sizes_are_those_of_the_vae(kind: str) -> None:
 
 def lists_of_both_nodes_train_a_model(kind: str) -> None:
     """From clips and photos to a trained pair, by the nodes' own lists; and a preview begins with the first clip's frame."""
-    variant = VARIANTS[MODELS[kind]]
+    for name in MODELS[kind]:
+        lists_train(kind, VARIANTS[name])
+
+
+def lists_train(kind: str, variant: Variant) -> None:
     words = Words(variant.text_dim, variant.pooled_dim)
     lists = {"motion": motion(kind, 2, words, image_to_video=[True]), "identity": identity(kind, words, image_to_video=[True])}
     settings = TrainSettings(steps=4, warmup_steps=0, preservation_ratio=0.0, seed=3, identity_batch=1, motion_batch=1)
@@ -199,7 +210,7 @@ def lists_of_both_nodes_train_a_model(kind: str) -> None:
         shape = clip.latents.shape
         made = sample(base, [text], text, SamplingSettings(*shape[1:], 2, 1.0))
         assert made.shape[1:] == shape and made.isfinite().all()
-        if "noise_mask" in lists["motion"][0][0]:
+        if HELD_MASK in clip.text:
             assert torch.allclose(made[0, :, :1].cpu(), clip.latents[:, :1], atol=1e-4), "the sample does not begin with the frame"
 
 

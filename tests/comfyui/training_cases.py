@@ -24,6 +24,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
         "an_untrained_pair_is_neutral_and_gradients_are_right": SMOOTH,
         "a_stopped_run_ends_as_an_undisturbed_one": RUNS,
         "the_model_is_called_as_the_sampler_calls_it": (*MODELS, "h3_int8"),
+        "a_given_frame_is_shown_clean_and_has_no_loss": ("wan22_5b", "ltxv", "ltx20", "ltx23", "ltx25"),
         "what_a_model_cannot_use_is_named": REFUSED,
         "text_to_video_needs_no_image": ("wan", "hunyuan", "hunyuan15", "kandinsky5", "wan_scail2"),
         "a_sample_without_an_image_borrows_that_of_a_clip": ("wan21_i2v", "wan22_5b", "ltxv", "hunyuan_i2v", "hunyuan15_i2v"),

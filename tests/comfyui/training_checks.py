@@ -335,3 +335,18 @@ def a_sample_without_an_image_borrows_that_of_a_clip(name: str) -> None:
         conds = base.conds(prompt, item.latents, like=item.text)
         assert conds.keys() == item.text.keys()
         assert all(one.cond.equal(conds[key].cond) for key, one in item.text.items() if isinstance(one.cond, torch.Tensor))
+
+
+def a_given_frame_is_shown_clean_and_has_no_loss(name: str) -> None:
+    """The model sees it as it is, at timestep 0 where frames have their own; what it says of it teaches nothing."""
+    (clip,) = clips(name, 1)
+    with base_of(load(name)) as base, inputs_of(base.transformer) as calls:
+        (item,) = base.prepare("motion", [clip], texts(name)).items
+        latents, drawn, sigma = item.latents[None], noise(60, *item.latents[None].shape), torch.tensor([0.6])
+        said = base.predict(base.objective.add_noise(latents, drawn, sigma), sigma, base.batch_texts([item.text]))
+        error = (said - base.objective.target(latents, drawn, sigma)).square()
+        assert error[:, :, :1].max() < 1e-8 and error[:, :, 1:].mean() > 1e-2
+        shown = next(value for value in calls[0].values() if value.shape == latents.shape)
+        assert shown[:, :, :1].equal(latents[:, :, :1]) and not shown[:, :, 1:].equal(latents[:, :, 1:])
+        times = next(value for key, value in calls[0].items() if key.startswith("1"))
+        assert times.numel() > 1 and float(times.flatten()[0]) == 0 and float(times.flatten()[-1]) > 0
