@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable, Mapping
 
 import torch
 from diffusers import CogVideoXDPMScheduler
@@ -20,15 +21,18 @@ def denoise(
     progress: Progress | None = None,
     *,
     frames_first: bool,
+    step_arguments: Callable[[SchedulerMixin, int, torch.Tensor], Mapping[str, object]] | None = None,
 ) -> torch.Tensor:
     """From noise of standard deviation 1 to a clip, both (B, C, f, h, w).
 
     Args:
         scheduler: is left as it is; each run steps a copy.
         frames_first: the copy works on (B, f, C, h, w), which decides the order in which it draws noise.
+        step_arguments: what the scheduler's steps are made of, where that is not their number alone.
     """
     scheduler = type(scheduler).from_config(scheduler.config)
-    scheduler.set_timesteps(num_steps, device=latents.device)
+    arguments = {"num_inference_steps": num_steps} if step_arguments is None else step_arguments(scheduler, num_steps, latents)
+    scheduler.set_timesteps(**arguments, device=latents.device)
     if hasattr(scheduler, "set_begin_index"):
         scheduler.set_begin_index(0)
     scale_input = getattr(scheduler, "scale_model_input", lambda sample, timestep: sample)

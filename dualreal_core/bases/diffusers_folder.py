@@ -1,4 +1,4 @@
-"""A base made of a model folder in diffusers layout: CogVideoX or Wan 2.1 text-to-video. Reads local files only."""
+"""A base made of a model folder in diffusers layout, text to video. Reads local files only."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import diffusers
 import torch
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import nn
-from transformers import AutoTokenizer, CLIPVisionModelWithProjection, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoTokenizer, CLIPVisionModelWithProjection, PreTrainedTokenizerBase
 
 from ..errors import InputError
 from ..families import family_of
@@ -20,7 +20,8 @@ from .base import Offload, check_size, pad_texts
 from .denoising import denoise
 from .devices import free_memory
 from .folder_files import check_component, check_tokenizer, fingerprint, read_json
-from .folder_layouts import PIPELINES, FolderLayout, layout_of
+from .folder_layout import FolderLayout
+from .folder_layouts import PIPELINES, layout_of
 from .image_encoder import ReferenceEncoder
 from .loading import explained, load_weights
 from .weights import ComingWeights
@@ -65,18 +66,21 @@ class DiffusersFolderBase:
         self.name = str(folder)
         self.folder, self.dtype, self.device = folder, dtype, device
         pipeline = _pipeline_class(folder)
-        shapes = {part: check_component(folder / part) for part in (component, "vae", "text_encoder")}
-        check_tokenizer(folder / "tokenizer")
         config, vae_config = read_json(folder / component / "config.json"), read_json(folder / "vae" / "config.json")
         self._layout = layout_of(pipeline, config)
+        shapes = {part: check_component(folder / part) for part in (component, "vae", *self._layout.text_encoders)}
+        for name in self._layout.tokenizers:
+            check_tokenizer(folder / name)
         scheduler = _load_scheduler(folder / "scheduler")
-        self.denoise = partial(denoise, scheduler, frames_first=self._layout.frames_first)
+        self.denoise = partial(
+            denoise, scheduler, frames_first=self._layout.frames_first, step_arguments=self._layout.step_arguments
+        )
         try:
             self.objective = self._layout.objective(scheduler)
-            self._mean, self._std = self._layout.latent_statistics(vae_config)
+            self._mean, self._std = self._layout.latent_statistics(vae_config, folder / "vae")
             self._temporal_scale, self._spatial_scale = self._layout.scales(vae_config)
             self._frame_patch, *patch = self._layout.patches(config)
-            self.latent_channels = int(config["in_channels"])
+            self.latent_channels = int(config[self._layout.channels])
             self.default_size = self._layout.size or (
                 int(config["sample_height"]) * self._spatial_scale,
                 int(config["sample_width"]) * self._spatial_scale,
@@ -92,7 +96,7 @@ class DiffusersFolderBase:
         image_folder = image_encoder or folder / "image_encoder"
         self._image_encoder = ReferenceEncoder(image_folder) if image_encoder or image_folder.is_dir() else None
         self.condition_dim = self._image_encoder.condition_dim if self._image_encoder else None
-        encoder_folders = [folder / name for name in ("text_encoder", "tokenizer", "vae")]
+        encoder_folders = [folder / name for name in (*self._layout.text_encoders, *self._layout.tokenizers, "vae")]
         encoder_folders += [self._image_encoder.folder] if self._image_encoder else []
         self.fingerprint = fingerprint(encoder_folders, pipeline, str(self.text_length), str(dtype))
         self._weights = ComingWeights(self._layout.transformer, folder / component, config, dtype, device, offload)
@@ -127,21 +131,7 @@ class DiffusersFolderBase:
 
     @torch.no_grad()
     def encode_text(self, prompt: str) -> torch.Tensor:
-        encoders = self._open_encoders()
-        tokens = encoders.tokenizer(
-            [self._layout.cleans_text(prompt)],
-            padding="max_length",
-            max_length=self.text_length,
-            truncation=True,
-            add_special_tokens=True,
-            return_attention_mask=True,
-            return_tensors="pt",
-        ).to(self.device)
-        if not self._layout.masks_text:
-            return encoders.text_encoder(tokens.input_ids)[0][0]
-        mask = tokens.attention_mask
-        hidden = encoders.text_encoder(tokens.input_ids, mask)[0]
-        return hidden[0].masked_fill(mask[0, :, None] == 0, 0)
+        return self._layout.encode_text(self._open_encoders(), prompt, self.text_length)
 
     def batch_texts(self, texts: Sequence[torch.Tensor]) -> torch.Tensor:
         return pad_texts(texts).to(self.device)
@@ -165,7 +155,8 @@ class DiffusersFolderBase:
         vae = self._open_encoders().vae_for(*(side * self._spatial_scale for side in latents.shape[2:]))
         raw = latents[:, self._frame_patch - 1 :].to(self.device).float()
         raw = raw * self._std.to(raw) + self._mean.to(raw)
-        return vae.decode(raw[None].to(vae.dtype), return_dict=False)[0][0].transpose(0, 1).float().clamp(-1, 1)
+        cleanest = (raw.new_zeros(1, dtype=vae.dtype),) if vae.config.get("timestep_conditioning") else ()
+        return vae.decode(raw[None].to(vae.dtype), *cleanest, return_dict=False)[0][0].transpose(0, 1).float().clamp(-1, 1)
 
     @torch.no_grad()
     def embed_image(self, frame: torch.Tensor) -> torch.Tensor:
@@ -193,19 +184,23 @@ class DiffusersFolderBase:
 
 
 class _Encoders:
-    """Text encoder, VAE and image encoder, each loaded when first asked for; the text encoder, by far the largest, leaves for others."""
+    """Text encoders, VAE and image encoder, each loaded when first asked for; text encoders, by far the largest, leave for others."""
 
     def __init__(self, folder: Path, layout: FolderLayout, image_encoder: ReferenceEncoder | None, dtype: torch.dtype, device: str) -> None:
-        self._folder, self._layout, self._image_encoder, self._dtype, self._device = folder, layout, image_encoder, dtype, device
+        self._folder, self._layout, self._image_encoder, self._dtype, self.device = folder, layout, image_encoder, dtype, device
+        self._tokenizers: dict[str, PreTrainedTokenizerBase] = {}
+        self._text_encoders: dict[str, nn.Module] = {}
 
-    @cached_property
-    def tokenizer(self) -> PreTrainedTokenizerBase:
-        path = self._folder / "tokenizer"
-        return explained(lambda: AutoTokenizer.from_pretrained(path, local_files_only=True), path)
+    def tokenizer(self, name: str = "tokenizer") -> PreTrainedTokenizerBase:
+        if name not in self._tokenizers:
+            path = self._folder / name
+            self._tokenizers[name] = explained(lambda: AutoTokenizer.from_pretrained(path, local_files_only=True), path)
+        return self._tokenizers[name]
 
-    @cached_property
-    def text_encoder(self) -> PreTrainedModel:
-        return load_weights(self._layout.text_encoder, self._folder / "text_encoder", self._dtype, self._device)
+    def text_encoder(self, name: str = "text_encoder") -> nn.Module:
+        if name not in self._text_encoders:
+            self._text_encoders[name] = load_weights(self._layout.text_encoders[name], self._folder / name, self._dtype, self.device)
+        return self._text_encoders[name]
 
     def vae_for(self, height: int, width: int) -> nn.Module:
         """The VAE, which splits frames of so many px into tiles where they are large."""
@@ -219,16 +214,17 @@ class _Encoders:
     @cached_property
     def _vae(self) -> nn.Module:
         self._drop_text_encoder()
-        return load_weights(self._layout.vae, self._folder / "vae", self._layout.vae_dtype or self._dtype, self._device)
+        return load_weights(self._layout.vae, self._folder / "vae", self._layout.vae_dtype or self._dtype, self.device)
 
     @cached_property
     def image_encoder(self) -> CLIPVisionModelWithProjection:
         self._drop_text_encoder()
-        return self._image_encoder.load(self._device)
+        return self._image_encoder.load(self.device)
 
     def _drop_text_encoder(self) -> None:
-        if self.__dict__.pop("text_encoder", None) is not None:
-            free_memory(self._device)
+        if self._text_encoders:
+            self._text_encoders.clear()
+            free_memory(self.device)
 
 
 def expert_boundary(folder: Path) -> float | None:
@@ -260,8 +256,6 @@ def _pipeline_class(folder: Path) -> str:
     pipeline = str(index.get("_class_name"))
     if pipeline not in PIPELINES:
         raise InputError(f"{folder} is a {pipeline}: give a model of one of {', '.join(PIPELINES)}.")
-    if index.get("expand_timesteps"):
-        raise InputError(f"{folder} is Wan 2.2 5B, which is not supported: give Wan 2.2 A14B or Wan 2.1, text to video.")
     for name in ("transformer", "vae", "text_encoder", "tokenizer", "scheduler"):
         if not (folder / name).is_dir():
             raise InputError(f"{folder} has no folder {name}/: download the whole model in diffusers layout.")

@@ -1,9 +1,11 @@
-"""What sets the model folders apart: one row per kind of diffusers pipeline, plus the functions a row needs."""
+"""The rows of the kinds of model folders that are known, and those of CogVideoX and Wan with the functions they need."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKLCogVideoX, AutoencoderKLWan, CogVideoXTransformer3DModel, WanTransformer3DModel
@@ -12,60 +14,37 @@ from diffusers.pipelines.cogvideo.pipeline_cogvideox import get_resize_crop_regi
 from diffusers.pipelines.wan.pipeline_wan import prompt_clean
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from torch import nn
-from transformers import PreTrainedModel, T5EncoderModel, UMT5EncoderModel
+from transformers import T5EncoderModel, UMT5EncoderModel
 
 from ..objective import FlowMatching, Objective, VPrediction
-
-Config = Mapping[str, object]
-
-
-@dataclass(frozen=True)
-class FolderLayout:
-    """One kind of model folder.
-
-    Attributes:
-        transformer, vae, text_encoder: classes of the components.
-        vae_dtype: dtype the VAE needs, or None for that of the transformer.
-        masks_text: padding is hidden from the text encoder and zero in its output.
-        cleans_text: what happens to a prompt first.
-        frames_first: the scheduler works on (B, f, C, h, w).
-        scales: (temporal, spatial) pixels per latent, from the VAE's config.
-        latent_frame_group: latent frames after the first come in groups of so many (CogVideoX's VAE decodes pairs: an even
-            number of latent frames would give three frames too many).
-        patches: (temporal, vertical, horizontal) latents per token, from the transformer's config.
-        latent_statistics: mean and standard deviation of raw latents, from the VAE's config; both broadcast to (C, f, h, w).
-        objective: from the scheduler; raises ValueError where the scheduler serves another prediction.
-        predict: (transformer, latents (B, C, f, h, w), timestep (B,), text (B, T, X)) -> (B, C, f, h, w).
-        text_length: T where the transformer's config names none.
-        size: default (height, width), or None: the transformer's sample size.
-        num_frames: default where the transformer's config names none.
-        fps, guidance_scale, num_steps: defaults.
-    """
-
-    transformer: type[nn.Module]
-    vae: type[nn.Module]
-    text_encoder: type[PreTrainedModel]
-    vae_dtype: torch.dtype | None
-    masks_text: bool
-    cleans_text: Callable[[str], str]
-    frames_first: bool
-    scales: Callable[[Config], tuple[int, int]]
-    latent_frame_group: int
-    patches: Callable[[Config], tuple[int, int, int]]
-    latent_statistics: Callable[[Config], tuple[torch.Tensor, torch.Tensor]]
-    objective: Callable[[SchedulerMixin], Objective]
-    predict: Callable[[nn.Module, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-    text_length: int
-    size: tuple[int, int] | None
-    num_frames: int
-    fps: float
-    guidance_scale: float
-    num_steps: int
+from .folder_layout import Config, FolderLayout, TextEncoders
+from .hunyuan_folders import HUNYUAN_15_LAYOUT, HUNYUAN_LAYOUT
+from .ltx_folders import LTX2_LAYOUT, LTX_LAYOUT
 
 
 def cogvideox_scales(vae: Config) -> tuple[int, int]:
     """Temporal compression as configured; every down block but the last halves the sides."""
     return int(vae.get("temporal_compression_ratio", 4)), 2 ** (len(vae.get("block_out_channels", (128, 256, 256, 512))) - 1)
+
+
+def t5_text(
+    encoders: TextEncoders, prompt: str, length: int, masks_text: bool = False, cleans_text: Callable[[str], str] = str
+) -> torch.Tensor:
+    """(T, X); with `masks_text` padding is hidden from the text encoder and zero in its output."""
+    tokens = encoders.tokenizer()(
+        [cleans_text(prompt)],
+        padding="max_length",
+        max_length=length,
+        truncation=True,
+        add_special_tokens=True,
+        return_attention_mask=True,
+        return_tensors="pt",
+    ).to(encoders.device)
+    if not masks_text:
+        return encoders.text_encoder()(tokens.input_ids)[0][0]
+    mask = tokens.attention_mask
+    hidden = encoders.text_encoder()(tokens.input_ids, mask)[0]
+    return hidden[0].masked_fill(mask[0, :, None] == 0, 0)
 
 
 def wan_scales(vae: Config) -> tuple[int, int]:
@@ -83,12 +62,12 @@ def wan_patches(transformer: Config) -> tuple[int, int, int]:
     return tuple(transformer["patch_size"])
 
 
-def cogvideox_statistics(vae: Config) -> tuple[torch.Tensor, torch.Tensor]:
+def cogvideox_statistics(vae: Config, _folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
     """Raw latents times the scaling factor are what the DiT sees."""
     return torch.zeros(1), 1 / torch.tensor([float(vae.get("scaling_factor", 1.15258426))])
 
 
-def wan_statistics(vae: Config) -> tuple[torch.Tensor, torch.Tensor]:
+def wan_statistics(vae: Config, _folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation per channel (C, 1, 1, 1)."""
     return torch.tensor(vae["latents_mean"]).reshape(-1, 1, 1, 1), torch.tensor(vae["latents_std"]).reshape(-1, 1, 1, 1)
 
@@ -157,10 +136,9 @@ def wan_predict(transformer: nn.Module, latents: torch.Tensor, timestep: torch.T
 COGVIDEOX_LAYOUT = FolderLayout(
     transformer=CogVideoXTransformer3DModel,
     vae=AutoencoderKLCogVideoX,
-    text_encoder=T5EncoderModel,
+    text_encoders={"text_encoder": T5EncoderModel},
     vae_dtype=None,
-    masks_text=False,
-    cleans_text=str,
+    encode_text=t5_text,
     frames_first=True,
     scales=cogvideox_scales,
     latent_frame_group=2,
@@ -181,10 +159,9 @@ COGVIDEOX_15_LAYOUT = replace(COGVIDEOX_LAYOUT, size=(768, 1360), num_frames=81,
 WAN_LAYOUT = FolderLayout(
     transformer=WanTransformer3DModel,
     vae=AutoencoderKLWan,
-    text_encoder=UMT5EncoderModel,
+    text_encoders={"text_encoder": UMT5EncoderModel},
     vae_dtype=torch.float32,
-    masks_text=True,
-    cleans_text=prompt_clean,
+    encode_text=partial(t5_text, masks_text=True, cleans_text=prompt_clean),
     frames_first=False,
     scales=wan_scales,
     latent_frame_group=1,
@@ -200,11 +177,30 @@ WAN_LAYOUT = FolderLayout(
     num_steps=50,
 )
 
-PIPELINES = ("CogVideoXPipeline", "WanPipeline")
+WAN_22_5B_LAYOUT = replace(WAN_LAYOUT, size=(704, 1280), fps=24.0)
+
+
+def _cogvideox(transformer: Config) -> FolderLayout:
+    """Version 1.5 is known by its temporal patches."""
+    return COGVIDEOX_LAYOUT if transformer.get("patch_size_t") is None else COGVIDEOX_15_LAYOUT
+
+
+def _wan(transformer: Config) -> FolderLayout:
+    """The 5B model of Wan 2.2 is known by its latents."""
+    return WAN_22_5B_LAYOUT if transformer.get("in_channels") == 48 else WAN_LAYOUT
+
+
+PIPELINES: Mapping[str, Callable[[Config], FolderLayout]] = {
+    "CogVideoXPipeline": _cogvideox,
+    "WanPipeline": _wan,
+    "LTXPipeline": lambda _: LTX_LAYOUT,
+    "LTX2Pipeline": lambda _: LTX2_LAYOUT,
+    "HunyuanVideoPipeline": lambda _: HUNYUAN_LAYOUT,
+    "HunyuanVideo15Pipeline": lambda _: HUNYUAN_15_LAYOUT,
+}
+"""By class of the pipeline, from the transformer's config."""
 
 
 def layout_of(pipeline: str, transformer: Config) -> FolderLayout:
-    """The row for one of `PIPELINES` and its transformer's config; CogVideoX 1.5 is known by its temporal patches."""
-    if pipeline == "WanPipeline":
-        return WAN_LAYOUT
-    return COGVIDEOX_LAYOUT if transformer.get("patch_size_t") is None else COGVIDEOX_15_LAYOUT
+    """The row for one of `PIPELINES` and its transformer's config."""
+    return PIPELINES[pipeline](transformer)

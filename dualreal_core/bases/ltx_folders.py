@@ -2,12 +2,78 @@
 
 from __future__ import annotations
 
-import torch
-from torch import nn
+from dataclasses import replace
+from pathlib import Path
 
-from .texts import text_mask
+import torch
+from diffusers import (
+    AutoencoderKLLTX2Video,
+    AutoencoderKLLTXVideo,
+    LTX2Pipeline,
+    LTX2VideoTransformer3DModel,
+    LTXPipeline,
+    LTXVideoTransformer3DModel,
+)
+from diffusers.pipelines.ltx2.connectors import LTX2TextConnectors
+from safetensors import safe_open
+from torch import nn
+from transformers import Gemma3ForConditionalGeneration, T5EncoderModel
+
+from .folder_layout import Config, FolderLayout, TextEncoders
+from .noise_schedules import even_sigmas, flow_objective
+from .texts import text_mask, without_padding
 
 LTX_FPS, LTX2_FPS = 25.0, 24.0
+
+
+def scales(vae: Config) -> tuple[int, int]:
+    """As configured; else each of the scaling steps halves the patches."""
+    patch_t, patch = int(vae.get("patch_size_t", 1)), int(vae.get("patch_size", 4))
+    halvings = sum(map(bool, vae.get("spatio_temporal_scaling", (True, True, True))))
+    temporal, spatial = vae.get("temporal_compression_ratio"), vae.get("spatial_compression_ratio")
+    return int(temporal or patch_t * 2**halvings), int(spatial or patch * 2**halvings)
+
+
+def patches(transformer: Config) -> tuple[int, int, int]:
+    """One latent is one token.
+
+    Raises:
+        ValueError: it is not.
+    """
+    sizes = int(transformer.get("patch_size_t", 1)), int(transformer.get("patch_size", 1))
+    if sizes != (1, 1):
+        raise ValueError(f"its transformer joins {sizes[0]} x {sizes[1]} x {sizes[1]} latents to a token")
+    return 1, 1, 1
+
+
+def statistics(vae: Config, folder: Path) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation per channel (C, 1, 1, 1), which are among the VAE's weights.
+
+    Raises:
+        KeyError: they are not.
+    """
+    found = {}
+    for path in sorted(folder.glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            found |= {name: file.get_tensor(name) for name in ("latents_mean", "latents_std") if name in file.keys()}  # noqa: SIM118
+    mean, std = (found[name].float().reshape(-1, 1, 1, 1) for name in ("latents_mean", "latents_std"))
+    return mean, std / float(vae.get("scaling_factor", 1.0))
+
+
+def ltx_text(encoders: TextEncoders, prompt: str, length: int) -> torch.Tensor:
+    """(T, X) without padding"""
+    pipeline = LTXPipeline(None, None, encoders.text_encoder(), encoders.tokenizer(), None)
+    embedding, mask, *_ = pipeline.encode_prompt(prompt, None, False, max_sequence_length=length, device=encoders.device)
+    return without_padding(embedding[0], mask[0])
+
+
+def ltx2_text(encoders: TextEncoders, prompt: str, length: int) -> torch.Tensor:
+    """(T, X) of the video's connector, without padding"""
+    tokenizer = encoders.tokenizer()
+    pipeline = LTX2Pipeline(None, None, None, encoders.text_encoder(), tokenizer, None, None, None)
+    embedding, mask, *_ = pipeline.encode_prompt(prompt, None, False, max_sequence_length=length, device=encoders.device)
+    video, _, video_mask = encoders.text_encoder("connectors")(embedding, mask, padding_side=tokenizer.padding_side)
+    return without_padding(video[0], video_mask[0])
 
 
 def tokens_of(latents: torch.Tensor) -> torch.Tensor:
@@ -63,3 +129,39 @@ def ltx2_predict(transformer: nn.Module, latents: torch.Tensor, timestep: torch.
         return_dict=False,
     )[0]
     return latents_of(output, latents)
+
+
+LTX_LAYOUT = FolderLayout(
+    transformer=LTXVideoTransformer3DModel,
+    vae=AutoencoderKLLTXVideo,
+    text_encoders={"text_encoder": T5EncoderModel},
+    vae_dtype=None,
+    encode_text=ltx_text,
+    frames_first=False,
+    scales=scales,
+    latent_frame_group=1,
+    patches=patches,
+    latent_statistics=statistics,
+    objective=flow_objective,
+    predict=ltx_predict,
+    text_length=128,
+    size=(512, 704),
+    num_frames=49,
+    fps=LTX_FPS,
+    guidance_scale=3.0,
+    num_steps=50,
+    step_arguments=even_sigmas,
+)
+
+LTX2_LAYOUT = replace(
+    LTX_LAYOUT,
+    transformer=LTX2VideoTransformer3DModel,
+    vae=AutoencoderKLLTX2Video,
+    text_encoders={"text_encoder": Gemma3ForConditionalGeneration, "connectors": LTX2TextConnectors},
+    encode_text=ltx2_text,
+    predict=ltx2_predict,
+    text_length=1024,
+    size=(512, 768),
+    fps=LTX2_FPS,
+    num_steps=40,
+)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
+import torch
 from diffusers.schedulers.scheduling_utils import SchedulerMixin
 
 from ..objective import FlowMatching, Objective, VPrediction
@@ -28,3 +30,25 @@ def objective_of(scheduler: SchedulerMixin) -> Objective:
     if shift is None:
         raise ValueError("it has neither flow sigmas with flow_shift nor shift")
     return FlowMatching(shift=float(shift), timestep_scale=float(config.num_train_timesteps))
+
+
+def flow_objective(scheduler: SchedulerMixin) -> Objective:
+    """Raises ValueError where the scheduler is of no flow."""
+    objective = objective_of(scheduler)
+    if not isinstance(objective, FlowMatching):
+        raise ValueError(f"its {type(scheduler).__name__} has no flow sigmas")
+    return objective
+
+
+def even_sigmas(scheduler: SchedulerMixin, num_steps: int, latents: torch.Tensor) -> Mapping[str, object]:
+    """Steps that are even before the shift, as pipelines give them; of schedulers that shift large videos more each latent is a token.
+
+    latents: (B, C, f, h, w)
+    """
+    config = scheduler.config
+    sigmas = {"sigmas": [1 - step / num_steps for step in range(num_steps)]}
+    if not config.get("use_dynamic_shifting"):
+        return sigmas
+    fewest, most, lowest, highest = (config[name] for name in ("base_image_seq_len", "max_image_seq_len", "base_shift", "max_shift"))
+    slope = (highest - lowest) / (most - fewest)
+    return {**sigmas, "mu": lowest + slope * (latents[0, 0].numel() - fewest)}

@@ -47,7 +47,7 @@ BREAKAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "no folder": (shutil.rmtree, "no folder .*: give the path"),
     "no index": (lambda folder: (folder / "model_index.json").unlink(), "no model_index.json: give"),
     "broken index": (lambda folder: (folder / "model_index.json").write_text("{"), "no valid JSON .*: download"),
-    "other pipeline": (lambda folder: edit_json(folder / "model_index.json", _class_name="LTXPipeline"), "is a LTXPipeline: give"),
+    "other pipeline": (lambda folder: edit_json(folder / "model_index.json", _class_name="MochiPipeline"), "is a MochiPipeline: give"),
     "image to video": (
         lambda folder: edit_json(folder / "model_index.json", _class_name="CogVideoXImageToVideoPipeline"),
         "is a CogVideoXImageToVideoPipeline: give",
