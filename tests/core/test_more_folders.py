@@ -105,7 +105,9 @@ def test_frames_and_latents(name: str, base: DiffusersFolderBase, pipeline: Diff
     torch.testing.assert_close(decoded, shown, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name == "ltx" else pytest.mark.thorough) for name in MAKERS], scope="module")
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "ltx" else pytest.mark.thorough) for name in MAKERS], scope="module"
+)
 def test_a_pair_is_trained_and_used(name: str, base: DiffusersFolderBase, tmp_path: Path) -> None:
     """Two steps on a photo and a clip, which change the pair, and the pair the video."""
     side, num_frames = base.size_multiple, base.frame_multiple + 1
