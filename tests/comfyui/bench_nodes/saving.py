@@ -20,6 +20,8 @@ def leaves(value: object, path: str = "") -> Iterator[tuple[str, object]]:
         children = enumerate(value)
     elif type(value).__module__ == "comfy.clip_vision":
         children = vars(value).items()
+    elif getattr(value, "is_nested", False):
+        children = enumerate(value.unbind())
     else:
         yield path, value
         return
