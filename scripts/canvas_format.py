@@ -143,7 +143,7 @@ class Sheet:
         unknown = set(values) - {item.name for item in (*sockets, *widgets)}
         if unknown:
             raise KeyError(f"{self.name}: {class_type} has no input {', '.join(sorted(unknown))}")
-        title = title or schema["display_name"]
+        title = title or schema["display_name"] or class_type
         node = Node(self._next_id(), class_type, schema, values, title, sockets, widgets, dict(properties or {}), extra_height)
         node.pos, node.width = (self.left, self.bottom), self.width
         self.bottom += node.height + NODE_GAP
@@ -205,14 +205,15 @@ def _split_inputs(schema: dict, values: Mapping[str, object]) -> tuple[list[Sock
     for kind, is_optional in (("required", False), ("optional", True)):
         for name, spec in schema["input"].get(kind, {}).items():
             options = spec[1] if len(spec) > 1 else {}
+            shown = spec[0] if isinstance(spec[0], list) else options.get("widgetType", spec[0])
             if spec[0] == AUTOGROW:
                 grown = [value for value in values if value.startswith(f"{name}.")]
                 # The page always shows one empty slot behind the last wire.
                 prefix = options["template"]["prefix"]
                 sockets += [Socket(one, _wire_type(values[one]), index > 0) for index, one in enumerate(grown)]
                 sockets.append(Socket(f"{name}.{prefix}{len(grown)}", sockets[-1].type, True))
-            elif (isinstance(spec[0], list) or spec[0] in WIDGET_TYPES) and not options.get("forceInput"):
-                widgets += _widgets(name, spec[0], options, values)
+            elif (isinstance(shown, list) or shown in WIDGET_TYPES) and not options.get("forceInput"):
+                widgets += _widgets(name, shown, options, values)
             else:
                 sockets.append(Socket(name, spec[0], is_optional))
     return sockets, widgets
@@ -270,7 +271,8 @@ def _node_json(node: Node, order: int, links: list[list], incoming: Mapping[tupl
         "properties": {"Node name for S&R": node.class_type, **node.properties},
         "widgets_values": widget_values,
     }
-    return entry | ({"title": node.title} if node.title != node.schema["display_name"] else {})
+    has_own_title = node.title != (node.schema["display_name"] or node.class_type)
+    return entry | ({"title": node.title} if has_own_title else {})
 
 
 def _note_json(note: Note, order: int) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
     python scripts/make_thumbnails.py http://127.0.0.1:8188     about 8 minutes on 2 CPU cores: it trains four pairs
 
-The templates for Wan get pictures of the embedded model too: they show what a template does, not what Wan looks like.
+The templates for large models get pictures of the embedded model too: they show what a template does, not what Wan looks like.
 Only the standard library and Pillow are needed.
 """
 
@@ -45,6 +45,16 @@ def main(url: str) -> None:
         (f"{identity} x {motion}", trained(server, graph, identity, motion)["fused"]) for identity in IDENTITIES for motion in MOTIONS
     ]
     save("5_batch", stack([strip([frames[frame] for frame in SHOWN_FRAMES], label) for label, frames in grid]))
+    large_models(made)
+
+
+def large_models(made: Pictures) -> None:
+    """Wan 2.2's experts under one blend; LTX-2.3's two passes; a video of MiniMax-H3 that goes on from a picture."""
+    frames = [made["fused"][frame] for frame in SHOWN_FRAMES]
+    halved = [frame.resize((frame.width // 2, frame.height // 2)) for frame in frames]
+    save("6_wan22_4_steps", stack([strip(frames, "two experts, one blend"), *made["blend map"]]))
+    save("7_ltx23", stack([strip(halved, "first pass"), strip(frames, "second pass")]))
+    save("8_minimax_h3", stack([strip(frames[:2], "from this picture"), strip(made["fused"][3:8])]))
 
 
 def quick_start(server: Server, graph: dict) -> Pictures:

@@ -14,9 +14,10 @@ from pathlib import Path
 
 from blueprint_format import Port, blueprint
 from canvas_format import COLUMN_WIDTH, Node, ObjectInfo, Output, Sheet
+from large_models import ltx23, minimax_h3, wan22_4_steps
+from template_nodes import TALL, WIDE, download, save_video
 
 ROOT = Path(__file__).resolve().parents[1]
-TALL, SQUARE, WIDE = 300, 420, 460
 
 Captioned = tuple[Output, Output]
 
@@ -165,7 +166,7 @@ def quick_start(sheet: Sheet) -> None:
     sheet.node("SaveImage", "Scores", extra_height=TALL, images=scores["table"], filename_prefix="dualreal/quick_start_scores")
     sheet.column(400)
     enlarged = sheet.node("ImageScale", image=videos[-1]["IMAGE"], upscale_method="nearest-exact", width=256, height=256, crop="disabled")
-    _save_video(sheet, enlarged["IMAGE"], TOY_FPS, "dualreal/quick_start")
+    save_video(sheet, enlarged["IMAGE"], TOY_FPS, "dualreal/quick_start")
     sheet.node("DualRealBlendMap", extra_height=TALL, model=applied[-1]["model"], latent=samples[-1]["LATENT"])
 
 
@@ -232,7 +233,7 @@ def batch(sheet: Sheet) -> None:
     frames = sheet.node("VAEDecode", samples=sample["LATENT"], vae=base["vae"])
     sheet.column(400)
     enlarged = sheet.node("ImageScale", image=frames["IMAGE"], upscale_method="nearest-exact", width=256, height=256, crop="disabled")
-    _save_video(sheet, enlarged["IMAGE"], TOY_FPS, "batch/fused")
+    save_video(sheet, enlarged["IMAGE"], TOY_FPS, "batch/fused")
 
 
 def train_and_blend(object_info: ObjectInfo) -> dict[str, object]:
@@ -294,15 +295,14 @@ def _trainer(
 
 def _wan_models(sheet: Sheet) -> tuple[Output, Output, Output]:
     sheet.group("Models", width=380)
-    model = sheet.node("UNETLoader", properties=_download(WAN_MODEL, "diffusion_models"), unet_name=WAN_MODEL)
-    clip = sheet.node("CLIPLoader", properties=_download(WAN_TEXT, "text_encoders"), clip_name=WAN_TEXT, type="wan")
-    vae = sheet.node("VAELoader", properties=_download(WAN_VAE, "vae"), vae_name=WAN_VAE)
+    model = sheet.node("UNETLoader", properties=_from_hub(WAN_MODEL, "diffusion_models"), unet_name=WAN_MODEL)
+    clip = sheet.node("CLIPLoader", properties=_from_hub(WAN_TEXT, "text_encoders"), clip_name=WAN_TEXT, type="wan")
+    vae = sheet.node("VAELoader", properties=_from_hub(WAN_VAE, "vae"), vae_name=WAN_VAE)
     return model["MODEL"], clip["CLIP"], vae["VAE"]
 
 
-def _download(name: str, folder: str) -> dict[str, object]:
-    """Lets the page offer a file that is missing."""
-    return {"models": [{"name": name, "url": f"{WAN_SOURCE}/{folder}/{name}", "directory": folder}]}
+def _from_hub(name: str, folder: str) -> dict[str, object]:
+    return download(f"{WAN_SOURCE}/{folder}", folder, name)
 
 
 def _sample_wan(sheet: Sheet, applied: Node, clip: Output, vae: Output, prompt: str, prefix: str) -> None:
@@ -317,13 +317,8 @@ def _sample_wan(sheet: Sheet, applied: Node, clip: Output, vae: Output, prompt: 
     )  # fmt: skip
     frames = sheet.node("VAEDecode", samples=sample["LATENT"], vae=vae)
     sheet.group("Compare", width=400)
-    _save_video(sheet, frames["IMAGE"], WAN_FPS, prefix)
+    save_video(sheet, frames["IMAGE"], WAN_FPS, prefix)
     sheet.node("DualRealBlendMap", extra_height=TALL, model=applied["model"], latent=sample["LATENT"])
-
-
-def _save_video(sheet: Sheet, images: Output, fps: float, prefix: str) -> None:
-    video = sheet.node("CreateVideo", images=images, fps=fps)
-    sheet.node("SaveVideo", extra_height=SQUARE, video=video["VIDEO"], filename_prefix=prefix, format="auto", format__codec="auto")
 
 
 def _only(node: Node) -> Output:
@@ -336,6 +331,9 @@ TEMPLATES = {
     "3_apply_a_pair": apply_a_pair,
     "4_blend_two_loras": blend_two_loras,
     "5_batch": batch,
+    "6_wan22_4_steps": wan22_4_steps,
+    "7_ltx23": ltx23,
+    "8_minimax_h3": minimax_h3,
 }
 
 

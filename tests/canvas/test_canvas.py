@@ -41,7 +41,7 @@ def canvas(server: ComfyServer) -> Iterator[CanvasPage]:
     from canvas_page import CHROMIUM_ARGS
     from playwright.sync_api import sync_playwright
 
-    furnish(server.base)
+    furnish(server)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=CHROMIUM_ARGS)
         page = CanvasPage(browser, server.url)

@@ -22,7 +22,7 @@ LARGER = {"width": 128, "height": 96}
 UPSAMPLED = {"width": 64, "height": 64, "length": 9}
 """Of the first of two passes; the second one is twice as wide and high."""
 
-# By a node's kind or title, where a template's graph does not bring them to it by wire.
+# By a node's kind.
 SMALL: Mapping[str, Values] = {
     "WanImageToVideo": SIZE,
     "WanFirstLastFrameToVideo": SIZE,
@@ -33,9 +33,8 @@ SMALL: Mapping[str, Values] = {
     "EmptyLTXVLatentVideo": UPSAMPLED,
     "LTXVEmptyLatentAudio": {"frames_number": 9},
     "ResizeImagesByLongerEdge": {"longer_edge": 128},
-    "LoadImage": {"image": PHOTO},
-    "LoadVideo": {"file": CLIP},
 }
+LOADED: Mapping[str, Values] = {"LoadImage": {"image": PHOTO}, "LoadVideo": {"file": CLIP}}
 STAND_INS = {
     "CLIPLoader": "BenchTextEncoder",
     "LTXAVTextEncoderLoader": "BenchLtxTextEncoder",
@@ -58,6 +57,12 @@ PART_FILES = {
     "ltx-2.3-spatial-upscaler-x2-1.1.safetensors": "tiny_upsampler.safetensors",
     "ltx-2.5-latent-spatial-upscaler-x2-bf16-1.0.safetensors": "tiny_upsampler.safetensors",
 }
+
+
+def stand_in(kind: str, values: Values) -> str:
+    """The kind of node that takes the place of one with these values; itself where none does."""
+    of_files = (STAND_INS_OF_FILES.get(value) for value in values.values() if isinstance(value, str))
+    return next(filter(None, of_files), STAND_INS.get(kind, kind))
 
 
 @dataclass(frozen=True)
@@ -86,10 +91,8 @@ class OfficialTemplate:
         kind, title = part["class_type"], part.get("_meta", {}).get("title", "")
         inputs = {name: self._file(name, value) for name, value in part["inputs"].items()}
         for by in (kind, title):
-            inputs |= {**SMALL.get(by, {}), **self.changes.get(by, {})}
-        files = [value for value in part["inputs"].values() if isinstance(value, str)]
-        stand_in = next((STAND_INS_OF_FILES[file] for file in files if file in STAND_INS_OF_FILES), STAND_INS.get(kind, kind))
-        return {"class_type": stand_in, "inputs": inputs, "_meta": {"title": title}}
+            inputs |= {**SMALL.get(by, {}), **LOADED.get(by, {}), **self.changes.get(by, {})}
+        return {"class_type": stand_in(kind, part["inputs"]), "inputs": inputs, "_meta": {"title": title}}
 
     def _file(self, name: str, value: object) -> object:
         if name == "lora_name":

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from canvas_page import CanvasPage
-from comfy_host import ComfyHost
 from comfy_run import Run, RunFailed
 from comfy_server import ComfyServer
 from graphs import Graph, node
 from official_page import open_official, prompt_of, put_pair
 from official_templates import CLIP, PHOTO, TEMPLATES, latents_alone, samplers, saving, with_maps
 from PIL import Image
-from variants import VARIANTS
+from workflow_bench import make_files, save_noise_pair
 
 from dualreal_core.video import write_mp4
 
-MAKER = Path(__file__).parent / "tiny_template_files.py"
 CLIP_FRAMES, CLIP_FPS = 17, 8
 ABSENT = "this ComfyUI brings no template {}: pip install comfyui-workflow-templates"
 UNTRAINED, NOISE = 0.0, 0.1
@@ -62,12 +58,9 @@ class TemplateRun:
         return changed and bool(self.weights) and all(any(map(any, one["identity"])) for one in self.weights)
 
 
-def furnish(server: ComfyServer, host: ComfyHost) -> None:
+def furnish(server: ComfyServer) -> None:
     """Puts under the server's folder what the templates load."""
-    variants = dict.fromkeys(["wan", *(template.variant for template in TEMPLATES.values())])
-    made = subprocess.run([host.python, MAKER, host.path, server.base / "models", *variants], capture_output=True, text=True)
-    if made.returncode:
-        raise RuntimeError(f"the tiny files could not be made:\n{made.stderr}")
+    make_files(server.host, server.base, dict.fromkeys(["wan", *(template.variant for template in TEMPLATES.values())]))
     generator = torch.Generator().manual_seed(0)
     photo = (torch.rand(96, 128, 3, generator=generator) * 255).byte()
     Image.fromarray(photo.numpy()).save(server.base / "input" / PHOTO)
@@ -91,13 +84,8 @@ def pair_file(server: ComfyServer, variant: str, spread: float) -> str:
     file = f"{name}_00001_.safetensors"
     if (server.base / "models" / "dualreal" / file).exists():
         return file
-    graph = {
-        "model": node("UNETLoader", unet_name=VARIANTS[variant].checkpoint, weight_dtype="default"),
-        "pair": node("BenchPair", model=["model", 0], kind="lora", spread=spread, seed=0, learned_range=0.5),
-        "save": node("DualRealSavePair", pair=["pair", 0], filename_prefix=name, consent=""),
-    }
     try:
-        server.run(graph)
+        save_noise_pair(server, variant, name, spread)
     except RunFailed:
         return pair_file(server, "wan", spread)
     return file

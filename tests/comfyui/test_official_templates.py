@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 from canvas_page import CanvasPage, browser_absence_reason, find_chromium
-from comfy_host import ComfyHost
 from comfy_server import ComfyServer
 from official_templates import TEMPLATES
 from template_runs import ABSENT, TemplateRun, convert, furnish, run_template
@@ -15,13 +14,13 @@ LIKE_ANOTHER = ("video_minimax_h3_t2v", "video_ltx2_3_t2v", "video_wan2_2_14B_fl
 
 
 @pytest.fixture(scope="module")
-def canvas(server: ComfyServer, comfy_host: ComfyHost) -> Iterator[CanvasPage]:
+def canvas(server: ComfyServer) -> Iterator[CanvasPage]:
     if reason := browser_absence_reason():
         pytest.skip(reason)
     from canvas_page import CHROMIUM_ARGS
     from playwright.sync_api import sync_playwright
 
-    furnish(server, comfy_host)
+    furnish(server)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=CHROMIUM_ARGS)
         page = CanvasPage(browser, server.url)

@@ -28,7 +28,7 @@ def accelerated(
     packs = {PACK_NAME: PACK_ROOT, "Bench": Path(__file__).parent / "bench_nodes"}
     bytecode = request.config.cache.mkdir("comfyui-bytecode")
     with ComfyServer(comfy_host, base, packs, bytecode, device=request.param) as running:
-        furnish(base)
+        furnish(running)
         yield running
 
 

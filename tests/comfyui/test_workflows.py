@@ -32,6 +32,9 @@ SAVES = {
     "3_apply_a_pair": {"Save Video": ".mp4"},
     "4_blend_two_loras": {"Save Video": ".mp4"},
     "5_batch": {"Save Video": ".mp4"},
+    "6_wan22_4_steps": {"Save Video": ".mp4", "Blend Map": ".png"},
+    "7_ltx23": {"Save Video": ".mp4", "Blend Map, first pass": ".png", "Blend Map, second pass": ".png"},
+    "8_minimax_h3": {"Save Video": ".mp4", "Blend Map": ".png"},
 }
 
 each_workflow = pytest.mark.parametrize("name", NAMES)
@@ -40,7 +43,7 @@ each_workflow = pytest.mark.parametrize("name", NAMES)
 @pytest.fixture(scope="module")
 def furnished(server: ComfyServer) -> ComfyServer:
     """The server with every file that the templates name, the pair of template 2 included."""
-    furnish(server.base)
+    furnish(server)
     return server
 
 

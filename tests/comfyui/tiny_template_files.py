@@ -14,12 +14,14 @@ from pathlib import Path
 
 import tiny_checkpoints
 import torch
+from architectures import WAN_VAE
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tiny_checkpoints import build, noise_weights
+from tiny_checkpoints import VAE, VAE_SEED, build, noise_weights
 from variants import VARIANTS
 
 RANK = 4
+BLOCKS = ("blocks.", "transformer_blocks.")
 TWO_EXPERTS = ("wan22_t2v", "wan22_i2v")
 LTX_BLOCKS = [["res_x", 1], ["compress_all", 1], ["compress_all", 1], ["compress_all", 1], ["res_x", 1]]
 LTX_VAE = {
@@ -38,6 +40,7 @@ def write(file: Path, weights: dict[str, torch.Tensor], config: dict | None = No
 
 def write_parts(models: Path) -> None:
     """VAEs and the upsampler of LTX-2's two passes."""
+    write(models / "vae" / WAN_VAE, noise_weights(build(*VAE), VAE_SEED))
     write(models / "vae" / "tiny_wan22_vae.safetensors", in_half(noise_weights(build(TAEHV, {"latent_channels": 48}), 1)))
     write(models / "vae" / "tiny_h3_vae.safetensors", in_half(noise_weights(build(TAEHV, {"latent_channels": 24}), 2)))
     write(models / "vae" / "tiny_ltx_vae.safetensors", ltx_vae(), {"vae": LTX_VAE})
@@ -64,12 +67,12 @@ def write_ltx_checkpoint(models: Path, name: str) -> None:
 
 
 def write_lora(models: Path, name: str) -> None:
-    """Rank 4 on all matrices of the blocks' attentions."""
+    """Rank 4 on all matrices of the attentions in the model's own blocks."""
     generator, weights = torch.Generator().manual_seed(5), {}
     with safe_open(models / "diffusion_models" / VARIANTS[name].checkpoint, "pt") as file:
         shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
     for key, shape in shapes.items():
-        if len(shape) == 2 and "blocks." in key and "att" in key and key.endswith(".weight"):
+        if len(shape) == 2 and key.startswith(BLOCKS) and "att" in key and key.endswith(".weight"):
             path = f"diffusion_model.{key.removesuffix('.weight')}"
             weights[f"{path}.lora_A.weight"] = torch.randn(RANK, shape[1], generator=generator) / shape[1] ** 0.5
             weights[f"{path}.lora_B.weight"] = torch.randn(shape[0], RANK, generator=generator) / 8

@@ -4,24 +4,53 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+from collections.abc import Iterable
 from pathlib import Path
 
+import graphs
 import torch
 from architectures import ARCHITECTURES, WAN_VAE
-from comfy_host import PACK_ROOT
+from comfy_host import PACK_ROOT, ComfyHost
+from comfy_server import ComfyServer
+from official_templates import H3 as H3_MODEL
+from official_templates import I2V_EXPERTS, LTX23, SMALL, stand_in
+from PIL import Image
 from safetensors.torch import save_file
+from variants import VARIANTS
 
 from dualreal_core.toyworld.trial import FPS, Trial
 from dualreal_core.video import write_mp4
 
 WORKFLOWS = PACK_ROOT / "workflows"
 NAMES = sorted(file.stem for file in WORKFLOWS.glob("*.json"))
+MAKER = Path(__file__).parent / "tiny_template_files.py"
+MADE = ("wan22_i2v", "ltx23", "h3_int8")
+WAN22_PAIR = "my_wan22_pair"
 MODEL_FILES = {
     "diffusion_models/wan2.1_t2v_1.3B_fp16.safetensors": f"diffusion_models/{ARCHITECTURES['wan'].checkpoint}",
     "vae/wan_2.1_vae.safetensors": f"vae/{WAN_VAE}",
+    "vae/minimax_h3_video_vae_fp16.safetensors": "vae/tiny_h3_vae.safetensors",
+    "latent_upscale_models/ltx-2.3-spatial-upscaler-x2-1.1.safetensors": "latent_upscale_models/tiny_upsampler.safetensors",
+    **{f"diffusion_models/{name}": f"diffusion_models/{tiny}" for name, tiny in (I2V_EXPERTS | H3_MODEL).items()},
+    **{f"checkpoints/{name}": f"checkpoints/{tiny}" for name, tiny in LTX23.items()},
+    **{
+        f"loras/{name}.safetensors": f"loras/tiny_{variant}_lora.safetensors"
+        for variant, names in {
+            "wan22_i2v": [f"wan2.2_i2v_lightx2v_4steps_lora_v1_{noise}_noise" for noise in ("high", "low")],
+            "ltx23": ["ltx_2.3_22b_distilled_1.1_lora_dynamic_fro09_avg_rank_111_bf16", "ltx_identity_lora", "ltx_motion_lora"],
+            "h3_int8": ["minimax_h3_fl2v_turbo_8step_v1.0_comfyui_bf16", "h3_identity_lora", "h3_motion_lora"],
+        }.items()
+        for name in names
+    },
 }
 LORAS = ("identity_lora.safetensors", "motion_lora.safetensors")
-TEXT_ENCODER = "text_encoders/umt5_xxl_fp8_e4m3fn_scaled.safetensors"
+# Never read: the tests replace the loaders, and the page asks for the files' names only.
+UNREAD = (
+    "text_encoders/umt5_xxl_fp8_e4m3fn_scaled.safetensors", "text_encoders/gemma_3_12B_it_fp4_mixed.safetensors",
+    "text_encoders/qwen3vl_32b_minimax_h3_nvfp4_awq.safetensors", "vae/minimax_h3_audio_vae_fp32.safetensors",
+)  # fmt: skip
+PHOTO = "example.png"
 NUM_BLOCKS, DIM, RANK = 3, 256, 4
 SIDE_LIMIT = 64
 SHORT = {
@@ -29,23 +58,45 @@ SHORT = {
     "DualRealTrainingOptions": {"warmup_steps": 1, "identity_batch": 1, "motion_batch": 1},
     "KSampler": {"steps": 2},
     "DualRealMotionDataset": {"frames": 9, "max_segments": 1},
+    **SMALL,
     "EmptyHunyuanLatentVideo": {"length": 9},
 }
-STAND_INS = {"CLIPLoader": "BenchTextEncoder"}
 SIZED = ("DualRealIdentityDataset", "DualRealMotionDataset", "EmptyHunyuanLatentVideo")
 
 
-def furnish(base: Path) -> None:
-    """Puts under a server's folder everything the templates name: tiny models, photos, clips, LoRAs of noise."""
+def make_files(host: ComfyHost, base: Path, variants: Iterable[str]) -> None:
+    """Tiny models, and what templates load beside them, under a server's folder."""
+    made = subprocess.run([host.python, MAKER, host.path, base / "models", *variants], capture_output=True, text=True)
+    if made.returncode:
+        raise RuntimeError(f"the tiny files could not be made:\n{made.stderr}")
+
+
+def furnish(server: ComfyServer) -> None:
+    """Puts under a server's folder everything the templates name: tiny models, photos, clips, LoRAs of noise, a pair for Wan 2.2."""
+    base = server.base
+    make_files(server.host, base, MADE)
     for name, tiny in MODEL_FILES.items():
         shutil.copyfile(base / "models" / tiny, base / "models" / name)
-    # Never read: the tests replace the loader, and the page asks for the file's name only.
-    (base / "models" / TEXT_ENCODER).parent.mkdir(parents=True, exist_ok=True)
-    save_file({"none": torch.zeros(1)}, base / "models" / TEXT_ENCODER)
-    (base / "models" / "loras").mkdir(exist_ok=True)
+    for name in UNREAD:
+        (base / "models" / name).parent.mkdir(parents=True, exist_ok=True)
+        save_file({"none": torch.zeros(1)}, base / "models" / name)
+    Image.new("RGB", (96, 64), "teal").save(base / "input" / PHOTO)
     for seed, name in enumerate(LORAS):
         save_file(_lora(seed), base / "models" / "loras" / name)
     write_dataset(base / "input", "my_identity", "my_motion", Trial("vex", "figure-eight"))
+    if not (base / "models" / "dualreal" / f"{WAN22_PAIR}_00001_.safetensors").exists():
+        save_noise_pair(server, "wan22_i2v", WAN22_PAIR)
+
+
+def save_noise_pair(server: ComfyServer, variant: str, prefix: str, spread: float = 0.1) -> None:
+    """Saves a pair of noise that fits a tiny model; at spread 0 it is as an untrained one."""
+    server.run(
+        {
+            "model": graphs.node("UNETLoader", unet_name=VARIANTS[variant].checkpoint, weight_dtype="default"),
+            "pair": graphs.node("BenchPair", model=["model", 0], kind="lora", spread=spread, seed=0, learned_range=0.5),
+            "save": graphs.node("DualRealSavePair", pair=["pair", 0], filename_prefix=prefix, consent=""),
+        }
+    )
 
 
 def write_dataset(inputs: Path, identity: str, motion: str, trial: Trial) -> None:
@@ -68,7 +119,7 @@ def shortened(graph: dict[str, dict]) -> dict[str, dict]:
     short = {}
     for key, node in graph.items():
         kind = node["class_type"]
-        short[key] = {**node, "class_type": STAND_INS.get(kind, kind), "inputs": _short(kind, node["inputs"])}
+        short[key] = {**node, "class_type": stand_in(kind, node["inputs"]), "inputs": _short(kind, node["inputs"])}
     return short
 
 
@@ -79,7 +130,7 @@ def shortened_canvas(canvas: dict) -> dict:
         names = _widget_names(node)
         values = dict(zip(names, node["widgets_values"], strict=True))
         values |= {name: value for name, value in _short(node["type"], values).items() if name in values}
-        nodes.append({**node, "type": STAND_INS.get(node["type"], node["type"]), "widgets_values": [values[name] for name in names]})
+        nodes.append({**node, "type": stand_in(node["type"], values), "widgets_values": [values[name] for name in names]})
     return {**canvas, "nodes": nodes}
 
 

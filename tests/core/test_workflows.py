@@ -18,12 +18,17 @@ from dualreal_core.training.recipes import DUALREAL
 
 ROOT = Path(__file__).resolve().parents[2]
 WORKFLOWS = ROOT / "workflows"
-NAMES = ["1_quick_start", "2_train_on_wan", "3_apply_a_pair", "4_blend_two_loras", "5_batch"]
+NAMES = ["1_quick_start", "2_train_on_wan", "3_apply_a_pair", "4_blend_two_loras", "5_batch", "6_wan22_4_steps", "7_ltx23", "8_minimax_h3"]
 BLUEPRINTS = sorted((ROOT / "subgraphs").glob("*.json"))
 STOCK_NODES = {
-    "CLIPLoader", "CLIPTextEncode", "CreateList", "CreateVideo", "EmptyHunyuanLatentVideo", "ImageScale", "KSampler",
-    "LoadImageTextDataSetFromFolder", "LoadVideoTextDataSetFromFolder", "LossGraphNode", "MarkdownNote", "PreviewImage", "PrimitiveInt",
-    "PrimitiveString", "SaveImage", "SaveVideo", "UNETLoader", "VAEDecode", "VAELoader",
+    "BasicGuider", "BasicScheduler", "CFGGuider", "CLIPLoader", "CLIPTextEncode", "CheckpointLoaderSimple", "CreateList", "CreateVideo",
+    "EmptyHunyuanLatentVideo", "EmptyLTXVLatentVideo", "ImageScale", "KSampler", "KSamplerAdvanced", "KSamplerSelect",
+    "LTXAVTextEncoderLoader", "LTXVAudioVAEDecode", "LTXVAudioVAELoader", "LTXVConcatAVLatent", "LTXVConditioning",
+    "LTXVEmptyLatentAudio", "LTXVImgToVideoInplace", "LTXVLatentUpsampler", "LTXVPreprocess", "LTXVSeparateAVLatent",
+    "LatentUpscaleModelLoader", "LoadImage", "LoadImageTextDataSetFromFolder", "LoadVideoTextDataSetFromFolder", "LoraLoaderModelOnly",
+    "LossGraphNode", "ManualSigmas", "MarkdownNote", "MiniMaxH3ImageToVideo", "ModelSamplingSD3", "PreviewImage", "PrimitiveInt",
+    "PrimitiveString", "RandomNoise", "SamplerCustomAdvanced", "SaveImage", "SaveVideo", "UNETLoader", "VAEDecode", "VAEDecodeAudio",
+    "VAEDecodeTiled", "VAELoader", "WanImageToVideo",
 }  # fmt: skip
 CONTROLS = ("fixed", "randomize", "increment", "decrement")
 MACHINE_PATH = re.compile(r'"(?:/|~|[A-Za-z]:\\\\)|/(?:home|root|work|tmp|Users)/')
