@@ -141,17 +141,18 @@ class Training:
     def __init__(
         self, base: Base, data: dict[Role, PreparedSet], recipe: Recipe, directory: Path, header: dict[str, object] | None = None
     ) -> None:
+        name, header = _name_alone(base), header or {}
+        recorded = header.get("base") or {"name": name, "encoders": base.fingerprint, **record_of(base, [name])}
         recipe, self.notes = fit_recipe(base, recipe, base.transformer)
         self.base, self.data, self.recipe = base, data, recipe
         self.pair = _new_pair(base, base.transformer, recipe)
         self.pair.to(next(base.transformer.parameters()).device)
         self.directory = RunDirectory(directory)
-        name = _name_alone(base)
         self.header = {
-            "base": {"name": name, "encoders": base.fingerprint, **record_of(base, [name])},
+            "base": recorded,
             "training": {"recipe": recipe.name, "algorithm_version": ALGORITHM_VERSION, **recipe.train.recorded()},
             "datasets": {role: list(data[role].fingerprints) for role in ROLES if self._sees(role)},
-            **(header or {}),
+            **header,
         }
         self.attachment = attach(base, self.pair, transformer=base.transformer)
 

@@ -15,6 +15,7 @@ import comfy.samplers
 import torch
 from comfy.ldm.flux.layers import timestep_embedding
 from comfy.model_patcher import ModelPatcher
+from torch import nn
 
 from ..dualreal_core.bases.base import Denoiser, Progress
 from ..dualreal_core.bases.solvers import denoise_plainly, plain_timesteps
@@ -26,7 +27,7 @@ from ..dualreal_core.objective import FlowMatching, VPrediction
 from .model_conds import OTHER_STREAMS, ComfyConds, held_frames, holds_frames, model_conds, streams
 from .model_inputs import check_channels, check_text, encoders_of
 from .patching import applied_pairs
-from .training_model import call_options
+from .training_model import call_options, load_to_train, unload
 from .types import FILE_KEY
 
 FLOW_TYPES = ("FLOW", "FLUX", "FLOW_AV")
@@ -62,7 +63,8 @@ class ComfyBase:
 
     def __init__(self, patcher: ModelPatcher, condition_dim: int | None) -> None:
         self.patcher = patcher
-        self.transformer = patcher.model.diffusion_model
+        self.architecture = patcher.model.diffusion_model
+        self._is_resting = False
         self.family = family_of(self.transformer)
         self.name = self.family.name
         self.encoders = encoders_of(self.transformer, self.family)
@@ -75,6 +77,19 @@ class ComfyBase:
         self.applied = [applied.name for applied in applied_pairs(patcher)]
         self._uuid = uuid.uuid4()
         self._following: dict[float, float] = {}
+
+    @property
+    def transformer(self) -> nn.Module:
+        """The DiT, loaded in full."""
+        if self._is_resting:
+            load_to_train(self.patcher)
+            self._is_resting = False
+        return self.architecture
+
+    def rest(self) -> None:
+        if not self._is_resting:
+            unload(self.patcher)
+            self._is_resting = True
 
     def batch_texts(self, texts: Sequence[ComfyConds]) -> ComfyConds:
         """Conds of one bucket, joined.

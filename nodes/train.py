@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -13,20 +13,20 @@ import comfy.model_management
 import folder_paths
 from comfy_api.latest import io, ui
 
-from ..dualreal_core.api import Training
+from ..dualreal_core.api import Training, fit_recipe
+from ..dualreal_core.bases.two_experts import TwoExpertBase, expert_fields, record_of
 from ..dualreal_core.dataset.cache import PreparedSet
 from ..dualreal_core.errors import InputError
-from ..dualreal_core.families.base_record import base_record
 from ..dualreal_core.method.pair import Role, base_sizes
 from ..dualreal_core.training.loop import ALGORITHM_VERSION
-from ..dualreal_core.training.noise_range import fit_range
-from ..dualreal_core.training.recipes import Recipe, fit_warmup
+from ..dualreal_core.training.recipes import Recipe
 from ..dualreal_core.training.run import RunDirectory
 from .comfy_base import ComfyBase
 from .model_file import model_file
 from .model_inputs import check_references
 from .neighbours import sentence_on_training
 from .train_preview import TrainingView
+from .training_experts import applied_by, both_experts, boundary_between
 from .training_model import ready_to_train
 from .types import CATEGORY, LossMapType, PairType, SettingsType, TrainedPair, TrainerSettings
 
@@ -64,6 +64,9 @@ class JointTrainer(io.ComfyNode):
                 io.Conditioning.Input("preview_conditioning", optional=True,
                     tooltip="A prompt to sample from the half-trained pair whenever a preview is due; needs the VAE as well."),
                 io.Vae.Input("vae", optional=True, tooltip="Decodes the sample of a preview."),
+                io.Model.Input("low_noise_model", optional=True,
+                    tooltip="The low-noise expert of Wan 2.2, where model is the high-noise one: one run then trains a pair for both, in "
+                    "turns. One of them is on the device at a time."),
             ],
             outputs=[
                 PairType.Output(display_name="pair", tooltip="The trained pair, for Apply StageBlender and Save Pair."),
@@ -78,7 +81,7 @@ class JointTrainer(io.ComfyNode):
     @classmethod
     def execute(
         cls, model, settings, identity_latents, identity_conditioning, motion_latents, motion_conditioning, name,
-        identity_masks=None, motion_references=None, preview_conditioning=None, vae=None,
+        identity_masks=None, motion_references=None, preview_conditioning=None, vae=None, low_noise_model=None,
     ) -> io.NodeOutput:  # fmt: skip
         wanted: TrainerSettings = settings[0]
         references = _wired(motion_references)
@@ -89,20 +92,24 @@ class JointTrainer(io.ComfyNode):
             )
         check_references(references, "motion_references")
         width = int(references[0].image_embeds.shape[-1]) if references else None
-        with ready_to_train(model[0]) as patcher:
-            base = ComfyBase(patcher, width)
+        low = next(iter(_wired(low_noise_model)), None)
+        models, boundary = ([model[0]], None) if low is None else ([model[0], low], boundary_between(model[0], low))
+        with ExitStack() as stack:
+            base = ComfyBase(stack.enter_context(ready_to_train(model[0])), width)
             data = {
                 "identity": base.prepare("identity", identity_latents, identity_conditioning, _wired(identity_masks)),
                 "motion": base.prepare("motion", motion_latents, motion_conditioning, (), references),
             }
-            num_groups = min(wanted.recipe.pair["num_groups"], base_sizes(base.transformer)["num_blocks"])
-            recipe, warmup_note = fit_warmup(replace(wanted.recipe, pair={**wanted.recipe.pair, "num_groups": num_groups}))
-            recipe, range_note = fit_range(recipe, base.objective, base.transformer, model_file(model[0]))
+            if low is not None:
+                base = both_experts(base, low, boundary, stack)
+            num_groups = min(wanted.recipe.pair["num_groups"], base_sizes(base.architecture)["num_blocks"])
+            recipe = replace(wanted.recipe, pair={**wanted.recipe.pair, "num_groups": num_groups})
+            recipe, notes = fit_recipe(base, recipe, base.architecture, model_file(model[0]))
             directory, note = _run_directory(name[0], base, data, recipe)
-            note = " ".join(filter(None, (note, warmup_note, range_note, sentence_on_training(model[0]))))
+            note = " ".join(filter(None, (note, *notes, *dict.fromkeys(map(sentence_on_training, models)))))
             view = TrainingView(cls.hidden.unique_id, base, recipe.train.steps, wanted.preview_every, note)
             view.prepare_sample(_wired(preview_conditioning), _wired(vae), data["motion"].items[0])
-            made_for = {"name": base.name, "encoders": base.fingerprint, **base_record(base.transformer, model_file(model[0]))}
+            made_for = {"name": base.name, "encoders": base.fingerprint, **record_of(base, list(map(model_file, models)))}
             training = Training(base, data, recipe, directory, {"base": made_for})
             try:
                 is_resumed = training.directory.settings_file.exists()
@@ -125,7 +132,7 @@ def _wired(values: list | None) -> list:
     return [value for value in values or [] if value is not None]
 
 
-def _run_directory(name: str, base: ComfyBase, data: dict[Role, PreparedSet], recipe: Recipe) -> tuple[Path, str]:
+def _run_directory(name: str, base: ComfyBase | TwoExpertBase, data: dict[Role, PreparedSet], recipe: Recipe) -> tuple[Path, str]:
     """The folder of this very run, and a sentence on how it relates to others of its name.
 
     The folder is named by everything that decides the result: the same graph finds its run again, another one starts its own.
@@ -134,8 +141,8 @@ def _run_directory(name: str, base: ComfyBase, data: dict[Role, PreparedSet], re
         raise InputError(f"{name!r} cannot name a run: use letters, digits, spaces, dots and dashes, without slashes.")
     asked = {
         "algorithm_version": ALGORITHM_VERSION, "base": base.fingerprint, "condition": base.condition_dim,
-        "objective": asdict(base.objective), "pairs": base.applied, "train": recipe.train.recorded(), "pair": dict(recipe.pair),
-        **{role: [*part.fingerprints] for role, part in data.items()},
+        "objective": asdict(base.objective), "pairs": applied_by(base), "train": recipe.train.recorded(), "pair": dict(recipe.pair),
+        **expert_fields(base), **{role: [*part.fingerprints] for role, part in data.items()},
     }  # fmt: skip
     key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
     runs = Path(folder_paths.get_output_directory()) / "dualreal" / "runs" / name

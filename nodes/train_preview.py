@@ -11,6 +11,7 @@ from PIL import Image
 from server import PromptServer
 
 from ..dualreal_core.api import Training
+from ..dualreal_core.bases.two_experts import TwoExpertBase, at_work, current_expert
 from ..dualreal_core.plots.contact_sheet import contact_sheet
 from ..dualreal_core.plots.curves import draw_losses
 from ..dualreal_core.sampling import SamplingSettings, sample
@@ -29,8 +30,9 @@ PREVIEW_SIZE = 768
 class TrainingView:
     """Reports steps to one node of the graph."""
 
-    def __init__(self, node_id: str, base: ComfyBase, total: int, every: int, note: str) -> None:
-        self.node_id, self.base, self.total, self.every, self.note = node_id, base, total, every, note
+    def __init__(self, node_id: str, base: ComfyBase | TwoExpertBase, total: int, every: int, note: str) -> None:
+        self.node_id, self.total, self.every, self.note = node_id, total, every, note
+        self.trained, self.base = base, at_work(base, current_expert(base))
         self.bar = ProgressBar(total, node_id=node_id)
         self.begun: tuple[float, int] | None = None
         self.last_text = 0.0
@@ -63,7 +65,9 @@ class TrainingView:
         if now - self.last_text > TEXT_INTERVAL and done.step > self.begun[1]:
             self.last_text = now
             left = (now - self.begun[0]) / (done.step - self.begun[1]) * (self.total - done.step)
-            position = f"Step {done.step} of {self.total}, {_duration(left)} left; {done.role} loss {done.loss:.4f}."
+            names = training.pair.config.experts
+            who = f"{names[training.recipe.train.expert_at(done.step - 1, len(names))]} {done.role}" if names else done.role
+            position = f"Step {done.step} of {self.total}, {_duration(left)} left; {who} loss {done.loss:.4f}."
             self._say(f"{self.note}\n{position}{self.latest}")
 
     def noted(self, note: str) -> None:
@@ -99,10 +103,10 @@ class TrainingView:
     def _sample(self, training: Training) -> torch.Tensor:
         """Frames (F, 3, H, W) in [-1, 1] of the half-trained pair, unguided: a sketch in a few steps."""
         settings = SamplingSettings(self.shape[1], self.shape[2], self.shape[3], SAMPLE_STEPS, 1.0, SAMPLE_SEED)
-        latents = sample(self.base, [self.sample_text], self.sample_text, settings, training.attachment, self.condition)
+        latents = sample(self.trained, [self.sample_text], self.sample_text, settings, training.attachment, self.condition)
         with torch.no_grad():
             frames = self.vae.decode(self.base.patcher.model.process_latent_out(latents.cpu()))
-        load_to_train(self.base.patcher)
+        load_to_train(at_work(self.trained, current_expert(self.trained)).patcher)
         return frames.reshape(-1, *frames.shape[-3:]).movedim(-1, 1).float() * 2 - 1
 
 

@@ -72,7 +72,7 @@ def ready_to_train(model: ModelPatcher) -> Iterator[ModelPatcher]:
         finally:
             comfy.model_management.in_training = was_in_training
             patcher.cleanup()
-            comfy.model_management.unload_model_and_clones(patcher)
+            unload(patcher)
             for key, state in states.items():
                 state.release()
                 del options[key]
@@ -94,6 +94,11 @@ def load_to_train(patcher: ModelPatcher) -> None:
             f"ComfyUI left weights of the model on {' and '.join(sorted(elsewhere))}, and training needs all of them on "
             f"{patcher.load_device}: start it with --disable-dynamic-vram, or load a smaller or quantized model."
         )
+
+
+def unload(patcher: ModelPatcher) -> None:
+    """Takes a patcher of `ready_to_train` off the device, until it is loaded again."""
+    comfy.model_management.unload_model_and_clones(patcher)
 
 
 def call_options(patcher: ModelPatcher) -> dict:

@@ -119,6 +119,9 @@ class TrainingOptions(io.ComfyNode):
                 io.Float.Input("sigma_max", optional=True, default=AS_THE_MODEL, min=AS_THE_MODEL, max=1.0, step=0.005,
                     tooltip="Noise level below which it trains. -1: as the model. That is 1, but for a Wan 2.2 low-noise expert where its "
                     "own range ends."),
+                io.Int.Input("expert_steps", optional=True, default=TRAIN.expert_steps, min=1, max=100000,
+                    tooltip="With low_noise_model on the trainer: steps after which the other expert's turn comes, half of all at most. "
+                    "Each change moves a whole model."),
             ],
             outputs=[OptionsType.Output(display_name="options", tooltip="For Training Settings.")],
         )  # fmt: skip

@@ -42,4 +42,4 @@ def load_base(
     boundary = expert_boundary(Path(name))
     if boundary is None:
         return of_component()
-    return TwoExpertBase(of_component(), of_component("transformer_2"), boundary)
+    return TwoExpertBase(of_component("transformer"), of_component("transformer_2"), boundary)

@@ -48,7 +48,7 @@ class DiffusersFolderBase:
         device: str = "cpu",
         image_encoder: Path | None = None,
         offload: Offload = "none",
-        component: str = "transformer",
+        component: str | None = None,
     ) -> None:
         """Checks all files; reads no weights yet.
 
@@ -58,7 +58,7 @@ class DiffusersFolderBase:
             device: where all components run.
             image_encoder: folder of a CLIP vision tower; default: `image_encoder/` in the model folder, if it is there.
             offload: where the DiT's weights wait while the encoders are at work; on the CPU always nowhere.
-            component: subfolder of the DiT, of which Wan 2.2 has two.
+            component: subfolder of the DiT, to be named where there are two; see `load_base`.
 
         Raises:
             InputError: something is missing, broken or of an unknown kind.
@@ -66,6 +66,9 @@ class DiffusersFolderBase:
         self.name = str(folder)
         self.folder, self.dtype, self.device = folder, dtype, device
         pipeline = _pipeline_class(folder)
+        if component is None and _names_second(folder):
+            raise InputError(f"{folder} is a Wan 2.2 model of two experts: give it to load_base, or name the component of one.")
+        component = component or "transformer"
         config, vae_config = read_json(folder / component / "config.json"), read_json(folder / "vae" / "config.json")
         self._layout = layout_of(pipeline, config)
         shapes = {part: check_component(folder / part) for part in (component, "vae", *self._layout.text_encoders)}
@@ -233,17 +236,19 @@ def expert_boundary(folder: Path) -> float | None:
     Raises:
         InputError: there are two, and it is not told.
     """
-    if not (folder / "model_index.json").is_file():
+    if not (folder / "model_index.json").is_file() or not _names_second(folder):
         return None
-    index = read_json(folder / "model_index.json")
-    if (index.get("transformer_2") or [None])[0] is None:
-        return None
-    boundary = index.get("boundary_ratio")
+    boundary = read_json(folder / "model_index.json").get("boundary_ratio")
     if not isinstance(boundary, float) or not 0 < boundary < 1:
         raise InputError(
             f"{folder} has two experts, and its model_index.json names no boundary_ratio between 0 and 1 ({boundary!r}): download it again."
         )
     return boundary
+
+
+def _names_second(folder: Path) -> bool:
+    """Whether a folder has a second DiT, by its index."""
+    return (read_json(folder / "model_index.json").get("transformer_2") or [None])[0] is not None
 
 
 def _pipeline_class(folder: Path) -> str:

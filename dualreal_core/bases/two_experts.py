@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from ..errors import InputError
-from ..families.base_record import EXPERTS, base_record
+from ..families.base_record import base_record
+from ..families.expert_names import EXPERTS
 from ..method.attach import Attachment
 from ..method.blend import Blend
 from ..method.joint_attachment import JointAttachment
@@ -41,6 +42,8 @@ class TwoExpertBase:
         self.experts, self.boundary, self.current = (high, low), boundary, 0
 
     def __getattr__(self, name: str) -> object:
+        if name == "experts":  # before there are any
+            raise AttributeError(name)
         return getattr(self.experts[0], name)
 
     @property

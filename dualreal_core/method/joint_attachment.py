@@ -47,6 +47,7 @@ class JointAttachment:
     def start_over(self) -> None:
         for part in self.parts:
             part.start_over()
+        self._former_weights = [part.weights for part in self.parts]
 
     def finish_call(self) -> None:
         """As `Attachment.finish_call`, for the DiT that was called."""

@@ -7,7 +7,8 @@ from torch import nn
 
 from ..bases.two_experts import TwoExpertBase
 from ..errors import InputError
-from ..families.base_record import EXPERTS, Expert, expert_of
+from ..families.base_record import Expert, expert_of
+from ..families.expert_names import EXPERTS
 from ..objective import Objective, SigmaRange
 from .recipes import Recipe, with_train
 from .settings import TrainSettings

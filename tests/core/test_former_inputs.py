@@ -26,7 +26,7 @@ def nodes_of(prompt: dict, class_type: str) -> dict[str, dict]:
     return {key: node for key, node in prompt.items() if node["class_type"] == class_type}
 
 
-LATER = {"motion_rank": 0, "sigma_min": -1.0, "sigma_max": -1.0}
+LATER = {"motion_rank": 0, "sigma_min": -1.0, "sigma_max": -1.0, "expert_steps": 50}
 """Inputs of Training Options that came later, at their defaults."""
 
 

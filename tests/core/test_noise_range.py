@@ -126,7 +126,7 @@ def test_the_range_is_in_the_header_and_belongs_to_the_run(tmp_path):
 
 def test_a_run_of_all_noise_is_named_as_before_there_were_ranges(tmp_path):
     """Neither its settings nor its header know of them, whether nothing is set or all noise."""
-    later = {"sigma_min", "sigma_max"}
+    later = {"sigma_min", "sigma_max", "expert_steps"}
     before = {name: value for name, value in asdict(RECIPE.train).items() if name not in later}
     for changes in ({}, {"sigma_min": 0.0}, {"sigma_min": 0.0, "sigma_max": 1.0}):
         assert with_train(RECIPE, **changes).train.recorded() == before
