@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 
 import pytest
@@ -130,7 +130,11 @@ def test_without_guidance_all_rows_are_the_prompts(pipe: DiffusionPipeline, name
             assert torch.allclose(transformer(**given)[0], output, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", [name for name, tiny in PIPELINES.items() if "image" not in tiny.arguments()])
+OWN_NOISE = ("wan image", "wan clean frame", "ltx2")
+"""Pipelines that draw more than the latents, which differs in a batch: the noise of an image's encoding, or of sound."""
+
+
+@pytest.mark.parametrize("name", [name for name in PIPELINES if name not in OWN_NOISE])
 def test_two_prompts_in_one_batch(pipes: dict[str, DiffusionPipeline], name: str) -> None:
     pipe = pipes[name]
     prompts = {key: value for key, value in PIPELINES[name].arguments().items() if "embeds" in key or "mask" in key}
@@ -205,6 +209,33 @@ def test_a_pair_for_two_experts_acts_by_its_parts(pipes: dict[str, DiffusionPipe
         assert torch.equal(run(pipe, "wan experts"), expected)
     with pytest.raises(InputError, match=r"for 2 experts .*expert_of"), applied(pipes["wan"], both):
         pass
+
+
+def test_guidance_by_perturbed_calls_keeps_the_pair(pipes: dict[str, DiffusionPipeline]) -> None:
+    """LTX-2 moves away from calls with the prompt of which a part is left out; what differs is to be that part, not the pair."""
+    pipe = pipes["ltx2"]
+    further = {"stg_scale": 1.0, "modality_scale": 3.0, "spatio_temporal_guidance_blocks": [1]}
+    with applied(pipe, pair_for(pipe), blend=FIXED), listened(pipe) as calls:
+        run(pipe, "ltx2", **further)
+    assert len(calls) == 3 * NUM_STEPS
+    for number, (transformer, given, output) in enumerate(calls):
+        with torch.no_grad():
+            plain = transformer(**given)[0]
+        if number % 3 == 0:
+            plain, output = plain[1:], output[1:]
+        assert not torch.allclose(plain, output, atol=1e-3)
+
+
+def test_sound_stays_unless_asked_for(pipes: dict[str, DiffusionPipeline]) -> None:
+    pipe = pipes["ltx2"]
+    pair = fill(new_pair(pipe.transformer, identity_kind="lora", motion_kind="lora", target_layers=("audio_ff",), learned_range=0.0))
+    sounds = {}
+    for strength in (None, 0.0, 1.0):
+        with nullcontext() if strength is None else applied(pipe, pair, audio_strength=strength):
+            arguments = {**PIPELINES["ltx2"].arguments(), "generator": torch.Generator().manual_seed(5)}
+            sounds[strength] = pipe(**arguments).audio
+    assert torch.equal(sounds[None], sounds[0.0])
+    assert not torch.equal(sounds[None], sounds[1.0])
 
 
 def test_pipelines_without_names_for_their_calls(pipes: dict[str, DiffusionPipeline]) -> None:

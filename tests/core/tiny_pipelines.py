@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from diffusers import (
     AutoencoderKLHunyuanVideo15,
+    AutoencoderKLLTX2Audio,
+    AutoencoderKLLTX2Video,
     AutoencoderKLWan,
     ClassifierFreeGuidance,
     CogVideoXDDIMScheduler,
@@ -16,14 +18,17 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     HunyuanVideo15Pipeline,
     HunyuanVideoPipeline,
+    LTX2Pipeline,
+    LTX2VideoTransformer3DModel,
     LTXPipeline,
     UniPCMultistepScheduler,
     WanImageToVideoPipeline,
     WanPipeline,
     WanTransformer3DModel,
 )
+from diffusers.pipelines.ltx2.connectors import LTX2TextConnectors
 from PIL import Image
-from tiny import CHANNELS, TEXT_DIM, cogvideox, hunyuan, hunyuan_15, ltx, wan
+from tiny import CHANNELS, TEXT_DIM, cogvideox, hunyuan, hunyuan_15, ltx, ltx2, wan
 from torch import nn
 
 NUM_STEPS, NUM_BLOCKS = 3, 2
@@ -109,6 +114,27 @@ def ltx_pipeline() -> LTXPipeline:
     return LTXPipeline(FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, **shift), None, None, None, ltx(NUM_BLOCKS))
 
 
+def ltx2_pipeline() -> LTX2Pipeline:
+    """With sound, in 8 channels."""
+    config = {**ltx2(NUM_BLOCKS).config, "audio_in_channels": 8, "audio_out_channels": 8}
+    torch.manual_seed(0)
+    ratios = {"spatial_compression_ratio": 32, "temporal_compression_ratio": 8}
+    blocks = {"block_out_channels": (8,) * 4, "decoder_block_out_channels": (8,) * 3, "layers_per_block": (1,) * 5}
+    vae = AutoencoderKLLTX2Video(latent_channels=CHANNELS, decoder_layers_per_block=(1,) * 4, **blocks, **ratios)
+    audio_vae = AutoencoderKLLTX2Audio(base_channels=8, latent_channels=2, ch_mult=(1, 1, 1), num_res_blocks=1, mel_bins=16)
+    heads = {f"{kind}_connector_{part}": size for kind in ("video", "audio") for part, size in CONNECTOR.items()}
+    connectors = LTX2TextConnectors(caption_channels=TEXT_DIM, text_proj_in_factor=1, **heads)
+    shift = {"base_shift": 0.95, "max_shift": 2.05, "base_image_seq_len": 4, "max_image_seq_len": 12}
+    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, **shift)
+    transformer = LTX2VideoTransformer3DModel.from_config(config)
+    return LTX2Pipeline(scheduler, vae, audio_vae, None, None, connectors, transformer, None)
+
+
+CONNECTOR = {"num_attention_heads": 2, "attention_head_dim": TEXT_DIM // 2, "num_layers": 1, "num_learnable_registers": None}
+ONE_CALL = {"stg_scale": 0.0, "modality_scale": 1.0, "audio_guidance_scale": None, "audio_stg_scale": None, "audio_modality_scale": None}
+"""Without the further kinds of guidance of LTX-2, each of which is a call of its own."""
+
+
 def hunyuan_pipeline() -> HunyuanVideoPipeline:
     return HunyuanVideoPipeline(None, None, hunyuan(1, 1), None, FlowMatchEulerDiscreteScheduler(shift=7.0), None, None)
 
@@ -145,6 +171,11 @@ PIPELINES: dict[str, TinyPipeline] = {
     "ltx": TinyPipeline(
         ltx_pipeline,
         lambda: {**small(64, 96), **both_prompts(), **masks("prompt_attention_mask", "negative_prompt_attention_mask")},
+        is_joint=True,
+    ),
+    "ltx2": TinyPipeline(
+        ltx2_pipeline,
+        lambda: {**small(64, 96), **both_prompts(), **masks("prompt_attention_mask", "negative_prompt_attention_mask"), **ONE_CALL},
         is_joint=True,
     ),
     "hunyuan": TinyPipeline(hunyuan_pipeline, lambda: {**small(), **both_prompts(), **pooled_prompts()}, guidance="true_cfg_scale"),
