@@ -10,6 +10,8 @@ import torch
 from diffusers import (
     AutoencoderKLHunyuanVideo,
     AutoencoderKLHunyuanVideo15,
+    AutoencoderKLLTX2Audio,
+    AutoencoderKLLTX2Video,
     AutoencoderKLLTXVideo,
     AutoencoderKLWan,
     ClassifierFreeGuidance,
@@ -19,16 +21,21 @@ from diffusers import (
     HunyuanVideo15Transformer3DModel,
     HunyuanVideoPipeline,
     HunyuanVideoTransformer3DModel,
+    LTX2Pipeline,
+    LTX2VideoTransformer3DModel,
     LTXPipeline,
     LTXVideoTransformer3DModel,
     UniPCMultistepScheduler,
     WanPipeline,
     WanTransformer3DModel,
 )
+from diffusers.pipelines.ltx2.connectors import LTX2TextConnectors
 from transformers import (
     ByT5Tokenizer,
     CLIPTextConfig,
     CLIPTextModel,
+    Gemma3Config,
+    Gemma3ForConditionalGeneration,
     LlamaConfig,
     LlamaModel,
     PreTrainedTokenizerFast,
@@ -68,6 +75,28 @@ def ltx() -> LTXPipeline:
     shift = {"base_shift": 0.95, "max_shift": 2.05, "base_image_seq_len": 1024, "max_image_seq_len": 4096, "shift_terminal": 0.1}
     scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, **shift)
     return LTXPipeline(scheduler, vae, T5EncoderModel(T5Config(**SCRIPT["text_config"](len(tokenizer)))), tokenizer, transformer)
+
+
+def ltx2() -> LTX2Pipeline:
+    tokenizer = tokenizer_for_chats()
+    text = {**LANGUAGE, "vocab_size": len(tokenizer), "head_dim": 16, "sliding_window": 8}
+    vision = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "image_size": 8, "patch_size": 4}
+    marks = {"image_token_index": 3, "boi_token_index": 4, "eoi_token_index": 5, "mm_tokens_per_image": 4}
+    gemma = Gemma3ForConditionalGeneration(Gemma3Config(text_config=text, vision_config=vision, **marks))
+    sizes = {"num_attention_heads": 2, "attention_head_dim": 16, "num_layers": 1, "num_learnable_registers": 8}
+    heads = {f"{kind}_connector_{part}": size for kind in ("video", "audio") for part, size in sizes.items()}
+    connectors = LTX2TextConnectors(caption_channels=TEXT_DIM, text_proj_in_factor=1 + LANGUAGE["num_hidden_layers"], **heads)
+    sound = {"audio_in_channels": 8, "audio_out_channels": 8, "audio_num_attention_heads": 2, "audio_attention_head_dim": 8}
+    video = {"in_channels": CHANNELS, "out_channels": CHANNELS, "cross_attention_dim": 32, "caption_channels": TEXT_DIM}
+    transformer = LTX2VideoTransformer3DModel(**DIT, **video, **sound, audio_cross_attention_dim=16, rope_type="split")
+    blocks = {"block_out_channels": (8,) * 4, "decoder_block_out_channels": (8, 16, 32), "layers_per_block": (1,) * 5}
+    ratios = {"spatial_compression_ratio": 32, "temporal_compression_ratio": 8}
+    vae = AutoencoderKLLTX2Video(latent_channels=CHANNELS, decoder_layers_per_block=(1,) * 4, **blocks, **ratios)
+    vae.latents_mean.copy_(torch.linspace(-0.5, 0.5, CHANNELS))
+    audio_vae = AutoencoderKLLTX2Audio(base_channels=8, latent_channels=2, ch_mult=(1, 1, 1), num_res_blocks=1, mel_bins=16)
+    shift = {"base_shift": 0.95, "max_shift": 2.05, "base_image_seq_len": 1024, "max_image_seq_len": 4096, "shift_terminal": 0.1}
+    scheduler = FlowMatchEulerDiscreteScheduler(use_dynamic_shifting=True, **shift)
+    return LTX2Pipeline(scheduler, vae, audio_vae, gemma, tokenizer, connectors, transformer, None)
 
 
 def hunyuan() -> HunyuanVideoPipeline:
@@ -143,7 +172,13 @@ def wan_5b() -> WanPipeline:
     return WanPipeline(tokenizer, text_encoder, vae, scheduler, transformer, expand_timesteps=True)
 
 
-MAKERS: dict[str, Callable[[], DiffusionPipeline]] = {"ltx": ltx, "hunyuan": hunyuan, "hunyuan 1.5": hunyuan_15, "wan 5b": wan_5b}
+MAKERS: dict[str, Callable[[], DiffusionPipeline]] = {
+    "ltx": ltx,
+    "ltx2": ltx2,
+    "hunyuan": hunyuan,
+    "hunyuan 1.5": hunyuan_15,
+    "wan 5b": wan_5b,
+}
 
 
 def make_folder(name: str, out: Path) -> Path:
