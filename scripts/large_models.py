@@ -35,13 +35,13 @@ WAN22_NOTE = f"""# Wan 2.2, 4 steps, with a pair
 Wan 2.2 A14B is two models: one begins (high noise), one ends (low noise). The pair acts on both, with **one blend over the
 whole of denoising**.
 
-1. Choose a picture in **First frame**, and a pair in **Load Pair**.
+1. Choose a picture in **First frame**, and a pair in **Load Pair**: one for two experts, or one for one model, which acts on both.
 2. Say in the prompt what moves, with the words of the pair's captions (*sks dog*).
 
 The pair moves any first frame. Its identity keeps the subject when it turns, is hidden and comes back: it cannot replace a
 subject that the picture shows otherwise.
 
-At cfg 1, as here, the negative prompt is not used, so *negative* in Apply StageBlender changes nothing.
+At cfg 1, as here, the negative prompt is not used, so *negative* changes nothing.
 
 ## Models
 - `diffusion_models/{WAN22_MODEL.format("high")}`, and `low`
@@ -51,7 +51,7 @@ At cfg 1, as here, the negative prompt is not used, so *negative* in Apply Stage
 
 ## Swap in
 - Without the two LoRAs: 20 steps, switch at step 10, cfg 3.5.
-- LoRAs of your own instead of Load Pair: as in template 4.
+- LoRAs of your own instead of Load Pair: *Load LoRAs (two experts)* for each side, joined by *Combine*.
 """
 LTX_NOTE = f"""# LTX-2.3 with an identity LoRA and a motion LoRA
 
@@ -118,10 +118,8 @@ def wan22_4_steps(sheet: Sheet) -> None:
     vae = sheet.node("VAELoader", properties=download(f"{WAN22}/vae", "vae", WAN_VAE), vae_name=WAN_VAE)
     sheet.group("Blend")
     pair = sheet.node("DualRealLoadPair", name="my_wan22_pair_00001_.safetensors")
-    applied = [
-        sheet.node("DualRealApplyStageBlender", f"Apply StageBlender, {noise} noise", model=model, pair=pair["pair"])["model"]
-        for noise, model in zip(("high", "low"), experts, strict=True)
-    ]
+    both = sheet.node("DualRealApplyTwoExperts", model_high=experts[0], model_low=experts[1], pair=pair["pair"])
+    applied = (both["model_high"], both["model_low"])
     sheet.group("First frame and prompt", width=380)
     frame = sheet.node("LoadImage", "First frame", extra_height=TALL, image=FIRST_FRAME)
     texts = [

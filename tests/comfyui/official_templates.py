@@ -14,7 +14,7 @@ from variants import VARIANTS
 Values = Mapping[str, object]
 
 SAMPLERS = ("KSampler", "KSamplerAdvanced", "SamplerCustom", "SamplerCustomAdvanced")
-APPLY = "DualRealApplyStageBlender"
+APPLY, APPLY_TO_BOTH = "DualRealApplyStageBlender", "DualRealApplyTwoExperts"
 MODEL_WIRES = ("model", "guider", "on_true", "on_false")
 PHOTO, CLIP = "template_photo.png", "template_clip.mp4"
 SIZE = {"width": 64, "height": 48, "length": 9}
@@ -75,6 +75,7 @@ class OfficialTemplate:
         variant: of the tiny models in its loaders, one of `variants`.
         models: each video model's file in the template, to the tiny one.
         changes: further inputs by a node's kind or title, beside those of `SMALL`.
+        is_joined: the models are two experts, and one node of ours is put behind both.
     """
 
     name: str
@@ -82,6 +83,7 @@ class OfficialTemplate:
     variant: str
     models: Mapping[str, str]
     changes: Mapping[str, Values] = field(default_factory=dict)
+    is_joined: bool = False
 
     def in_small(self, graph: Graph) -> Graph:
         """The graph with tiny models, small sizes and stand-ins."""
@@ -127,8 +129,10 @@ TEMPLATES = {
             "video_ltx2_3_t2v", "LTX-2.3", "ltx23", LTX23,
             {"Width": {"value": 128}, "Height": {"value": 128}, "CreateVideo": {"bit_depth": 8}},
         ),
-        OfficialTemplate("video_wan2_2_14B_i2v", "Wan 2.2 A14B", "wan22_i2v", I2V_EXPERTS, {"Enable 4steps LoRA?": {"value": True}}),
-        OfficialTemplate("video_wan2_2_14B_t2v", "Wan 2.2 A14B", "wan22_t2v", T2V_EXPERTS),
+        OfficialTemplate(
+            "video_wan2_2_14B_i2v", "Wan 2.2 A14B", "wan22_i2v", I2V_EXPERTS, {"Enable 4steps LoRA?": {"value": True}}, is_joined=True,
+        ),
+        OfficialTemplate("video_wan2_2_14B_t2v", "Wan 2.2 A14B", "wan22_t2v", T2V_EXPERTS, is_joined=True),
         OfficialTemplate("video_wan2_2_14B_flf2v", "Wan 2.2 A14B", "wan22_i2v", I2V_EXPERTS),
         OfficialTemplate("video_ltx2_5_i2v", "LTX-2.5", "ltx25", LTX25),
         OfficialTemplate(
@@ -182,9 +186,9 @@ def saving(keys: list[str]) -> Graph:
 def with_maps(graph: Graph) -> Graph:
     """The graph with the weights that each applied pair used, in its last sampling, as the text of `weights of NODE`."""
     maps: Graph = {}
-    for applied in (key for key, part in graph.items() if part["class_type"] == APPLY):
+    for applied in (key for key, part in graph.items() if part["class_type"] in (APPLY, APPLY_TO_BOTH)):
         own = [key for key in samplers(graph) if applied in ancestors(graph, key, MODEL_WIRES)]
-        maps[f"map of {applied}"] = node("DualRealBlendMap", model=[applied, 0], latent=[own[-1], 0])
+        both = {"low_noise_model": [applied, 1]} if graph[applied]["class_type"] == APPLY_TO_BOTH else {}
+        maps[f"map of {applied}"] = node("DualRealBlendMap", model=[applied, 0], latent=[own[-1], 0], **both)
         maps[f"weights of {applied}"] = node("PreviewAny", source=[f"map of {applied}", 1])
     return graph | maps
-

@@ -73,7 +73,7 @@ def convert(canvas: CanvasPage, name: str) -> Converted | None:
     if not open_official(canvas, name):
         return None
     plain = prompt_of(canvas)
-    if not put_pair(canvas, list(template.models), PAIR):
+    if not put_pair(canvas, list(template.models), PAIR, template.is_joined):
         raise AssertionError(f"{name} has no loader of {', '.join(template.models)}")
     return Converted(template.in_small(plain), template.in_small(prompt_of(canvas)))
 
