@@ -103,7 +103,7 @@ def scores(base: GivenFrame, trial: Trial, pair: object) -> dict[str, float]:
         texts = [base.encode_text(world.caption(SUBJECT, *scene)) for scene in zip(motions, backgrounds, strict=True)]
         for who, attachment in (("base", None), ("identity side", Attachment(base.transformer, pair))):
             for frame, latents in given.items():
-                for own in (False, True) if latents is not None else (False,):
+                for own in (False, True) if frame == "shows it" else (False,):
                     with attachment or nullcontext(), first_frames(base, latents, own):
                         videos = sample(base, texts, base.encode_text(""), default_sampling(base), attachment)
                     like = [sprite_likeness(base.decode_latents(video))[1:, target].mean() for video in videos]

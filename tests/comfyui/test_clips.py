@@ -100,6 +100,11 @@ def test_what_other_nodes_raise_or_give_in_place_of_a_video_is_told(server: Comf
     assert "skipped video 4: unreadable: no frame of it could be decoded" in report
 
 
+def test_image_to_video_needs_the_vae_of_such_a_model(server: ComfyServer, report: str) -> None:
+    found, message = failure(server, motion("kinds", image_to_video=True))
+    assert found == "data" and "the VAE (ToyVideoCodec, 16 channels) is of no image-to-video model that is known here" in message
+
+
 def test_a_recording_keeps_its_time(server: ComfyServer, report: str) -> None:
     """2 s at 8 frames per second; by its header of 1000 frames per second it would have one frame."""
     folder = server.base / "input" / "recording"
