@@ -11,9 +11,9 @@ from .hunyuan import COMFY_HUNYUAN, HUNYUAN, HUNYUAN_15
 from .kandinsky import COMFY_KANDINSKY5
 from .ltx import COMFY_LTX, COMFY_LTX2, LTX, LTX2
 from .minimax import COMFY_MINIMAX_H3
-from .wan import COMFY_WAN, COMFY_WAN_ANIMATE2, COMFY_WAN_DANCER, COMFY_WAN_S2V, WAN
+from .wan import COMFY_WAN, COMFY_WAN_ANIMATE2, COMFY_WAN_DANCER, COMFY_WAN_S2V, WAN, WAN_LIKE
 
-__all__ = ["CANONICAL", "COGVIDEOX", "DESCRIPTIONS", "WAN", "BlockList", "FamilyDescription", "Site", "family_of", "is_linear"]
+__all__ = ["CANONICAL", "COGVIDEOX", "DESCRIPTIONS", "WAN", "WAN_LIKE", "BlockList", "FamilyDescription", "Site", "family_of", "is_linear"]
 
 DESCRIPTIONS: tuple[FamilyDescription, ...] = (
     COGVIDEOX,
@@ -32,6 +32,7 @@ DESCRIPTIONS: tuple[FamilyDescription, ...] = (
     LTX2,
     HUNYUAN,
     HUNYUAN_15,
+    *WAN_LIKE,
 )
 CANONICAL: dict[str, FamilyDescription] = {family.name: family for family in reversed(DESCRIPTIONS)}
 """Per family name, the description whose names pair and LoRA files use: the first one above."""

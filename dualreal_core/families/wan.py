@@ -41,6 +41,11 @@ WAN = FamilyDescription(
     expert_boundaries=_EXPERT_BOUNDARIES,
 )
 
+WAN_LIKE = tuple(
+    replace(WAN, class_name=name) for name in ("WanVACETransformer3DModel", "WanAnimateTransformer3DModel", "SkyReelsV2Transformer3DModel")
+)
+"""Classes with the same blocks, among which stand others: pairs act in those of the video alone."""
+
 COMFY_WAN = FamilyDescription(
     name="wan",
     package="comfy",
