@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import sys
 from pathlib import Path
 
@@ -84,6 +85,7 @@ def main(comfyui_path: str, out: str, *names: str) -> None:
     importlib.import_module("comfy.options").enable_args_parsing()
     from tiny_checkpoints import build, noise_weights
 
+    from dualreal_core.families.base_record import base_record
     from dualreal_core.method.attach import Attachment
     from dualreal_core.method.pair import new_pair
     from dualreal_core.storage import save_pair
@@ -97,6 +99,7 @@ def main(comfyui_path: str, out: str, *names: str) -> None:
         weights = noise_weights(model, 1)
         model.load_state_dict(weights)
         save_file(weights, Path(out) / f"{name}.safetensors")
+        (Path(out) / f"{name}.json").write_text(json.dumps(base_record(model, None)), encoding="utf-8")
         made = {"plain": predict(name, model, given)}
         for form in FORMS:
             pair = new_pair(model, identity_kind=form, motion_kind=form, rank=2, bottleneck_dim=4, num_groups=2, share_schedule=(0.3, 0.9))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
@@ -28,6 +29,7 @@ from dualreal_core.bases.hunyuan_folders import hunyuan_15_predict, hunyuan_pred
 from dualreal_core.bases.ltx_folders import ltx2_predict, ltx_predict
 from dualreal_core.bases.texts import joined
 from dualreal_core.families import family_of
+from dualreal_core.families.base_record import base_difference, base_record
 from dualreal_core.families.cogvideox import COMFY_COGVIDEOX
 from dualreal_core.method.attach import Attachment
 from dualreal_core.storage import load_pair
@@ -215,6 +217,13 @@ def difference(left: torch.Tensor, right: torch.Tensor) -> float:
 
 def test_the_same_weights_put_out_the_same(name: str, transformer: nn.Module, computed: Path) -> None:
     assert difference(predict(name, transformer), load_file(computed / f"{name} outputs.safetensors")["plain"]) < 1e-4
+
+
+def test_either_knows_the_base_of_the_other(name: str, transformer: nn.Module, computed: Path) -> None:
+    recorded = json.loads((computed / f"{name}.json").read_text(encoding="utf-8"))
+    assert recorded["signature"]
+    assert base_difference(recorded, transformer, None) is None
+    assert base_record(transformer, None) == recorded
 
 
 @pytest.mark.parametrize("form", FORMS)
