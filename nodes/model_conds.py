@@ -91,7 +91,7 @@ def model_conds(
     if image is None and "c_concat" not in borrowed and wants >= latents.shape[1] and type(model).__name__ not in OPTIONAL_IMAGE:
         raise InputError(f"The model wants an image beside the noise (image to video), and {name} has none: {IMAGE_CURE}.")
     if image is not None and wants:
-        _check_image(image, wants, latents, name)
+        _check_image(model, image, wants, latents, name)
     held = {"denoise_mask": mask, "latent_image": latents} if mask is not None and holds_frames(model) else {}
     if "c_concat" in borrowed and model.concat_keys:  # its own would need the image
         extras["concat_latent_image"] = torch.zeros_like(latents)
@@ -121,20 +121,21 @@ def _held(mask: torch.Tensor, latents: torch.Tensor) -> ComfyConds:
 
 
 def _image_channels(model: BaseModel, latents: torch.Tensor) -> int:
-    """Channels that a model reads beside the latents', as ComfyUI fills them where there is no image."""
+    """Channels of an image that a model reads beside the latents: those that are left zero where there is none."""
     if model.concat_keys:  # which it cannot fill without one
         return sum(latents.shape[1] if "image" in key else 1 for key in model.concat_keys)
     blank = model.concat_cond(noise=latents, device=latents.device)
-    return 0 if blank is None else blank.shape[1]
+    return 0 if blank is None or blank.any() else blank.shape[1]
 
 
-def _check_image(image: torch.Tensor, wanted: int, latents: torch.Tensor, name: str) -> None:
+def _check_image(model: BaseModel, image: torch.Tensor, wanted: int, latents: torch.Tensor, name: str) -> None:
     if wanted - image.shape[1] not in MASK_CHANNELS:
         raise InputError(
             f"The image of {name} has {image.shape[1]} channels, and the model reads {wanted} beside the noise: it wants more than a first "
             "frame (a control video, a video to fill in), so use an image-to-video model."
         )
-    if image.shape[2] != latents.shape[2] and image.shape[2] != 1:
+    fills_up = bool(model.concat_keys) or isinstance(model, comfy.model_base.CogVideoX)
+    if image.shape[2] != latents.shape[2] and not (fills_up and image.shape[2] == 1):
         raise InputError(
             f"The image of {name} is made for {image.shape[2]} latent frames, and a sample has {latents.shape[2]}: give each sample its "
             "own, as image_to_video of the dataset nodes does."

@@ -14,7 +14,7 @@ RUNS = (
 """Those that `test_training` does not stop and continue."""
 REFUSED = (
     "no first frame", "no first frame of HunyuanVideo", "no first frame of CogVideoX", "a first frame for a control video",
-    "an image of another length", "another image encoder", "a clip that is given whole", "two samples at a time",
+    "an image of another length", "an image of one frame", "another image encoder", "a clip that is given whole", "two samples at a time",
     "text for HunyuanVideo", "text for LTX-Video", "text for LTX-Video, where LTX-2 joins it", "text of no MiniMax-H3", "no pooled text",
 )  # fmt: skip
 VAES = ("wan", "wan22", "ltx", "hunyuan", "hunyuan15", "h3")
@@ -27,6 +27,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
         "a_given_frame_is_shown_clean_and_has_no_loss": ("wan22_5b", "ltxv", "ltx20", "ltx23", "ltx25"),
         "what_a_model_cannot_use_is_named": REFUSED,
         "text_to_video_needs_no_image": ("wan", "hunyuan", "hunyuan15", "kandinsky5", "wan_scail2"),
+        "the_embedded_model_needs_no_image": ("embedded",),
         "a_sample_without_an_image_borrows_that_of_a_clip": ("wan21_i2v", "wan22_5b", "ltxv", "hunyuan_i2v", "hunyuan15_i2v"),
     },
     "first_frame_checks": {

@@ -26,6 +26,7 @@ from dualreal_pack.dualreal_core.training.loop import train
 from dualreal_pack.dualreal_core.training.settings import TrainSettings
 from dualreal_pack.dualreal_core.training.state import RunState
 from dualreal_pack.nodes.comfy_base import ComfyBase
+from dualreal_pack.nodes.embedded_model import load_model
 from dualreal_pack.nodes.training_model import ready_to_train
 from tiny_checkpoints import write_checkpoint
 from variant_inputs import conditioning, noise
@@ -60,6 +61,10 @@ REFUSALS: dict[str, tuple[str, dict[str, object], str]] = {
     "an image of another length": (
         "wan22_i2v", {"concat_latent_image": noise(1, 1, 16, 2, 6, 8)},
         "The image of motion_conditioning is made for 2 latent frames, and a sample has 3: give each sample its own",
+    ),
+    "an image of one frame": (
+        "wan22_i2v", {"concat_latent_image": noise(1, 1, 16, 1, 6, 8)},
+        "The image of motion_conditioning is made for 1 latent frames, and a sample has 3: give each sample its own",
     ),
     "another image encoder": (
         "wan21_i2v", {"clip_vision_output": SimpleNamespace(penultimate_hidden_states=noise(1, 1, 5, 1024))},
@@ -350,3 +355,16 @@ def a_given_frame_is_shown_clean_and_has_no_loss(name: str) -> None:
         assert shown[:, :, :1].equal(latents[:, :, :1]) and not shown[:, :, 1:].equal(latents[:, :, 1:])
         times = next(value for key, value in calls[0].items() if key.startswith("1"))
         assert times.numel() > 1 and float(times.flatten()[0]) == 0 and float(times.flatten()[-1]) > 0
+
+
+def the_embedded_model_needs_no_image(_: str) -> None:
+    """It reads planes of places beside the noise, which it fills by itself; lists that tell a first frame change nothing."""
+    told = {"concat_latent_image": noise(1, 1, 16, 3, 8, 8), "concat_mask": first_frame_mask((16, 3, 8, 8))}
+    sample = {"samples": noise(20, 1, 16, 3, 8, 8)}
+    with torch.inference_mode():
+        model = load_model()
+    with base_of(model) as base:
+        sets = [base.prepare("motion", [sample], [[[noise(30, 1, 16, 128), extras]]]) for extras in ({}, told)]
+        (plain,), (other,) = (found.items for found in sets)
+        assert plain.text["c_concat"].cond.any() and plain.text["c_concat"].cond.equal(other.text["c_concat"].cond)
+        assert base.predict(plain.latents[None], torch.tensor([0.5]), base.batch_texts([plain.text])).isfinite().all()
