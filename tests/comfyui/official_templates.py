@@ -125,10 +125,7 @@ TEMPLATES = {
         OfficialTemplate("video_minimax_h3_i2v", "MiniMax-H3", "h3_int8", H3, {"Boolean (Enable Lightning LoRA)": {"value": True}}),
         OfficialTemplate("video_minimax_h3_t2v", "MiniMax-H3", "h3_int8", H3),
         OfficialTemplate("video_ltx2_3_i2v", "LTX-2.3", "ltx23", LTX23, {"Width": {"value": 128}, "Height": {"value": 128}}),
-        OfficialTemplate(
-            "video_ltx2_3_t2v", "LTX-2.3", "ltx23", LTX23,
-            {"Width": {"value": 128}, "Height": {"value": 128}, "CreateVideo": {"bit_depth": 8}},
-        ),
+        OfficialTemplate("video_ltx2_3_t2v", "LTX-2.3", "ltx23", LTX23, {"Width": {"value": 128}, "Height": {"value": 128}}),
         OfficialTemplate(
             "video_wan2_2_14B_i2v", "Wan 2.2 A14B", "wan22_i2v", I2V_EXPERTS, {"Enable 4steps LoRA?": {"value": True}}, is_joined=True,
         ),
