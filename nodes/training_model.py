@@ -34,6 +34,8 @@ def ready_to_train(model: ModelPatcher) -> Iterator[ModelPatcher]:
         InputError: the model is of no known family, carries injections, or ComfyUI cannot load it in full.
     """
     diffusion_model(model)
+    with torch.inference_mode():  # training displaces all others, and out of this mode ComfyUI spoils quantized weights that it moves
+        comfy.model_management.unload_all_models()
     if model.injections:
         raise InputError(
             f"The MODEL carries {', '.join(model.injections)}, which acts in the model it was made for and not in the copy that is trained "

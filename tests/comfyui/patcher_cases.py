@@ -11,7 +11,7 @@ KINDS = ("lora", "bottleneck")
 CASES: dict[str, list[tuple[str, ...]]] = {
     "samples_exactly_as_the_base_where_the_pair_does_nothing": list(product(ARCHITECTURES, PRECISIONS, KINDS)),
     "trains_also_with_blocks_run_again": list(product(ARCHITECTURES, PRECISIONS)),
-    "samples_then_trains_then_samples_on_one_model": list(product(("wan", "ltxv"), PRECISIONS)),
+    "samples_then_trains_then_samples_on_one_model": [*product(("wan", "ltxv"), PRECISIONS), ("wan", "float8_e4m3fn")],
     "float8_weights_train_and_sample_nearly_as_full_ones": [("float8_e4m3fn",), ("cast to float8",)],
     "weights_made_for_a_call_are_not_kept": [(name, "cast to float8") for name in ARCHITECTURES],
     "weights_in_main_memory_sample_as_loaded_ones": [(form,) for form in PRECISIONS],
