@@ -62,7 +62,7 @@ def write_checkpoint(variant: Variant, folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         placement = {"device": "cpu", "dtype": torch.float32, "operations": importlib.import_module("comfy.ops").disable_weight_init}
         model = build(f"comfy.ldm.{variant.path}", {**variant.sizes, **placement})
-        weights, metadata = noise_weights(model, list(VARIANTS).index(variant.name)), {}
+        weights, metadata = noise_weights(model, list(VARIANTS).index(variant.quantizes or variant.name)), {}
         if variant.form:
             weights, metadata = in_form(weights, variant.form)
         if variant.config:

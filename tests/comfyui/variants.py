@@ -31,13 +31,14 @@ class Variant:
         latent_shape: (channels, frames, height, width) of the graphs' empty latent.
         detected: the class in `comfy.model_base` that the stock loader must choose.
         audio_shape: of the latent's second part, where there is one.
+        samples_without_sound: whether it also takes a latent without it.
         text_dim, pooled_dim, needs_text_mask: the text that it reads.
         extras: further entries of the conditioning: a tuple stands for noise of that shape, in lists and dicts too.
         config: what the file's metadata say of the transformer, as official files do.
-        form: of the weights, in `checkpoint_forms`.
+        quantizes, form: the model whose weights it has, and the form that they are in, in `checkpoint_forms`.
         sampler: "" for those of flow matching; "void" where the stock samplers start from the wrong noise.
         max_batch: what its forward takes.
-        masks_time: a mask over the latent gives its frames, or tokens, times of their own.
+        takes_mask: whether ComfyUI itself samples it with a mask over the latent.
     """
 
     name: str
@@ -47,15 +48,17 @@ class Variant:
     latent_shape: tuple[int, int, int, int] = (16, 3, 6, 8)
     detected: str = "WAN21"
     audio_shape: tuple[int, ...] = ()
+    samples_without_sound: bool = False
     text_dim: int = 4096
     pooled_dim: int = 0
     needs_text_mask: bool = False
     extras: Mapping[str, object] = field(default_factory=dict)
     config: Sizes = field(default_factory=dict)
+    quantizes: str = ""
     form: str = ""
     sampler: str = ""
     max_batch: int = 2
-    masks_time: bool = False
+    takes_mask: bool = True
     file: str = ""
 
     @property
@@ -108,7 +111,7 @@ LTX23 = LTX2 | {
 }  # fmt: skip
 LTX25 = LTX23 | {"ff_bias": False, "audio_ff_bias": False}
 LTX2_DIT = "lightricks.av_model.LTXAVModel"
-LTX2_INPUTS = {"latent_shape": (128, 2, 3, 4), "audio_shape": (8, 6, 16), "detected": "LTXAV", "masks_time": True}
+LTX2_INPUTS = {"latent_shape": (128, 2, 3, 4), "audio_shape": (8, 6, 16), "detected": "LTXAV", "samples_without_sound": True}
 H3 = {
     "hidden_size": 64, "num_layers": DEPTH, "token_refiner_num_layers": 1, "num_attention_heads": 2, "attention_head_dim": 32,
     "ffn_hidden_size": 96, "text_dim": 80, "timestep_input_dim": 32, "time_embed_hidden_size": 64, "time_embed_dim": 48,
@@ -117,12 +120,14 @@ H3 = {
 H3_CURVE = H3 | {"adaln_curve_grid": 33, "time_embed_dim": 8}
 H3_DIT = "minimax.model.MiniMaxH3Model"
 H3_INPUTS = {
-    "latent_shape": (24, 2, 6, 8), "audio_shape": (32, 2, 8), "detected": "MiniMaxH3", "text_dim": 80, "max_batch": 1, "masks_time": True,
+    "latent_shape": (24, 2, 6, 8), "audio_shape": (32, 2, 8), "detected": "MiniMaxH3", "text_dim": 80, "max_batch": 1,
 }  # fmt: skip
 H3_KEYFRAMES = {"minimax_keyframes": [{"resolved_frame_index": 0, "latent": (1, 24, 1, 6, 8)}]}
 KANDINSKY = {
     "model_dim": 128, "ff_dim": 256, "time_dim": 64, "visual_embed_dim": 132, "num_text_blocks": 1, "num_visual_blocks": DEPTH,
 }  # fmt: skip
+KANDINSKY_DIT = "kandinsky5.model.Kandinsky5"
+KANDINSKY_INPUTS = {"detected": "Kandinsky5", "text_dim": 3584, "pooled_dim": 768, "takes_mask": False}
 
 FIRST_FRAME = {"concat_latent_image": (1, 16, 3, 6, 8), "concat_mask": (1, 4, 3, 6, 8)}
 SEEN_FRAME = FIRST_FRAME | {"clip_vision_output": Seen()}
@@ -134,7 +139,7 @@ _ALL = (
     Variant(
         "ltxv", "LTX-Video 0.9", "lightricks.model.LTXVModel",
         {"cross_attention_dim": 256, "attention_head_dim": 8, "num_layers": DEPTH}, (128, 2, 3, 4), "LTXV",
-        needs_text_mask=True, masks_time=True,
+        needs_text_mask=True,
     ),
     Variant(
         "hunyuan", "HunyuanVideo", HUNYUAN_DIT, HUNYUAN, detected="HunyuanVideo", pooled_dim=768, file="tiny_hunyuan_video.safetensors",
@@ -148,7 +153,6 @@ _ALL = (
     Variant("wan22_i2v", "Wan 2.2 A14B, image to video", WAN_DIT, WAN | {"model_type": "t2v", "in_dim": 36}, extras=FIRST_FRAME),
     Variant(
         "wan22_5b", "Wan 2.2 5B", WAN_DIT, WAN | {"model_type": "t2v", "in_dim": 48, "out_dim": 48}, (48, 3, 6, 8), "WAN22",
-        masks_time=True,
     ),
     Variant(
         "wan_vace", "Wan VACE", "wan.model.VaceWanModel",
@@ -200,12 +204,16 @@ _ALL = (
         config={"causal_ar": True},
     ),
     Variant(
-        "hunyuan_i2v", "HunyuanVideo, image to video", HUNYUAN_DIT, HUNYUAN | {"in_channels": 33}, detected="HunyuanVideoI2V",
+        "hunyuan_i2v", "HunyuanVideo, image to video", HUNYUAN_DIT, HUNYUAN | {"in_channels": 33, "guidance_embed": False},
+        detected="HunyuanVideoI2V", pooled_dim=768, extras=FIRST_FRAME | {"concat_mask": (1, 1, 3, 6, 8)},
+    ),
+    Variant(
+        "hunyuan_i2v2", "HunyuanVideo, image to video (v2)", HUNYUAN_DIT, HUNYUAN | {"guidance_embed": False}, detected="HunyuanVideo",
         pooled_dim=768, extras={"guiding_frame_index": 0},
     ),
     Variant(
         "hunyuan15", "HunyuanVideo 1.5, text to video", HUNYUAN_DIT, HUNYUAN15, (32, 3, 3, 4), "HunyuanVideo15",
-        text_dim=3584, pooled_dim=768,
+        text_dim=3584, pooled_dim=768, takes_mask=False,
     ),
     Variant(
         "hunyuan15_i2v", "HunyuanVideo 1.5, image to video", HUNYUAN_DIT, HUNYUAN15 | {"byt5": True, "meanflow": True}, (32, 3, 3, 4),
@@ -225,8 +233,10 @@ _ALL = (
         "cogvideox_void", "VOID", COGVIDEOX_DIT, COGVIDEOX15 | {"in_channels": 48}, (16, 4, 6, 8), "CogVideoX", sampler="void",
         extras={"concat_latent_image": (1, 32, 4, 6, 8)},
     ),
+    Variant("kandinsky5", "Kandinsky 5, text to video", KANDINSKY_DIT, KANDINSKY, **KANDINSKY_INPUTS),
     Variant(
-        "kandinsky5", "Kandinsky 5", "kandinsky5.model.Kandinsky5", KANDINSKY, detected="Kandinsky5", text_dim=3584, pooled_dim=768,
+        "kandinsky5_i2v", "Kandinsky 5, image to video", KANDINSKY_DIT, KANDINSKY, extras={"time_dim_replace": (1, 16, 1, 6, 8)},
+        **KANDINSKY_INPUTS,
     ),
     Variant("ltx20", "LTX-2", LTX2_DIT, LTX2, text_dim=128, config=LTX2, **LTX2_INPUTS),
     Variant("ltx23", "LTX-2.3", LTX2_DIT, LTX23, text_dim=96, config=LTX23, **LTX2_INPUTS),
@@ -235,6 +245,8 @@ _ALL = (
     ),
     Variant("h3", "MiniMax-H3", H3_DIT, H3, **H3_INPUTS),
     Variant("h3_curve", "MiniMax-H3, curve form", H3_DIT, H3_CURVE, extras=H3_KEYFRAMES, **H3_INPUTS),
-    Variant("h3_int8", "MiniMax-H3, INT8", H3_DIT, H3_CURVE, form="int8_tensorwise", **H3_INPUTS),
+    Variant(
+        "h3_int8", "MiniMax-H3, INT8", H3_DIT, H3_CURVE, quantizes="h3_curve", form="int8_tensorwise", extras=H3_KEYFRAMES, **H3_INPUTS,
+    ),
 )  # fmt: skip
 VARIANTS: Mapping[str, Variant] = {variant.name: variant for variant in _ALL}
