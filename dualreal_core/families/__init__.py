@@ -36,6 +36,16 @@ DESCRIPTIONS: tuple[FamilyDescription, ...] = (
 )
 CANONICAL: dict[str, FamilyDescription] = {family.name: family for family in reversed(DESCRIPTIONS)}
 """Per family name, the description whose names pair and LoRA files use: the first one above."""
+TITLES: dict[str, str] = {
+    "cogvideox": "CogVideoX",
+    "wan": "Wan 2.1 and 2.2",
+    "ltx": "LTX-Video",
+    "ltx2": "LTX-2",
+    "hunyuan": "HunyuanVideo",
+    "minimax-h3": "MiniMax-H3",
+    "kandinsky5": "Kandinsky 5",
+}
+"""Per family name, its models as people call them."""
 
 
 def family_of(transformer: nn.Module) -> FamilyDescription:
@@ -48,5 +58,11 @@ def family_of(transformer: nn.Module) -> FamilyDescription:
         for family in DESCRIPTIONS:
             if (kind.__module__.partition(".")[0], kind.__name__) == (family.package, family.class_name):
                 return family
-    known = ", ".join(sorted({family.class_name for family in DESCRIPTIONS}))
-    raise InputError(f"{type(transformer).__name__} is no known video DiT; known are {known}: describe it in dualreal_core/families.")
+    package, all_packages = type(transformer).__module__.partition(".")[0], sorted({family.package for family in DESCRIPTIONS})
+    packages = [package] if package in all_packages else all_packages
+    classes = sorted({family.class_name for family in DESCRIPTIONS if family.package in packages})
+    raise InputError(
+        f"This model is a {type(transformer).__name__} of {package}, and pairs are for video models: {', '.join(TITLES.values())}. Looked "
+        f"for was a class of {' or '.join(packages)} that is, or is made from, {', '.join(classes)}. Use such a model; to add one, "
+        "describe its class in dualreal_core/families."
+    )

@@ -23,6 +23,7 @@ from tiny import (
 from torch import nn
 
 from dualreal_core.errors import InputError
+from dualreal_core.families import CANONICAL, DESCRIPTIONS, TITLES
 from dualreal_core.method.attach import Attachment
 from dualreal_core.method.blend import BlendRecord, FixedBlend
 from dualreal_core.method.pair import ROLES, new_pair
@@ -46,7 +47,6 @@ def num_hooks(module: nn.Module) -> int:
 def test_the_suite_covers_every_family_and_kind():
     from typing import get_args
 
-    from dualreal_core.families import DESCRIPTIONS, WAN_LIKE
     from dualreal_core.method.pair import AdapterKind
 
     described = {family.class_name for family in DESCRIPTIONS if family.package == "diffusers" and family not in WAN_LIKE}
@@ -311,8 +311,11 @@ def test_wrong_base_is_refused(base, kind):
         with pytest.raises(InputError, match=f"made for a base with {what} .*use the base it was made for"):
             Attachment(wrong.transformer, pair)
         assert num_hooks(wrong.transformer) == 0
-    with pytest.raises(InputError, match="Linear is no known video DiT"):
+    with pytest.raises(InputError, match="is a Linear of torch, and pairs are for video models") as refusal:
         Attachment(nn.Linear(2, 2), pair)
+    assert set(TITLES) == set(CANONICAL), "a family without a name that people know"
+    told = [*TITLES.values(), *(name for family in DESCRIPTIONS for name in (family.class_name, family.package)), "dualreal_core/families"]
+    assert all(one in str(refusal.value) for one in told)
 
 
 @pytest.mark.parametrize("kind", KINDS)
