@@ -23,7 +23,7 @@ from tiny import (
 from torch import nn
 
 from dualreal_core.errors import InputError
-from dualreal_core.families import CANONICAL, DESCRIPTIONS, TITLES
+from dualreal_core.families import CANONICAL, DESCRIPTIONS, TITLES, WAN_LIKE
 from dualreal_core.method.attach import Attachment
 from dualreal_core.method.blend import BlendRecord, FixedBlend
 from dualreal_core.method.pair import ROLES, new_pair

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import runpy
 import shlex
 from dataclasses import fields
 from pathlib import Path
@@ -106,3 +107,10 @@ def test_every_node_is_named(page: Path):
     shown = schemas() if page.name == "README.md" else labels()
     missing = [entry["display_name"] for entry in shown.values() if entry["display_name"] not in read(page)]
     assert len(shown) >= 17 and not missing
+
+
+@pytest.mark.parametrize("name", ["README.md", "README.ja.md", "docs/comfyui.md", "docs/comfyui.ja.md"])
+def test_tables_of_models_are_what_the_tests_try(name):
+    script = runpy.run_path(str(ROOT / "scripts" / "make_model_tables.py"))
+    assert set(script["TABLES"]) >= {name}
+    assert script["page"](name) == read(ROOT / name), "run python scripts/make_model_tables.py"
