@@ -255,3 +255,29 @@ def test_scores_are_the_same_there(there, trial, tmp_path):
         boards.append(json.loads((out / "scores.json").read_text())["videos"][0]["scores"])
     assert len(boards[0]) > 5
     assert boards[1] == pytest.approx(boards[0], abs=1e-5)
+
+
+def test_a_pair_follows_a_pipeline_to_its_device():
+    script = """
+import other_device
+other_device.register()
+from tiny import fill
+from tiny_pipelines import PIPELINES, both_prompts, quiet, run
+from dualreal_core.method.pair import new_pair
+from dualreal_core.pipelines import applied
+pipe = quiet(PIPELINES["wan"].make())
+pair = fill(new_pair(pipe.transformer, identity_kind="lora", motion_kind="bottleneck", rank=2, bottleneck_dim=4))
+plain = run(pipe, "wan")
+with applied(pipe, pair):
+    here = run(pipe, "wan")
+    pipe.to(other_device.NAME)
+    prompts = {name: value.to(other_device.NAME) for name, value in both_prompts().items() if name != "output_type"}
+    there = run(pipe, "wan", **prompts)
+assert there.device.type == other_device.NAME
+assert (there.cpu() - here).abs().max() < 1e-4 < (plain - here).abs().max()
+assert {weight.device.type for weight in pair.parameters()} == {"cpu"}
+pipe.to("cpu")
+assert run(pipe, "wan").equal(plain)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=HERE)
+    assert done.returncode == 0, done.stderr
