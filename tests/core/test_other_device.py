@@ -17,6 +17,7 @@ import tiny_encoders
 import torch
 from other_device import NAME
 from PIL import Image
+from two_expert_folders import two_experts
 
 from dualreal_core.cli import main
 from dualreal_core.storage import load_pair
@@ -168,16 +169,20 @@ def test_no_site_copies_between_host_and_device():
         assert few_blocks == many_blocks and there <= 1 and back == 0, case  # what the stage and the strengths say, in one tensor
 
 
-@pytest.mark.parametrize("base", ["toyworld", "cogvideox-tiny"])
+@pytest.mark.parametrize("base", ["toyworld", "cogvideox-tiny", pytest.param("two experts", marks=pytest.mark.thorough)])
 def test_training_is_the_same_there(there, trial, tmp_path, base):
+    """Two experts wait in main memory there for their turns, and are read again here."""
+    if base == "two experts":
+        two_experts(trial / "wan-tiny", trial / base)
     # with so large an eps steps are as long as gradients: AdamW's are all of one size, even where a gradient is rounding alone
-    (tmp_path / "proportional.toml").write_text("[train]\nlearning_rate = 0.1\neps = 1.0\n")
+    (tmp_path / "proportional.toml").write_text("[train]\nlearning_rate = 0.1\neps = 1.0\nexpert_steps = 1\n")
     options = ["--steps", 4, "--evaluate-every", 2, "--validation-split", 1, "--config", tmp_path / "proportional.toml"]
     if base != "toyworld":
         options += ["--base", trial / base, "--dtype", "fp32", *SIZE]
     pairs = []
     for run in (here, there):
-        train(run, trial, tmp_path / f"{len(pairs)}.safetensors", *options)
+        offload = ["--offload"] if run is there and base == "two experts" else []
+        train(run, trial, tmp_path / f"{len(pairs)}.safetensors", *options, *offload)
         pairs.append(load_pair(tmp_path / f"{len(pairs)}.safetensors")[0].state_dict())
     assert any(weight.abs().max() > 1e-4 for name, weight in pairs[0].items() if name.endswith("up.weight"))
     for name, weight in pairs[0].items():

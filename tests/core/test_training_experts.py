@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import replace
@@ -87,6 +88,19 @@ def test_stopped_and_resumed_it_is_the_same_bit_for_bit(tmp_path, whole, stop_af
     assert Session(tmp_path).steps(is_resumed=True)[0] == stop_after + 1
     assert is_same(saved(tmp_path), saved(whole))
     assert (tmp_path / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
+
+
+@pytest.mark.parametrize(("step", "save_every"), [(TURN, TURN), (TURN + 1, TURN), (2 * TURN - 1, 2)])
+def test_killed_and_resumed_it_is_the_same_bit_for_bit(tmp_path, whole, step, save_every):
+    """The copy of its folder is what a process leaves that ends without a word; what was done since its checkpoint is done again."""
+    with closing(Session(tmp_path / "alive").training.steps(save_every=save_every)) as steps:
+        for done in steps:
+            if done.step == step:
+                shutil.copytree(tmp_path / "alive", tmp_path / "killed")
+                break
+    assert Session(tmp_path / "killed").steps(is_resumed=True)[0] == step // save_every * save_every + 1
+    assert is_same(saved(tmp_path / "killed"), saved(whole))
+    assert (tmp_path / "killed" / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text()
 
 
 @pytest.mark.parametrize("step", [TURN, TURN + 1])
