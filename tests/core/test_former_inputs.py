@@ -26,8 +26,8 @@ def nodes_of(prompt: dict, class_type: str) -> dict[str, dict]:
     return {key: node for key, node in prompt.items() if node["class_type"] == class_type}
 
 
-LATER = {"motion_rank": 0, "sigma_min": -1.0, "sigma_max": -1.0, "expert_steps": 50}
-"""Inputs of Training Options that came later, at their defaults."""
+LATER = {"motion_rank": 0, "sigma_min": -1.0, "sigma_max": -1.0, "expert_steps": 50, "image_to_video": False}
+"""Inputs of these nodes that came later, at their defaults."""
 
 
 def test_a_former_template_is_todays(former_inputs):
