@@ -11,6 +11,7 @@ import io
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -208,8 +209,8 @@ def sampler(bench: Bench) -> str | None:
     """Calls between the listed sigmas."""
     if bench.variant.sampler == "void":
         return "stock samplers start it from other noise"
-    does_its_part(bench, sampler="heun")
-    does_its_part(bench, sampler="dpmpp_2m", steps=STEPS + 1)
+    for name, cfg in bench.variant.samplers.items():
+        does_its_part(bench, sampler=name, cfg=cfg, steps=STEPS + 1)
     return None
 
 
@@ -301,7 +302,10 @@ def step_0(bench: Bench) -> None:
 
 def gradients(bench: Bench) -> None:
     """Autograd against central differences along parts of the gradient, or for quantized weights, which make steps, against full ones."""
-    full = Bench(bench.variant.quantizes, bench.folder) if bench.variant.quantizes else None
+    full = None
+    if bench.variant.quantizes:
+        full = Bench(bench.variant.quantizes, bench.folder)
+        full.variant = replace(full.variant, extras=bench.variant.extras)
     for kind in KINDS:
         with training(bench) as (base, items), torch.inference_mode(False):
             item, pair = items["motion"][0], make_pair(base.transformer, kind, SMALL_SPREAD).to(base.device)

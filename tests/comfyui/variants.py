@@ -37,6 +37,7 @@ class Variant:
         config: what the file's metadata say of the transformer, as official files do.
         quantizes, form: the model whose weights it has, and the form that they are in, in `checkpoint_forms`.
         sampler: "" for those of flow matching; "void" where the stock samplers start from the wrong noise.
+        samplers: others that it is tried with, and at which cfg.
         max_batch: what its forward takes.
         takes_mask: whether ComfyUI itself samples it with a mask over the latent.
     """
@@ -57,6 +58,7 @@ class Variant:
     quantizes: str = ""
     form: str = ""
     sampler: str = ""
+    samplers: Mapping[str, float] = field(default_factory=lambda: {"heun": 3.0, "dpmpp_2m": 3.0})
     max_batch: int = 2
     takes_mask: bool = True
     file: str = ""
@@ -122,7 +124,19 @@ H3_DIT = "minimax.model.MiniMaxH3Model"
 H3_INPUTS = {
     "latent_shape": (24, 2, 6, 8), "audio_shape": (32, 2, 8), "detected": "MiniMaxH3", "text_dim": 80, "max_batch": 1,
 }  # fmt: skip
-H3_KEYFRAMES = {"minimax_keyframes": [{"resolved_frame_index": 0, "latent": (1, 24, 1, 6, 8)}]}
+H3_KEYFRAMES = {
+    "minimax_keyframes": [
+        {"resolved_frame_index": 0, "latent": (1, 24, 1, 6, 8)},
+        {"resolved_frame_index": 4, "latent": (1, 24, 1, 6, 8), "audio_latent": (1, 32, 2, 1)},
+    ]
+}
+H3_REFERENCES = {
+    "minimax_refs": [
+        {"kind": "image", "latent_h": 6, "latent_w": 8, "latent": (1, 24, 1, 6, 8)},
+        {"kind": "video_audio", "latent_t": 2, "latent_h": 4, "latent_w": 4, "latent": (1, 24, 2, 4, 4)}
+        | {"ref_audio_t": 3, "audio_latent": (1, 32, 2, 3)},
+    ]
+}
 KANDINSKY = {
     "model_dim": 128, "ff_dim": 256, "time_dim": 64, "visual_embed_dim": 132, "num_text_blocks": 1, "num_visual_blocks": DEPTH,
 }  # fmt: skip
@@ -201,7 +215,7 @@ _ALL = (
     ),
     Variant(
         "wan_causal", "Causal Wan (Self Forcing)", "wan.ar_model.CausalWanModel", WAN | {"model_type": "t2v"}, detected="WAN21_CausalAR",
-        config={"causal_ar": True},
+        config={"causal_ar": True}, samplers={"heun": 3.0, "ar_video": 1.0},
     ),
     Variant(
         "hunyuan_i2v", "HunyuanVideo, image to video", HUNYUAN_DIT, HUNYUAN | {"in_channels": 33, "guidance_embed": False},
@@ -246,7 +260,7 @@ _ALL = (
     Variant("h3", "MiniMax-H3", H3_DIT, H3, **H3_INPUTS),
     Variant("h3_curve", "MiniMax-H3, curve form", H3_DIT, H3_CURVE, extras=H3_KEYFRAMES, **H3_INPUTS),
     Variant(
-        "h3_int8", "MiniMax-H3, INT8", H3_DIT, H3_CURVE, quantizes="h3_curve", form="int8_tensorwise", extras=H3_KEYFRAMES, **H3_INPUTS,
+        "h3_int8", "MiniMax-H3, INT8", H3_DIT, H3_CURVE, quantizes="h3_curve", form="int8_tensorwise", extras=H3_REFERENCES, **H3_INPUTS,
     ),
 )  # fmt: skip
 VARIANTS: Mapping[str, Variant] = {variant.name: variant for variant in _ALL}
