@@ -264,6 +264,8 @@ def the_model_is_called_as_the_sampler_calls_it(name: str) -> None:
         assert torch.allclose(value, ours[key], rtol=1e-5, atol=1e-6), f"{key} differs by {(value - ours[key]).abs().max()}"
     if flows and not asks_for_next:
         made = made.unbind()[0] if made.is_nested else made
+        if "time_dim_replace" in ours:  # a given frame that the stock graph puts back behind the sampler
+            made, found = made[:, :, 1:], found[:, :, 1:]
         assert torch.allclose(made, found, rtol=1e-4, atol=1e-4), f"clean latents differ by {(made - found).abs().max()}"
 
 
