@@ -25,8 +25,8 @@ class Row:
 
 
 ENTRY_POINTS = (
-    "dualreal_core.method.attach._KeepEmbedding.after",
-    "dualreal_core.method.attach._ChooseWeights.before",
+    "dualreal_core.method.first_block.KeepEmbedding.after",
+    "dualreal_core.method.first_block.ChooseWeights.before",
     "dualreal_core.method.updates.ReadTokens.before",
     "dualreal_core.method.updates.Updates.after",
 )

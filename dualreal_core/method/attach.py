@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import functools
-import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
 from types import MappingProxyType, TracebackType
 
 import torch
 from torch import nn
 
 from ..errors import InputError
-from ..families import BlockList, FamilyDescription, Site, family_of
-from .adapter import Adapter
+from ..families import FamilyDescription, family_of
 from .blend import Blend, BlendRecord, FixedBlend, LearnedBlend, PartOfBlend, SharePlan
-from .call import Call, Run
-from .coverage import WHAT_TO_DO, Coverage, Place, stepped_past
+from .call import Call
+from .coverage import Coverage, Place, stepped_past
+from .first_block import ChooseWeights, KeepEmbedding, KeepTokens
 from .interception import Interception, Interceptor
-from .pair import ROLES, AdapterPair, Role, base_sizes, iterate_sides
+from .pair import ROLES, AdapterPair, Role, base_sizes
+from .places import updates_of
 from .stage_blender import Stage
-from .updates import ReadTokens, Updates, partial_batch, streams_of
+from .updates import Updates
 
 
 class Attachment:
@@ -58,8 +56,9 @@ class Attachment:
         self._dtype = family.compute_dtype(transformer)
         if self._side_weights and (not self._dtype.is_floating_point or self._dtype.itemsize < 2):  # stored so, computed otherwise
             self._dtype = self._side_weights[0].dtype
-        self._updates: list[Updates] = []
-        self._registrations = list(_registrations(self, transformer, family))
+        acting = list(updates_of(pair, transformer, family, self.call, self.coverage))
+        self._updates = [one for _, one in acting if isinstance(one, Updates)]
+        self._acting = [*self._choosing(transformer, family), *acting]
         self._handles: list[Interception] = []
         self.attach()
 
@@ -69,8 +68,8 @@ class Attachment:
             return
         self._side_weights, self._arranged_for = list(self.pair.sides.parameters()), ()
         try:
-            for intercept in self._registrations:
-                self._handles.append(intercept())
+            for module, interceptor in self._acting:
+                self._handles.append(Interception(module, interceptor))
         except BaseException:
             self.detach()
             raise
@@ -205,6 +204,16 @@ class Attachment:
         if not torch.is_grad_enabled():
             self._arrange()
 
+    def _choosing(self, transformer: nn.Module, family: FamilyDescription) -> Iterator[tuple[nn.Module, Interceptor]]:
+        """The modules by which the blend chooses the weights of a call."""
+        yield transformer.get_submodule(family.time_embedding), KeepEmbedding(self.call, self.coverage, family)
+        if family.first_tokens:
+            yield transformer.get_submodule(family.first_tokens), KeepTokens(self.call)
+        choose = ChooseWeights(self, self.call, self.pair.config.num_groups, family)
+        blocks = list(family.blocks(transformer))
+        for block in (block for block, block_list in blocks if block_list is blocks[0][1]):  # some samplers leave out the very first
+            yield block, choose
+
     def _give(self) -> None:
         """What the host knows about the next call, by one copy to the device at most."""
         device = self._side_weights[0].device if self._side_weights else torch.device("cpu")
@@ -278,155 +287,3 @@ def _runs(flags: Sequence[bool]) -> tuple[int | slice, ...]:
     """The runs of true flags; those of one alone as its index."""
     edges = [index for index, (flag, before) in enumerate(zip([*flags, False], [False, *flags], strict=True)) if flag != before]
     return tuple(begin if end == begin + 1 else slice(begin, end) for begin, end in zip(edges[::2], edges[1::2], strict=True))
-
-
-def _registrations(
-    attachment: Attachment, transformer: nn.Module, family: FamilyDescription
-) -> Iterator[Callable[[], Interception]]:
-    """One call per place, made once, so that re-attaching puts the same interceptors back."""
-    call, coverage = attachment.call, attachment.coverage
-    blocks = list(family.blocks(transformer))
-    paths = [f"{listed.path}.{number}" for listed in family.block_lists for number in range(len(transformer.get_submodule(listed.path)))]
-    yield functools.partial(Interception, transformer.get_submodule(family.time_embedding), _KeepEmbedding(call, coverage, family))
-    if family.first_tokens:
-        yield functools.partial(Interception, transformer.get_submodule(family.first_tokens), _KeepTokens(call))
-    choose = _ChooseWeights(attachment, family)
-    for block in (block for block, block_list in blocks if block_list is blocks[0][1]):  # some samplers leave out the very first
-        yield functools.partial(Interception, block, choose)
-    for index, site, adapters in _places(attachment.pair, family, blocks):
-        block, written = blocks[index][0], site.writes or site.reads
-        reader, writer = block.get_submodule(site.reads), block.get_submodule(written)
-        audio_module = family.audio_module(written)
-        is_audio = family.audio_modules.get(audio_module, False)
-        place = Place(paths[index], written, frozenset(adapters), audio_module, is_audio)
-        mark = coverage.expect(place)
-        group = attachment.pair.config.group_of(index)
-        update = Updates(writer, adapters, site, call, group, mark, is_audio, family.methods.get(written, Interceptor.methods))
-        attachment._updates.append(update)
-        if reader is not writer:
-            update.read_mark = coverage.expect(replace(place, layer=site.reads))
-            reading = ReadTokens(site, update.read_mark, update, family.methods.get(site.reads, Interceptor.methods))
-            yield functools.partial(Interception, reader, reading)
-        yield functools.partial(Interception, writer, update)
-        for path, unfused in family.unfused.items():
-            if site.reads.startswith(f"{path}."):
-                yield functools.partial(Interception, block.get_submodule(path), _Unfused(unfused))
-
-
-def _places(
-    pair: AdapterPair, family: FamilyDescription, blocks: Sequence[tuple[nn.Module, BlockList]]
-) -> Iterator[tuple[int, Site, dict[Role, Adapter]]]:
-    """Where a pair acts: number of the block, what is read and written there, and the adapters of both sides.
-
-    Raises:
-        InputError: the DiT has no such place.
-    """
-    named: dict[tuple[int, str], dict[Role, Adapter]] = {}
-    for role, index, name, adapter in iterate_sides(pair):
-        named.setdefault((index, name), {})[role] = adapter
-    for (index, name), adapters in named.items():
-        block, block_list = blocks[index]
-        site = next((site for site in block_list.sites if site.name == name), None)
-        try:
-            if site is not None:
-                block.get_submodule(site.reads), block.get_submodule(site.writes or site.reads)
-                yield index, site, adapters
-                continue
-            for part in family.layer_parts(block, name):
-                own = adapters if part.is_whole else {role: adapter.of_outputs(part.rows) for role, adapter in adapters.items()}
-                yield index, Site(name, part.path, ("input",), ()), own
-        except AttributeError as error:
-            raise InputError(f"The pair acts on {name} in block {index}, which this base lacks: use the base it was made for.") from error
-
-
-class _Unfused(Interceptor):
-    """Has a module call its layers one by one; a forward that somebody else has put on it stays."""
-
-    def __init__(self, forward: Callable[..., torch.Tensor]) -> None:
-        self.forward = forward
-
-
-class _KeepEmbedding(Interceptor):
-    """Keeps the time embedding for the first block of a call."""
-
-    def __init__(self, call: Call, coverage: Coverage, family: FamilyDescription) -> None:
-        self.call, self.coverage, self.output = call, coverage, family.time_embedding_output
-
-    def after(self, args: tuple, kwargs: dict, output: torch.Tensor | tuple) -> torch.Tensor | tuple:
-        self.coverage.has_run = True
-        if self.call.embedding is None:  # some bases embed a second timestep, of reference frames, afterwards
-            self.call.embedding, self.call.embedded = output if self.output is None else output[self.output], args[0]
-        return output
-
-
-class _KeepTokens(Interceptor):
-    """Keeps the first tokens of a call for its first block."""
-
-    def __init__(self, call: Call) -> None:
-        self.call = call
-
-    def after(self, args: tuple, kwargs: dict, output: torch.Tensor) -> torch.Tensor:
-        if self.call.first_tokens is None:
-            self.call.first_tokens = output
-        return output
-
-
-class _ChooseWeights(Interceptor):
-    """Has the blend choose the weights of a call when its first block is entered."""
-
-    def __init__(self, attachment: Attachment, family: FamilyDescription) -> None:
-        self.attachment, self.call, self.family = attachment, attachment.call, family
-        self.num_groups = attachment.pair.config.num_groups
-        self.methods = family.methods.get("", Interceptor.methods)
-
-    def before(self, args: tuple, kwargs: dict) -> None:
-        call, family = self.call, self.family
-        if call.embedding is None:  # chosen by an earlier block of this call
-            if call.weights is None:
-                raise InputError(f"The pair goes by {family.time_embedding}, which the model computed without calling it: {WHAT_TO_DO}.")
-            return
-        streams = streams_of(args, kwargs, family.block_streams)
-        tokens = [streams[family.block_streams.index(name)] for name in family.controller_streams]
-        if call.first_tokens is not None:
-            tokens = [call.first_tokens.flatten(2).transpose(1, 2)]
-        if family.is_packed:
-            call.token_runs = self._token_runs(args, kwargs, len(tokens[0]))
-            tokens = [stream[None] for stream in tokens]
-        rows = tokens[0].shape[0]
-        if torch.compiler.is_compiling():
-            call.is_compiled = True
-        else:
-            self.attachment.prepare()
-        if family.time_argument is None:
-            embedding = _of_noisiest(call.embedding, call.embedded, rows)
-        else:
-            name, position = family.time_argument
-            embedding = (kwargs[name] if name in kwargs else args[position])[:1]
-        call.forget()
-        if call.given is None:
-            raise InputError("The stages and the strengths of rows that were set are of batches of different sizes.")
-        if len(call.given) != 1 and len(call.given) != rows:
-            raise InputError(partial_batch("The first block", rows, len(call.given)))
-        weights = self.attachment.blend.weights(embedding, tokens, call.given[:, :-2]) * call.given[:, None, -2:]
-        call.use(weights.expand(rows, self.num_groups, 2), torch.is_grad_enabled())
-
-    def _token_runs(self, args: tuple, kwargs: dict, count: int) -> tuple[Run, ...] | None:
-        """All `count` tokens of a packed sample as runs of sound and of anything else; None where these are weighted alike."""
-        audio, strength = self.family.audio_tokens(args, kwargs), self.call.audio_strength
-        if not audio or strength == 1:
-            return None
-        edges = [0, *(edge for run in audio for edge in run), count]
-        runs = [(begin, end, strength if index % 2 else 1.0) for index, (begin, end) in enumerate(itertools.pairwise(edges))]
-        return tuple(run for run in runs if run[1] > run[0])
-
-
-def _of_noisiest(embedding: torch.Tensor, embedded: torch.Tensor, rows: int) -> torch.Tensor:
-    """(B, E) of embeddings (B * n, E): where frames or tokens have timesteps of their own, those of references are cleaner than the rest.
-
-    embedded: what was embedded, timesteps (B * n,) or their sines (B * n, D), of which the slowest, which is last, rises with them.
-    """
-    embedding = embedding.reshape(rows, -1, embedding.shape[-1])
-    if embedding.shape[1] == 1:
-        return embedding[:, 0]
-    noisiest = embedded.reshape(*embedding.shape[:2], -1)[..., -1].argmax(dim=1)
-    return embedding[torch.arange(rows, device=noisiest.device), noisiest]
