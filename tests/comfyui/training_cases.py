@@ -41,3 +41,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 ALL = [(module, check, name) for module, checks in CASES.items() for check, names in checks.items() for name in names]
+AT_LENGTH = ("an_untrained_pair_is_neutral_and_gradients_are_right", "a_stopped_run_ends_as_an_undisturbed_one")
+"""Those that `variant_checks` also makes of every model, in a shorter way."""
+BRIEF = [case for case in ALL if case[1] not in AT_LENGTH]
+THOROUGH = [case for case in ALL if case[1] in AT_LENGTH]
