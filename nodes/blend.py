@@ -244,8 +244,10 @@ def condition_for(pair: AdapterPair, reference) -> torch.Tensor | None:
 
 
 def _on_silence(pair: AdapterPair, transformer: nn.Module) -> str:
-    """A sentence where adapters of a pair write sound, to be said where they are left out; else empty."""
+    """A sentence where adapters of a pair would change the sound, to be said where they do not; else empty."""
     family = family_of(transformer)
+    if family.audio_tokens is not None:
+        return "The pair adds nothing to the sound: raise audio_strength where it should."
     layers = {(index, layer) for _, index, layer, _ in iterate_sides(pair)}
     count = sum(family.audio_modules.get(family.audio_module(layer), False) for _, layer in layers)
     if not count:

@@ -64,7 +64,7 @@ class Strengths:
     start_percent: float = 0.0
     end_percent: float = 1.0
     adapts_negative: bool = False
-    audio: float = 0.0
+    audio: float = field(default=0.0, repr=False)  # so that runs on a MODEL with a pair keep their names
 
 
 @dataclass(eq=False)
@@ -322,6 +322,7 @@ def apply_pair(
     key = f"{KEY}-{len(others)}"
     given = {**pair.state_dict(), **({} if condition is None else {"condition": condition})}
     name = f"{digest({part: tensor.detach().cpu() for part, tensor in given.items()})} {pair.config} {strengths} {blend}"
+    name += f" audio {strengths.audio}" if strengths.audio else ""
     applied = AppliedPair(key, pair, blend, strengths, condition, _schedule(model, strengths), name)
     patched = model.clone()
     patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, applied.outer_sample_wrapper)
