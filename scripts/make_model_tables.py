@@ -22,6 +22,7 @@ MAKERS = ("Wan", "SCAIL", "HuMo", "WanDancer", "Causal", "LTX", "MiniMax", "Huny
 IN_JAPANESE = {
     "text to video": "テキストから動画",
     "image to video": "画像から動画",
+    "full form": "通常形式",
     "curve form": "曲線形式",
     "Model": "モデル",
     "Class": "クラス",

@@ -156,7 +156,7 @@ _ALL = (
         needs_text_mask=True,
     ),
     Variant(
-        "hunyuan", "HunyuanVideo", HUNYUAN_DIT, HUNYUAN, detected="HunyuanVideo", pooled_dim=768, file="tiny_hunyuan_video.safetensors",
+        "hunyuan", "HunyuanVideo, text to video", HUNYUAN_DIT, HUNYUAN, detected="HunyuanVideo", pooled_dim=768, file="tiny_hunyuan_video.safetensors",
     ),
     Variant("wan21_i2v", "Wan 2.1, image to video", WAN_DIT, WAN | {"model_type": "i2v", "in_dim": 36}, extras=SEEN_FRAME),
     Variant(
@@ -257,7 +257,7 @@ _ALL = (
     Variant(
         "ltx25", "LTX-2.5", LTX2_DIT, LTX25 | {"use_keyframes_abs_pos_embedding": True}, text_dim=96, config=LTX25, **LTX2_INPUTS,
     ),
-    Variant("h3", "MiniMax-H3", H3_DIT, H3, **H3_INPUTS),
+    Variant("h3", "MiniMax-H3, full form", H3_DIT, H3, **H3_INPUTS),
     Variant("h3_curve", "MiniMax-H3, curve form", H3_DIT, H3_CURVE, extras=H3_KEYFRAMES, **H3_INPUTS),
     Variant(
         "h3_int8", "MiniMax-H3, INT8", H3_DIT, H3_CURVE, quantizes="h3_curve", form="int8_tensorwise", extras=H3_REFERENCES, **H3_INPUTS,
