@@ -13,7 +13,7 @@ from torch import nn
 
 from .bases import Base
 from .bases.base import check_size
-from .bases.two_experts import attach, expert_fields, names_of_experts, record_of
+from .bases.two_experts import at_work, attach, expert_fields, names_of_experts, record_of
 from .dataset import Manifest, PreparedSet, prepare, scan_identity, scan_motion
 from .dataset.photos import open_photo
 from .errors import InputError
@@ -22,8 +22,8 @@ from .files.cache_folder import user_cache_folder
 from .method.attach import Attachment
 from .method.blend import Blend, BlendRecord
 from .method.experts import base_of_expert
-from .method.joint_attachment import JointAttachment
-from .method.pair import ROLES, AdapterPair, Role, new_pair
+from .method.experts_attachment import ExpertsAttachment
+from .method.pair import ROLES, AdapterPair, Role, iterate_sides, new_pair
 from .sampling import SamplingSettings, default_sampling, sample
 from .storage import save_pair
 from .training.loop import ALGORITHM_VERSION, StepResult
@@ -218,6 +218,11 @@ def _new_pair(base: Base, transformer: nn.Module, recipe: Recipe) -> AdapterPair
     for role in ROLES:
         if recipe.train.trains(role) and pair.config.kind(role) == "none":
             raise InputError(f"The {role} side is of kind 'none', but motion_ratio {recipe.train.motion_ratio} trains it: set 0 or 1.")
+    of_sound = next((layer for _, _, layer, _ in iterate_sides(pair) if pair.family.audio_module(layer)), None)
+    if of_sound is not None:
+        raise InputError(
+            f"target_layers names {of_sound}, which acts only where there is sound, and a pair is trained on videos without: leave it out."
+        )
     return pair
 
 
@@ -289,7 +294,7 @@ def generate(
     check_size(base, settings.num_frames, settings.height, settings.width)
     if reference_image is not None and pair is not None:
         _check_condition(base, pair)
-    attachment: Attachment | JointAttachment | None = None
+    attachment: Attachment | ExpertsAttachment | None = None
     try:
         if pair is not None:  # first, as all that can be wrong with it shows without the weights of the base
             attachment = attach(base, pair, blend)
@@ -301,7 +306,7 @@ def generate(
             if reference_image is not None and base.condition_dim is not None:
                 condition = base.embed_image(read_reference_image(reference_image, (settings.height, settings.width)))
         recorded = base_of_expert((header or {}).get("base"), next(iter(names_of_experts(base)), ""))
-        difference = base_difference(recorded, base.transformer, _name_alone(base))
+        difference = base_difference(recorded, at_work(base, 0).transformer, _name_alone(base))
         if difference is not None and on_note is not None:
             on_note(difference)
         latents = sample(base, [text], negative, settings, attachment, condition, progress)

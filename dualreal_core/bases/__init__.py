@@ -35,11 +35,11 @@ def load_base(
         from .toyworld import ToyWorldBase
 
         return ToyWorldBase(device)
-    from .diffusers_folder import DiffusersFolderBase, expert_boundary
+    from .diffusers_folder import DiffusersFolderBase, boundary_of_folder
     from .two_experts import TwoExpertBase
 
     of_component = partial(DiffusersFolderBase, Path(name), dtype, device, image_encoder, offload)
-    boundary = expert_boundary(Path(name))
+    boundary = boundary_of_folder(Path(name))
     if boundary is None:
         return of_component()
     return TwoExpertBase(of_component("transformer"), of_component("transformer_2"), boundary)

@@ -230,7 +230,7 @@ class _Encoders:
             free_memory(self.device)
 
 
-def expert_boundary(folder: Path) -> float | None:
+def boundary_of_folder(folder: Path) -> float | None:
     """The sigma at which two experts of a folder switch; None where it holds one DiT.
 
     Raises:

@@ -13,7 +13,7 @@ from ..families.base_record import base_record
 from ..families.expert_names import EXPERTS
 from ..method.attach import Attachment
 from ..method.blend import Blend
-from ..method.joint_attachment import JointAttachment
+from ..method.experts_attachment import ExpertsAttachment
 from ..method.pair import AdapterPair, base_sizes
 from ..objective import SigmaRange
 from .base import Base
@@ -112,7 +112,7 @@ def expert_fields(base: Base) -> dict[str, object]:
 
 def attach(
     base: Base, pair: AdapterPair, blend: Blend | None = None, transformer: nn.Module | None = None
-) -> Attachment | JointAttachment:
+) -> Attachment | ExpertsAttachment:
     """The pair at work in all DiTs of a base, whose weights may be absent.
 
     Args:
@@ -122,7 +122,7 @@ def attach(
         InputError: the pair was made for another architecture.
     """
     if isinstance(base, TwoExpertBase):
-        return JointAttachment(base.architectures, pair, blend)
+        return ExpertsAttachment(base.architectures, pair, blend)
     return Attachment(base.architecture if transformer is None else transformer, pair, blend)
 
 

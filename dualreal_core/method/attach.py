@@ -47,7 +47,7 @@ class Attachment:
         self.record: BlendRecord | None = None
         self.coverage = Coverage()
         self.call = Call()
-        self._blend = blend or default_blend(pair)
+        self._blend = default_blend(pair) if blend is None else _own_part(blend, pair)
         self._stage: Stage | None = None
         self._row_strengths: tuple[float, ...] | None = None
         self._given_of: tuple = ()
@@ -95,7 +95,7 @@ class Attachment:
 
     @blend.setter
     def blend(self, blend: Blend) -> None:
-        self._blend = blend
+        self._blend = _own_part(blend, self.pair)
         self._give()
 
     @property
@@ -260,11 +260,17 @@ class Attachment:
 def default_blend(pair: AdapterPair) -> Blend:
     """The pair's own controller, or the share schedule alone that its sides were trained on, or half its scale for each."""
     if pair.controller is not None:
-        blend, groups = LearnedBlend(pair.controller), pair.config.total_groups
-        return blend if groups == pair.controller.out.out_features else PartOfBlend(blend, pair.first_group, groups)
+        return _own_part(LearnedBlend(pair.controller), pair)
     if pair.config.share_schedule:
         return SharePlan(stages=pair.config.share_schedule).blend(pair.config)
     return FixedBlend(pair.config.scale / 2, pair.config.scale / 2)
+
+
+def _own_part(blend: Blend, pair: AdapterPair) -> Blend:
+    """A blend as it is, or a StageBlender's of several experts for the one that a pair is the part of."""
+    groups = pair.config.total_groups
+    is_of_all = isinstance(blend, LearnedBlend) and blend.controller.out.out_features > groups
+    return PartOfBlend(blend, pair.first_group, groups) if is_of_all else blend
 
 
 def check_fit(transformer: nn.Module, pair: AdapterPair) -> None:

@@ -34,6 +34,13 @@ def combine(identity: AdapterPair, motion: AdapterPair) -> AdapterPair:
             f"The {both} pair is for a model of two experts (Wan 2.2), the {one} pair for one DiT: use two pairs of one kind. Two LoRAs "
             "or pairs of one expert each become a pair of both by Load LoRAs (two experts), in Python by join_experts."
         )
+    boundaries = {source.config.boundary for source in sources.values()} - {None}
+    if len(boundaries) > 1:
+        ours, theirs = identity.config.boundary, motion.config.boundary
+        raise InputError(
+            f"The identity was made for experts that switch at a noise level (sigma) of {ours:g}, the motion at {theirs:g}, as those for "
+            "text and those for image to video do: use sides of one model."
+        )
     kinds = {role: source.config.kind(role) for role, source in sources.items()}
     loras = [role for role in ROLES if kinds[role] == "lora"]
     bottlenecks = {role: source for role, source in sources.items() if role not in loras}
@@ -43,7 +50,7 @@ def combine(identity: AdapterPair, motion: AdapterPair) -> AdapterPair:
         identity.config,
         **{name: getattr(motion.config, name) for name in of_motion},
         target_layers=common_target_layers([sources[role] for role in loras]),
-        boundary=identity.config.boundary or motion.config.boundary,
+        boundary=boundaries.pop() if boundaries else None,
         scale=scale,
         learned_range=0.0,
         share_schedule=identity.config.share_schedule if identity.config.share_schedule == motion.config.share_schedule else (),

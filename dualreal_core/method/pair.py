@@ -243,7 +243,7 @@ def lora_shapes(transformer: nn.Module, config: PairConfig, role: Role) -> dict[
     """(in, out, rank) of the linear layers that the LoRA of a role updates, by key.
 
     Raises:
-        ValueError: a target matches none of the family's layers.
+        ValueError: a target matches none of the family's layers, or none that this DiT has.
     """
     family = family_of(transformer)
     known, others = family.linear_layers(), [layer for block_list in family.block_lists for layer in block_list.other_layers]
@@ -269,6 +269,10 @@ def lora_shapes(transformer: nn.Module, config: PairConfig, role: Role) -> dict[
                 raise
             out_features = sum(linear.out_features for linear in parts)
             shapes[lora_key(index, layer)] = parts[0].in_features, out_features, config.rank(role)
+    found = {split_key(key)[1] for key in shapes}
+    absent = [target for target in config.target_layers if not any(_matches(one, target) or _is_within(one, target) for one in found)]
+    if absent:
+        raise ValueError(f"target_layers names {absent[0]!r}, which models of {family.name} may have and this one has not.")
     return shapes
 
 

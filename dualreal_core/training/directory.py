@@ -33,7 +33,12 @@ from .scores import Evaluation
 from .settings import TrainSettings
 from .state import RunState
 
-MEANINGS = {"base: encoders": ", a digest of the encoders' files and of --dtype"}
+_RANGE = ", which an expert's own noise levels now decide unless sigma_min 0 and sigma_max 1 are set,"
+MEANINGS = {
+    "base: encoders": ", a digest of the encoders' files and of --dtype",
+    "training: sigma_min": _RANGE,
+    "training: sigma_max": _RANGE,
+}
 """What is added to names of settings that tell nobody what to change."""
 
 

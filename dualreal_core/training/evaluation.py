@@ -17,7 +17,7 @@ from ..bases import Base
 from ..bases.two_experts import at_work, current_expert
 from ..dataset import PreparedItem
 from ..method.attach import Attachment
-from ..method.joint_attachment import JointAttachment
+from ..method.experts_attachment import ExpertsAttachment
 from ..method.pair import ROLES, Role
 from ..objective import WHOLE, Objective, SigmaRange
 from ..precision import lowered
@@ -102,7 +102,7 @@ class Evaluator:
     """Evaluates the trained sides of an attached pair, always on the same rows."""
 
     def __init__(
-        self, base: Base, attachment: Attachment | JointAttachment, splits: Mapping[Role, Split], settings: TrainSettings
+        self, base: Base, attachment: Attachment | ExpertsAttachment, splits: Mapping[Role, Split], settings: TrainSettings
     ) -> None:
         self.base, self.attachment, self.settings = base, attachment, settings
         self.experts = experts_in_training(base, attachment, settings)
@@ -205,7 +205,7 @@ class Evaluator:
 
 
 @contextmanager
-def _left_as_it_was(attachment: Attachment | JointAttachment) -> Iterator[None]:
+def _left_as_it_was(attachment: Attachment | ExpertsAttachment) -> Iterator[None]:
     """Inside, the attachment is as in training and records nothing; after, it is as it was."""
     names = ("condition", "stage", "strengths", "row_strengths", "record")
     kept = {name: getattr(attachment, name) for name in names}

@@ -13,7 +13,7 @@ from ..bases import Base
 from ..bases.two_experts import TwoExpertBase
 from ..method.attach import Attachment
 from ..method.experts import experts_of
-from ..method.joint_attachment import JointAttachment
+from ..method.experts_attachment import ExpertsAttachment
 from ..method.pair import ROLES, AdapterPair, Role
 from ..objective import SigmaRange
 from .noise_range import expert_ranges
@@ -47,7 +47,8 @@ class ExpertInTraining:
     def others_at_rest(self, optimizer: torch.optim.Optimizer) -> Iterator[None]:
         """Inside, the optimizer of the StageBlender may step; what it does to outputs for other experts is undone.
 
-        They get no gradient, but decay and momentum would move them: those of all experts are rows of one weight.
+        They get no gradient, but decay and momentum would move them: those of all experts are rows of one weight. What an optimizer
+        keeps quantized (adamw8bit) cannot be undone; weights can.
         """
         pair, kept = self.attachment.pair, []
         last = pair.controller.out if self.name else nn.Identity()
@@ -65,7 +66,7 @@ class ExpertInTraining:
                         value.copy_(before[name])
 
 
-def experts_in_training(base: Base, attachment: Attachment | JointAttachment, settings: TrainSettings) -> list[ExpertInTraining]:
+def experts_in_training(base: Base, attachment: Attachment | ExpertsAttachment, settings: TrainSettings) -> list[ExpertInTraining]:
     """The DiTs of a run, the noisiest first.
 
     Raises:
@@ -95,5 +96,5 @@ def _part_name(expert: str, role: Role) -> str:
 def _row_states(optimizer: torch.optim.Optimizer, parameter: nn.Parameter) -> list[tuple[str, torch.Tensor]]:
     """What an optimizer keeps of each value of a parameter, by name."""
     state = optimizer.state.get(parameter, {})
-    values = [(name, value) for name, value in state.items() if isinstance(value, torch.Tensor) and value.shape == parameter.shape]
-    return [(name, value) for name, value in values if value.is_floating_point()]
+    values = [(name, value) for name, value in state.items() if isinstance(value, torch.Tensor) and value.numel() == parameter.numel()]
+    return [(name, value.view(parameter.shape)) for name, value in values if value.is_floating_point()]  # some keep them flat

@@ -20,7 +20,7 @@ from ..bases.two_experts import at_work
 from ..dataset import PreparedItem
 from ..errors import InputError
 from ..method.attach import Attachment
-from ..method.joint_attachment import JointAttachment
+from ..method.experts_attachment import ExpertsAttachment
 from ..method.pair import ROLES, Role
 from ..precision import check_trainable, lowered
 from .checkpointing import checkpointed, safe_saving
@@ -56,7 +56,7 @@ class DivergedError(InputError):
 
 def train(
     base: Base,
-    attachment: Attachment | JointAttachment,
+    attachment: Attachment | ExpertsAttachment,
     items: Mapping[Role, Sequence[PreparedItem]],
     settings: TrainSettings,
     state: RunState,

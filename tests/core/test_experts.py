@@ -8,14 +8,16 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import FAMILY_NAMES, KINDS, TinyBase, fill, is_same, make_pair, predict
+from tiny import FAMILY_NAMES, KINDS, TinyBase, fill, is_same, make_pair, model_inputs, predict
 from torch import nn
 
 from dualreal_core.errors import InputError
 from dualreal_core.families.expert_names import EXPERTS
 from dualreal_core.method.attach import Attachment
+from dualreal_core.method.blend import FixedBlend, LearnedBlend, PartOfBlend
 from dualreal_core.method.combine import combine
 from dualreal_core.method.experts import base_of_expert, expert_of, experts_of, is_expert_pair, join_experts
+from dualreal_core.method.experts_attachment import ExpertsAttachment
 from dualreal_core.method.pair import AdapterPair, PairConfig
 from dualreal_core.method.placement import placed
 from dualreal_core.storage import load_pair, read_header, save_pair, write_lora
@@ -272,3 +274,33 @@ def test_a_header_may_name_the_base_of_each_expert() -> None:
 def test_a_copy_of_a_part_stays_a_part(base: TinyBase) -> None:
     view = expert_of(both(base), 1)
     assert torch.equal(predict(base, copy.deepcopy(view)), predict(base, view))
+
+
+def test_a_stage_blender_of_another_pair_is_taken_by_both_experts(base: TinyBase) -> None:
+    """Each takes the groups of its own, however the blend is given; what else is set counts in both as well."""
+    pair, other, second = both(base), fill(both(base), 5), TinyBase("wan", 3, seed=1)
+    bases, blend = (base, second), LearnedBlend(other.controller)
+    with torch.no_grad(), ExpertsAttachment([one.transformer for one in bases], pair, blend) as attachment:
+        for index, (expert, part) in enumerate(zip(bases, attachment.parts, strict=True)):
+            expert.predict(*model_inputs())
+            assert part.weights.shape[1:] == (2, 2) and part.blend == PartOfBlend(blend, 2 * index, 2)
+        attachment.finish_call()
+        attachment.audio_strength, attachment.blend = 0.5, FixedBlend(0.3, 0.1)
+        assert [part.audio_strength for part in attachment.parts] == [0.5, 0.5]
+        assert all(part.blend == FixedBlend(0.3, 0.1) for part in attachment.parts)
+
+
+def test_a_dit_that_runs_past_all_of_its_blocks_is_told(base: TinyBase) -> None:
+    second, inputs = TinyBase("wan", 3, seed=1), model_inputs()
+    with torch.no_grad(), ExpertsAttachment([base.transformer, second.transformer], both(base)) as attachment:
+        blocks = second.transformer.blocks
+        second.transformer.blocks = nn.ModuleList()
+        second.predict(*inputs)
+        second.transformer.blocks = blocks
+        with pytest.raises(InputError, match=r"blocks.0"):
+            attachment.finish_call()
+
+
+def test_sides_of_experts_that_switch_elsewhere_are_not_combined(base: TinyBase) -> None:
+    with pytest.raises(InputError, match=r"switch at a noise level \(sigma\) of 0.875, the motion at 0.9"):
+        combine(both(base), both(base, boundary=0.9))

@@ -56,6 +56,7 @@ def load_script(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
+@pytest.mark.thorough
 def test_all_parts_run_on_the_cpu(tmp_path: Path):
     """But for the one that needs ComfyUI, which tests/comfyui runs."""
     shown = subprocess.run([sys.executable, BENCHMARKS / "gpu_check.py", "--help"], capture_output=True, text=True, check=True).stdout

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import pytest
 import torch
 from tiny import fill
 from torch import nn
 from torch.nn import functional
 
+from dualreal_core.api import check_recipe
 from dualreal_core.errors import InputError
 from dualreal_core.families import family_of
 from dualreal_core.method.attach import Attachment
 from dualreal_core.method.pair import new_pair
+from dualreal_core.objective import FlowMatching
 from dualreal_core.training.checkpointing import checkpointed, safe_saving
+from dualreal_core.training.recipes import DUALREAL
 
 WIDTH, TIME, NUM_BLOCKS = 8, 6, 3
 TEXT, SOUND, VIDEO = 2, 3, 4
@@ -343,3 +349,13 @@ def test_layers_beside_the_sites_are_trained_where_they_are_named(with_sound: nn
     assert {key.partition("-")[2] for key in asked.sides["motion"]} == {"attn1/to_q", "audio_ff/net/0/proj", "audio_ff/net/2"}
     with pytest.raises(ValueError, match=r"'audio_fff'; ltx2 blocks have .*audio_to_video_attn.to_q"):
         new_pair(with_sound, identity_kind="lora", motion_kind="lora", target_layers=("audio_fff",))
+
+
+def test_layers_that_nothing_would_train_are_named(with_sound: nn.Module) -> None:
+    """Of a variant that lacks them; and those of the sound, as training has none."""
+    base = SimpleNamespace(
+        architecture=with_sound, name="tiny", objective=FlowMatching(shift=3.0), condition_dim=None, family=family_of(with_sound)
+    )
+    for targets, sentence in (("attn2",), "may have and this one has not"), (("attn1", "audio_ff"), "acts only where there is sound"):
+        with pytest.raises(InputError, match=sentence):
+            check_recipe(base, replace(DUALREAL, pair={**DUALREAL.pair, "target_layers": targets, "num_groups": 1}))

@@ -9,14 +9,15 @@ import torch
 from torch import nn
 
 from .attach import Attachment
-from .blend import Blend, BlendRecord, LearnedBlend
+from .blend import Blend, BlendRecord
+from .coverage import Place
 from .experts import experts_of
 from .pair import AdapterPair, Role
 from .stage_blender import Stage
 
 
-class JointAttachment:
-    """See `Attachment` for every member: what is set here counts in all DiTs.
+class ExpertsAttachment:
+    """See `Attachment` for its members: what is set here counts in all DiTs. Weights and coverage are those of each of the `parts`.
 
     Attributes:
         parts: an attachment for each DiT, with its own part of the pair.
@@ -29,8 +30,6 @@ class JointAttachment:
             InputError: the pair was made for another architecture or width.
         """
         views = experts_of(pair) if pair.config.experts else [pair] * len(transformers)
-        if isinstance(blend, LearnedBlend):  # of all experts, of which each takes its own groups as it does by itself
-            blend = None
         self.pair = pair
         self.parts = [Attachment(transformer, view, blend) for transformer, view in zip(transformers, views, strict=True)]
         self._former_weights: list[torch.Tensor | None] = [None] * len(self.parts)
@@ -50,12 +49,35 @@ class JointAttachment:
         self._former_weights = [part.weights for part in self.parts]
 
     def finish_call(self) -> None:
-        """As `Attachment.finish_call`, for the DiT that was called."""
+        """As `Attachment.finish_call`, for the DiT that was called: the one with new weights, or that ran past all of its blocks."""
         weights = [part.weights for part in self.parts]
-        for part, new, former in zip(self.parts, weights, self._former_weights, strict=True):
-            if new is not former:
-                part.finish_call()
+        both = zip(self.parts, weights, self._former_weights, strict=True)
+        called = [part for part, new, former in both if new is not former] or [part for part in self.parts if part.coverage.has_run]
         self._former_weights = weights
+        for part in called:
+            part.finish_call()
+
+    def silent(self) -> list[Place]:
+        """Places in any of the DiTs where the pair should have acted by now and has not."""
+        return [place for part in self.parts for place in part.silent()]
+
+    @property
+    def blend(self) -> Blend:
+        return self.parts[0].blend
+
+    @blend.setter
+    def blend(self, blend: Blend) -> None:
+        for part in self.parts:
+            part.blend = blend
+
+    @property
+    def audio_strength(self) -> float:
+        return self.parts[0].audio_strength
+
+    @audio_strength.setter
+    def audio_strength(self, strength: float) -> None:
+        for part in self.parts:
+            part.audio_strength = strength
 
     @property
     def stage(self) -> Stage | None:
@@ -102,7 +124,7 @@ class JointAttachment:
         for part in self.parts:
             part.record = record
 
-    def __enter__(self) -> JointAttachment:
+    def __enter__(self) -> ExpertsAttachment:
         self.attach()
         return self
 
