@@ -95,6 +95,8 @@ class _Calls(Interceptor):
 
     Attributes:
         name: what the pipeline calls the current call; None where it has no names for its calls.
+        run: the scheduler's timesteps of the current run of the pipeline, which makes them anew at the start of each.
+        step: timestep and prompt of the current step of that run.
     """
 
     def __init__(
@@ -113,6 +115,7 @@ class _Calls(Interceptor):
         self.strengths, self.audio_strength, self.condition, self.adapts_negative = strengths, audio_strength, condition, adapts_negative
         self.signature = inspect.signature(transformer.forward)
         self.name: str | None = None
+        self.run: torch.Tensor | None = None
         self.step: tuple[float, torch.Tensor | None] | None = None
         self.device = next((weight.device for weight in pair.sides.parameters()), torch.device("cpu"))
         self.attachment = self._attached(pair, blend)
@@ -126,6 +129,8 @@ class _Calls(Interceptor):
         given = self.signature.bind_partial(*args, **kwargs).arguments
         latents, timestep = given["hidden_states"], torch.as_tensor(given["timestep"])
         self._place(latents.device)
+        if (timesteps := getattr(self.pipe.scheduler, "timesteps", None)) is not self.run:
+            self.run, self.step = timesteps, None
         rows = latents.shape[0]
         noisiest = timestep.detach().reshape(rows if timestep.numel() % rows == 0 else 1, -1).amax(dim=1).float().cpu()
         stages = objective_of(self.pipe.scheduler).stage(noisiest).clamp(0, 1)

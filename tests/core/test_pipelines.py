@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
+from itertools import count
 
 import pytest
 import torch
@@ -238,19 +239,58 @@ def test_sound_stays_unless_asked_for(pipes: dict[str, DiffusionPipeline]) -> No
     assert not torch.equal(sounds[None], sounds[1.0])
 
 
+def without_names(transformer: nn.Module) -> tuple[DiffusionPipeline, Callable[..., torch.Tensor]]:
+    """A pipeline that has no names for its calls, and a function that makes a video by it, of prompts that are new each time."""
+    pipe = quiet(WanVideoToVideoPipeline(None, None, transformer, wan_vae(), flow_scheduler()))
+    video = torch.rand(1, 9, 3, 32, 48, generator=torch.Generator().manual_seed(4))
+    settings = {"video": video, "height": 32, "width": 48, "num_inference_steps": NUM_STEPS, "guidance_scale": 3.0}
+
+    def made(**others: object) -> torch.Tensor:
+        return pipe(**{**settings, **both_prompts(), **others}, generator=torch.Generator().manual_seed(5)).frames
+
+    return pipe, made
+
+
 def test_pipelines_without_names_for_their_calls(pipes: dict[str, DiffusionPipeline]) -> None:
     """They call the DiT with the prompt first."""
     transformer = pipes["wan"].transformer
-    pipe = quiet(WanVideoToVideoPipeline(None, None, transformer, wan_vae(), flow_scheduler()))
-    video = torch.rand(1, 9, 3, 32, 48, generator=torch.Generator().manual_seed(4))
-    arguments = {"video": video, **both_prompts(), "height": 32, "width": 48, "num_inference_steps": NUM_STEPS, "guidance_scale": 3.0}
+    pipe, made = without_names(transformer)
     pair, record = pair_for(pipe), BlendRecord()
     with applied(pipe, pair, record=record), listened(pipe) as calls:
-        pipe(**arguments, generator=torch.Generator().manual_seed(5))
+        made()
     assert len(calls) == 2 * len(record.calls) > 0
     for number, (_, given, output) in enumerate(calls):
         with torch.no_grad():
             assert torch.equal(transformer(**given)[0], output) == (number % 2 == 1)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_a_run_of_one_step_is_the_same_each_time_without_names(pipes: dict[str, DiffusionPipeline], guidance: float) -> None:
+    pipe, made = without_names(pipes["wan"].transformer)
+    one_step = {"num_inference_steps": 4, "strength": 0.3, "guidance_scale": guidance}
+    plain = made(**one_step)
+    with applied(pipe, pair_for(pipe)):
+        first, second = made(**one_step), made(**one_step)
+    assert torch.equal(first, second)
+    assert not torch.equal(first, plain)
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_a_run_after_an_interrupted_one_is_as_always_without_names(pipes: dict[str, DiffusionPipeline], call: int) -> None:
+    pipe, made = without_names(pipes["wan"].transformer)
+    numbers = count(1)
+
+    def interrupt(*_: object) -> None:
+        if next(numbers) == call:
+            raise ZeroDivisionError
+
+    with applied(pipe, pair_for(pipe)):
+        expected = made()
+        handle = pipe.transformer.proj_out.register_forward_pre_hook(interrupt)
+        with pytest.raises(ZeroDivisionError):
+            made()
+        handle.remove()
+        assert torch.equal(made(), expected)
 
 
 @pytest.mark.parametrize("way", ["exchanged", pytest.param("in place", marks=pytest.mark.thorough)])
