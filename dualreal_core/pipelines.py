@@ -97,6 +97,7 @@ class _Calls(Interceptor):
         name: what the pipeline calls the current call; None where it has no names for its calls.
         run: the scheduler's timesteps of the current run of the pipeline, which makes them anew at the start of each.
         step: timestep and prompt of the current step of that run.
+        num_prompted: rows of the prompt alone in that run's calls for both prompts; None before the first.
     """
 
     def __init__(
@@ -117,6 +118,7 @@ class _Calls(Interceptor):
         self.name: str | None = None
         self.run: torch.Tensor | None = None
         self.step: tuple[float, torch.Tensor | None] | None = None
+        self.num_prompted: int | None = None
         self.device = next((weight.device for weight in pair.sides.parameters()), torch.device("cpu"))
         self.attachment = self._attached(pair, blend)
 
@@ -130,7 +132,7 @@ class _Calls(Interceptor):
         latents, timestep = given["hidden_states"], torch.as_tensor(given["timestep"])
         self._place(latents.device)
         if (timesteps := getattr(self.pipe.scheduler, "timesteps", None)) is not self.run:
-            self.run, self.step = timesteps, None
+            self.run, self.step, self.num_prompted = timesteps, None, None
         rows = latents.shape[0]
         noisiest = timestep.detach().reshape(rows if timestep.numel() % rows == 0 else 1, -1).amax(dim=1).float().cpu()
         stages = objective_of(self.pipe.scheduler).stage(noisiest).clamp(0, 1)
@@ -148,9 +150,11 @@ class _Calls(Interceptor):
     def _wanted(self, rows: int, timestep: float, text: torch.Tensor | None) -> list[bool]:
         """For each row whether it is one of what is asked for, and not of what to keep away from."""
         if self.name == JOINT:
-            is_guided = getattr(self.pipe, "do_classifier_free_guidance", None)
-            is_guided = self.pipe.guidance_scale > 1 if is_guided is None else is_guided
-            return [not is_guided or row >= rows // 2 for row in range(rows)]
+            if self.num_prompted is None:  # asked once, as some pipelines change their guidance_scale on the way and not their rows
+                is_guided = getattr(self.pipe, "do_classifier_free_guidance", None)
+                is_guided = self.pipe.guidance_scale > 1 if is_guided is None else is_guided
+                self.num_prompted = rows // 2 if is_guided else rows
+            return [row >= rows - self.num_prompted for row in range(rows)]
         if self.name is not None:
             return [self.name not in UNWANTED] * rows
         if self.step is None or self.step[0] != timestep:  # pipelines without names call the DiT with the prompt first

@@ -12,10 +12,10 @@ import torch
 import torch._dynamo
 from accelerate import cpu_offload_with_hook
 from accelerate.hooks import remove_hook_from_module
-from diffusers import DiffusionPipeline, WanPipeline, WanVideoToVideoPipeline
+from diffusers import CogVideoXPipeline, DiffusionPipeline, WanPipeline, WanVideoToVideoPipeline
 from diffusers.hooks import FirstBlockCacheConfig
 from tiny import CONDITION_DIM, fill, wan
-from tiny_pipelines import NUM_STEPS, PIPELINES, both_prompts, flow_scheduler, quiet, run, text, transformers, wan_vae
+from tiny_pipelines import NUM_STEPS, PIPELINES, both_prompts, cogvideox_scheduler, flow_scheduler, quiet, run, text, transformers, wan_vae
 from torch import nn
 
 from dualreal_core.errors import InputError
@@ -129,6 +129,43 @@ def test_without_guidance_all_rows_are_the_prompts(pipe: DiffusionPipeline, name
         with torch.no_grad(), Attachment(transformer, pair) as attachment:
             attachment.stage = stage
             assert torch.allclose(transformer(**given)[0], output, atol=1e-6)
+
+
+def test_guidance_that_changes_on_the_way_keeps_the_rows_of_the_prompt(pipes: dict[str, DiffusionPipeline]) -> None:
+    """CogVideoX's dynamic guidance is exactly 1 after the first of these steps, and its calls go on to hold both prompts."""
+    pipe = quiet(CogVideoXPipeline(None, None, None, pipes["cogvideox"].transformer, cogvideox_scheduler(num_train_timesteps=10)))
+    seen: list[float] = []
+
+    def note(pipe: DiffusionPipeline, *_: object) -> dict[str, object]:
+        seen.append(pipe.guidance_scale)
+        return {}
+
+    with applied(pipe, pair_for(pipe)), listened(pipe) as calls:
+        run(pipe, "cogvideox", use_dynamic_cfg=True, callback_on_step_end=note)
+    assert seen[0] == 1 < seen[1]
+    for transformer, given, output in calls:
+        with torch.no_grad():
+            plain = transformer(**given)[0]
+        assert torch.allclose(output[:1], plain[:1], atol=1e-6)
+        assert not torch.allclose(output[1:], plain[1:], atol=1e-3)
+
+
+def test_guidance_that_is_left_out_at_the_end_keeps_the_pair(pipes: dict[str, DiffusionPipeline]) -> None:
+    """As by a callback that leaves the negative prompt out of the last steps, which are then faster."""
+    pipe = pipes["ltx"]
+
+    def leave_out(pipe: DiffusionPipeline, step: int, timestep: torch.Tensor, given: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        if step:
+            return {}
+        pipe._guidance_scale = 1.0
+        return {"prompt_embeds": given["prompt_embeds"][1:]}
+
+    with applied(pipe, pair_for(pipe)), listened(pipe) as calls:
+        run(pipe, "ltx", callback_on_step_end=leave_out, callback_on_step_end_tensor_inputs=["prompt_embeds"])
+    assert [len(output) for _, _, output in calls] == [2, 1, 1]
+    for transformer, given, output in calls:
+        with torch.no_grad():
+            assert not torch.allclose(output[-1:], transformer(**given)[0][-1:], atol=1e-3)
 
 
 OWN_NOISE = ("wan image", "wan clean frame", "ltx2")

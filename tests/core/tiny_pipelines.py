@@ -103,9 +103,13 @@ def image() -> Image.Image:
     return Image.linear_gradient("L").resize((48, 32)).convert("RGB")
 
 
+def cogvideox_scheduler(num_train_timesteps: int = 1000) -> CogVideoXDDIMScheduler:
+    settings = {"prediction_type": "v_prediction", "timestep_spacing": "trailing", "rescale_betas_zero_snr": True}
+    return CogVideoXDDIMScheduler(num_train_timesteps, **settings)
+
+
 def cogvideox_pipeline() -> CogVideoXPipeline:
-    scheduler = CogVideoXDDIMScheduler(prediction_type="v_prediction", timestep_spacing="trailing", rescale_betas_zero_snr=True)
-    return CogVideoXPipeline(None, None, None, cogvideox(NUM_BLOCKS), scheduler)
+    return CogVideoXPipeline(None, None, None, cogvideox(NUM_BLOCKS), cogvideox_scheduler())
 
 
 def ltx_pipeline() -> LTXPipeline:
