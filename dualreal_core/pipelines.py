@@ -55,7 +55,7 @@ def applied(
         record: collects the weights that are used for the prompt.
 
     Raises:
-        InputError: the pipeline has no DiT that the pair was made for.
+        InputError: the pipeline has no DiT that the pair was made for, or the condition is of another width than the pair reads.
     """
     transformers = {name: getattr(pipe, name) for name in TRANSFORMERS if getattr(pipe, name, None) is not None}
     if getattr(pipe, "scheduler", None) is None or not transformers:
@@ -64,6 +64,9 @@ def applied(
     if not pairs or (unknown := sorted(set(pairs) - set(transformers))):
         wrong = f"no {unknown[0]!r}, but" if pairs else "for its pairs"
         raise InputError(f"{type(pipe).__name__} has {wrong} {', '.join(transformers)}: name one of these for each pair.")
+    if condition is not None:
+        for own in pairs.values():
+            _check_condition(condition, own)
     with ExitStack() as stack:
         for name, own in pairs.items():
             seen, transformer = transformers[name], getattr(transformers[name], "_orig_mod", transformers[name])
@@ -88,6 +91,16 @@ def _for_each(pair: AdapterPair, names: Collection[str]) -> dict[str, AdapterPai
             f'give {{"{next(iter(names))}": expert_of(pair, 0)}} for the first expert.'
         )
     return dict(zip(names, parts if is_expert_pair(pair) else parts * len(names), strict=True))
+
+
+def _check_condition(condition: torch.Tensor, pair: AdapterPair) -> None:
+    for role in pair.sides:
+        wanted = pair.config.condition_dim(role)
+        if wanted is not None and condition.shape[-1:] != (wanted,):
+            raise InputError(
+                f"The pair reads reference embeddings of width {wanted}, but condition is of shape {tuple(condition.shape)}: "
+                "make it by the image encoder that the pair was trained with, or give none."
+            )
 
 
 class _Calls(Interceptor):
@@ -172,9 +185,13 @@ class _Calls(Interceptor):
 
     def _attached(self, pair: AdapterPair, blend: Blend | None) -> Attachment:
         attachment = Attachment(self.transformer, pair, blend)
-        attachment.strengths, attachment.audio_strength = self.strengths, self.audio_strength
-        if self.condition is not None:
-            attachment.condition = self.condition.reshape(-1, self.condition.shape[-1]).to(next(pair.parameters()))
+        try:
+            attachment.strengths, attachment.audio_strength = self.strengths, self.audio_strength
+            if self.condition is not None:
+                attachment.condition = self.condition.reshape(-1, self.condition.shape[-1]).to(next(pair.parameters()))
+        except BaseException:
+            attachment.detach()
+            raise
         return attachment
 
 

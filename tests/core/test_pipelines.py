@@ -387,5 +387,23 @@ def test_what_does_not_fit_is_said(pipes: dict[str, DiffusionPipeline]) -> None:
     assert inside(pipe) == before
 
 
+def test_a_condition_of_another_width_is_said(pipes: dict[str, DiffusionPipeline]) -> None:
+    pipe = pipes["wan"]
+    before = inside(pipe)
+    for shape in ((CONDITION_DIM - 3,), (1, CONDITION_DIM + 1), ()):
+        told = pytest.raises(InputError, match=rf"width {CONDITION_DIM}, but condition is of shape")
+        with torch.no_grad(), told, applied(pipe, pair_for(pipe), condition=torch.randn(shape)):
+            pass
+    assert inside(pipe) == before
+
+
+def test_the_pipeline_is_as_it_was_where_the_pair_cannot_be_set_up(pipes: dict[str, DiffusionPipeline]) -> None:
+    pipe = pipes["wan"]
+    before = inside(pipe)
+    with pytest.raises(TypeError), applied(pipe, pair_for(pipe), audio_strength=None):
+        pass
+    assert inside(pipe) == before
+
+
 def test_prompts_of_the_tests_differ() -> None:
     assert not torch.equal(text(1), text(2))
