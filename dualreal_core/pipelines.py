@@ -49,7 +49,7 @@ def applied(
             {"transformer_2": pair}, in these alone.
         strengths: factors on the identity and the motion weights.
         blend: weights other than the pair's own.
-        condition: reference embedding (E,) or (1 or B, E) for conditioned sides.
+        condition: reference embedding (E,) or (1 or B, E) for conditioned sides; B is the number of prompts, or of videos.
         adapts_negative: whether the pair also acts on the negative prompt. Where it does not, guidance moves away from the plain model.
         audio_strength: factor on what the pair does to the sound of models that have one.
         record: collects the weights that are used for the prompt.
@@ -126,7 +126,10 @@ class _Calls(Interceptor):
         record: BlendRecord | None,
     ) -> None:
         self.pipe, self.transformer, self.pair, self.blend, self.record = pipe, transformer, pair, blend, record
-        self.strengths, self.audio_strength, self.condition, self.adapts_negative = strengths, audio_strength, condition, adapts_negative
+        self.strengths, self.audio_strength, self.adapts_negative = strengths, audio_strength, adapts_negative
+        reads = any(pair.config.condition_dim(role) is not None for role in pair.sides)
+        self.condition = condition.reshape(-1, condition.shape[-1]) if reads and condition is not None else None
+        self.conditioned: tuple[Attachment, int, int] | None = None
         self.signature = inspect.signature(transformer.forward)
         self.name: str | None = None
         self.run: torch.Tensor | None = None
@@ -150,6 +153,7 @@ class _Calls(Interceptor):
         noisiest = timestep.detach().reshape(rows if timestep.numel() % rows == 0 else 1, -1).amax(dim=1).float().cpu()
         stages = objective_of(self.pipe.scheduler).stage(noisiest).clamp(0, 1)
         is_wanted = self._wanted(rows, float(noisiest.max()), given.get("encoder_hidden_states"))
+        self._give_condition(rows, sum(is_wanted) or rows)
         attachment = self.attachment
         attachment.row_strengths = None if self.adapts_negative else [float(one) for one in is_wanted]
         attachment.stage = float(stages[0]) if len(set(stages.tolist())) == 1 else stages
@@ -174,6 +178,24 @@ class _Calls(Interceptor):
             self.step = timestep, text
         return [text is self.step[1]] * rows
 
+    def _give_condition(self, rows: int, num_videos: int) -> None:
+        """Has each row read the condition of its video; a call for both prompts holds all videos twice."""
+        if self.condition is None:
+            return
+        if len(self.condition) == 1:  # all rows read it
+            rows = num_videos = 1
+        if self.conditioned == (self.attachment, rows, num_videos):
+            return
+        num_each, rest = divmod(num_videos, len(self.condition))
+        if rest:
+            raise InputError(
+                f"The pipeline makes {num_videos} videos at once, and condition holds {len(self.condition)} reference embeddings: "
+                "give one for all, or one for each prompt."
+            )
+        condition = self.condition.repeat_interleave(num_each, dim=0).repeat(rows // num_videos, 1)
+        self.attachment.condition = condition.to(next(self.attachment.pair.sides.parameters()))
+        self.conditioned = self.attachment, rows, num_videos
+
     def _place(self, device: torch.device) -> None:
         """Brings the pair to where the DiT computes now."""
         if device != self.device:
@@ -187,8 +209,6 @@ class _Calls(Interceptor):
         attachment = Attachment(self.transformer, pair, blend)
         try:
             attachment.strengths, attachment.audio_strength = self.strengths, self.audio_strength
-            if self.condition is not None:
-                attachment.condition = self.condition.reshape(-1, self.condition.shape[-1]).to(next(pair.parameters()))
         except BaseException:
             attachment.detach()
             raise

@@ -179,11 +179,31 @@ def test_two_prompts_in_one_batch(pipes: dict[str, DiffusionPipeline], name: str
     doubled = {key: torch.cat([value, value.flip(1) if "mask" not in key else value]) for key, value in prompts.items()}
     noise = run(pipe, name, num_inference_steps=1)
     latents = torch.randn(noise.shape, generator=torch.Generator().manual_seed(1))
-    with applied(pipe, pair_for(pipe), blend=FIXED):
+    pair, conditions = pair_for(pipe), torch.randn(2, CONDITION_DIM, generator=torch.Generator().manual_seed(3))
+    with applied(pipe, pair, blend=FIXED, condition=conditions):
         both = run(pipe, name, **doubled, latents=torch.cat([latents, latents]))
-        for row in range(2):
-            alone = {key: value[row : row + 1] for key, value in doubled.items()}
+    for row in range(2):
+        alone = {key: value[row : row + 1] for key, value in doubled.items()}
+        with applied(pipe, pair, blend=FIXED, condition=conditions[row]):
             assert torch.allclose(both[row : row + 1], run(pipe, name, **alone, latents=latents), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["cogvideox", "wan"])
+def test_a_condition_for_each_of_two_prompts_of_which_two_videos_are_made(pipes: dict[str, DiffusionPipeline], name: str) -> None:
+    """Pipelines hold the videos of one prompt next to each other."""
+    pipe = pipes[name]
+    noise = run(pipe, name, num_inference_steps=1)
+    latents = torch.randn(4, *noise.shape[1:], generator=torch.Generator().manual_seed(1))
+    prompts = {"prompt_embeds": text(1).expand(4, -1, -1), "negative_prompt_embeds": text(2).expand(4, -1, -1)}
+    pair, conditions = pair_for(pipe), torch.randn(2, CONDITION_DIM, generator=torch.Generator().manual_seed(3))
+    made = []
+    for given in (conditions, conditions[[0, 0, 1, 1]]):
+        with applied(pipe, pair, condition=given):
+            made.append(run(pipe, name, **prompts, latents=latents, num_inference_steps=1))
+    assert torch.allclose(*made, atol=1e-6)
+    told = pytest.raises(InputError, match="makes 4 videos at once, and condition holds 3")
+    with told, applied(pipe, pair, condition=torch.cat([conditions, conditions[:1]])):
+        run(pipe, name, **prompts, latents=latents, num_inference_steps=1)
 
 
 def test_strengths_blend_condition_and_negative_prompt_count(pipe: DiffusionPipeline, name: str) -> None:
@@ -247,6 +267,16 @@ def test_a_pair_for_two_experts_acts_by_its_parts(pipes: dict[str, DiffusionPipe
         assert torch.equal(run(pipe, "wan experts"), expected)
     with pytest.raises(InputError, match=r"for 2 experts .*expert_of"), applied(pipes["wan"], both):
         pass
+
+
+def test_a_condition_where_one_expert_has_no_side(pipes: dict[str, DiffusionPipeline]) -> None:
+    pipe = pipes["wan experts"]
+    high, condition = pair_for(pipe), torch.randn(CONDITION_DIM, generator=torch.Generator().manual_seed(3))
+    both = join_experts(high, new_pair(pipe.transformer, identity_kind="none", motion_kind="none"), 0.8)
+    with applied(pipe, {"transformer": expert_of(both, 0)}, condition=condition):
+        expected = run(pipe, "wan experts")
+    with applied(pipe, both, condition=condition):
+        assert torch.equal(run(pipe, "wan experts"), expected)
 
 
 def test_guidance_by_perturbed_calls_keeps_the_pair(pipes: dict[str, DiffusionPipeline]) -> None:
