@@ -64,8 +64,9 @@ def applied(
     if not pairs or (unknown := sorted(set(pairs) - set(transformers))):
         wrong = f"no {unknown[0]!r}, but" if pairs else "for its pairs"
         raise InputError(f"{type(pipe).__name__} has {wrong} {', '.join(transformers)}: name one of these for each pair.")
-    if condition is not None:
-        for own in pairs.values():
+    for name, own in pairs.items():
+        _check_experts(name, own)
+        if condition is not None:
             _check_condition(condition, own)
     with ExitStack() as stack:
         for name, own in pairs.items():
@@ -79,18 +80,18 @@ def applied(
 
 
 def _for_each(pair: AdapterPair, names: Collection[str]) -> dict[str, AdapterPair]:
-    """A pair by the names of a pipeline's DiTs, of which a pair for experts has a part each.
-
-    Raises:
-        InputError: it is for another number of experts.
-    """
+    """A pair by the names of a pipeline's DiTs, of which a pair for as many experts has a part each."""
     parts = experts_of(pair)
-    if is_expert_pair(pair) and len(parts) != len(names):
+    return dict(zip(names, parts if len(parts) == len(names) else [pair] * len(names), strict=True))
+
+
+def _check_experts(name: str, pair: AdapterPair) -> None:
+    if is_expert_pair(pair):
+        experts, index = pair.config.experts, TRANSFORMERS.index(name)
         raise InputError(
-            f"The pair is for {len(parts)} experts ({', '.join(pair.config.experts)}), and the pipeline has {', '.join(names)} alone: "
-            f'give {{"{next(iter(names))}": expert_of(pair, 0)}} for the first expert.'
+            f"The pair is for {len(experts)} experts ({', '.join(experts)}), and the pipeline's {name} is one DiT: "
+            f'give {{"{name}": expert_of(pair, {index})}}.'
         )
-    return dict(zip(names, parts if is_expert_pair(pair) else parts * len(names), strict=True))
 
 
 def _check_condition(condition: torch.Tensor, pair: AdapterPair) -> None:

@@ -265,8 +265,18 @@ def test_a_pair_for_two_experts_acts_by_its_parts(pipes: dict[str, DiffusionPipe
         expected = run(pipe, "wan experts")
     with applied(pipe, both):
         assert torch.equal(run(pipe, "wan experts"), expected)
-    with pytest.raises(InputError, match=r"for 2 experts .*expert_of"), applied(pipes["wan"], both):
-        pass
+
+
+def test_a_pair_for_two_experts_says_which_part_one_of_them_takes(pipes: dict[str, DiffusionPipeline]) -> None:
+    pipe = pipes["wan experts"]
+    both = join_experts(pair_for(pipe), fill(pair_for(pipe), seed=9), 0.8)
+    low_alone = WanPipeline(None, None, None, flow_scheduler(), None, pipe.transformer_2)
+    high, low = (rf'for 2 experts .*{name}": expert_of\(pair, {index}\)' for index, name in enumerate(("transformer", "transformer_2")))
+    given = [(pipes["wan"], both, high), (low_alone, both, low)]
+    given += [(pipe, {"transformer": both}, high), (pipe, {"transformer_2": both}, low)]
+    for own, pair, told in given:
+        with pytest.raises(InputError, match=told), applied(own, pair):
+            pass
 
 
 def test_a_condition_where_one_expert_has_no_side(pipes: dict[str, DiffusionPipeline]) -> None:
