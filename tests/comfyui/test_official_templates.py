@@ -10,7 +10,10 @@ from comfy_server import ComfyServer
 from official_templates import TEMPLATES
 from template_runs import ABSENT, TemplateRun, convert, furnish, run_template
 
-LIKE_ANOTHER = ("video_minimax_h3_t2v", "video_ltx2_3_t2v", "video_wan2_2_14B_flf2v")
+LIKE_ANOTHER = (
+    "video_minimax_h3_t2v", "video_ltx2_3_t2v", "video_wan2_2_14B_flf2v", "video_wan2_2_14B_t2v", "image_to_video_wan",
+    "video_wan21_scail2_character_replacement",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
