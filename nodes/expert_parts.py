@@ -9,7 +9,7 @@ from comfy.model_patcher import ModelPatcher
 
 from ..dualreal_core.errors import InputError
 from ..dualreal_core.families.base_record import base_difference
-from ..dualreal_core.families.expert_names import named_expert
+from ..dualreal_core.families.expert_names import lora_expert, named_expert
 from ..dualreal_core.method.experts import base_of_expert, expert_of, is_expert_pair
 from ..dualreal_core.method.pair import AdapterPair
 from .model_file import model_file
@@ -49,7 +49,7 @@ def differences_from(header: Mapping[str, object], model: ModelPatcher, expert: 
     file = model_file(model)
     expert = expert or named_expert(file)
     of_base = base_difference(base_of_expert(header.get("base"), expert or ""), diffusion_model(model), file)
-    files = {name: named_expert(name) for field in FILE_FIELDS for name in _files(header.get(field), expert or "")}
+    files = {name: lora_expert(name) for field in FILE_FIELDS for name in _files(header.get(field), expert or "")}
     of_files = [
         f"{name} is a LoRA of the {named} expert by its name, and acts here on the {expert} one, where it may act weakly or wrongly: load "
         "both experts' LoRAs by Load LoRAs (two experts)."

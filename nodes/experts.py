@@ -15,7 +15,7 @@ from comfy_api.latest import io, ui
 
 from ..dualreal_core.errors import InputError
 from ..dualreal_core.families.base_record import expert_boundary
-from ..dualreal_core.families.expert_names import EXPERTS, HIGH, LOOKED_FOR, LOW, marked_expert, named_expert, partners_of
+from ..dualreal_core.families.expert_names import EXPERTS, HIGH, LOOKED_FOR, LOW, lora_expert, named_expert, partners_of
 from ..dualreal_core.method.experts import experts_of, join_experts
 from ..dualreal_core.method.pair import ROLES, AdapterPair
 from .adapters import LORA_TOOLTIP, LORAS, file_in, fingerprint
@@ -205,22 +205,22 @@ def files_of_experts(lora: str, partner: str) -> tuple[dict[str, str], list[str]
         return dict.fromkeys((HIGH, LOW), lora), [f"{lora} holds the LoRAs of both experts."]
     by_name = partners_of(lora, folder_paths.get_filename_list(LORAS) if partner == FOUND_BY_NAME else [partner])
     if partner == NONE:
-        expert = inside[0] if inside else named_expert(lora) or marked_expert(lora)
+        expert = inside[0] if inside else lora_expert(lora)
         if expert is None:
             raise InputError(
-                f"{lora} does not say by its name which expert it is for (as high_noise or low_noise): rename it, or load it by Load "
-                "Identity LoRA or Load Motion LoRA, which act on every model that their pair is applied to."
+                f"{lora} does not say by its name which expert it is for (as walk_high_noise or walk_low): rename it, or load it by "
+                "Load Identity LoRA or Load Motion LoRA, which act on every model that their pair is applied to."
             )
         return {expert: lora}, [f"{lora} acts on the {expert} expert, and nothing on the other one."]
     if not by_name.files and partner == FOUND_BY_NAME:
         raise InputError(
-            f"No partner of {lora} was found in models/{LORAS}: looked for a file whose name differs in the expert alone ({LOOKED_FOR}). "
-            f"Choose it as partner, or '{NONE}' if there is none."
+            f"No partner of {lora} was found in its folder: looked for a file whose name differs in the expert alone ({LOOKED_FOR}), also "
+            f"in folders that differ so. Choose it as partner, or '{NONE}' if there is none."
         )
     if len(by_name.files) > 1:
         raise InputError(f"{len(by_name.files)} files may be the partner of {lora}: {', '.join(by_name.files)}. Choose one as partner.")
     other = by_name.files[0] if by_name.files else partner
-    told = by_name.expert or (inside[0] if inside else None) or marked_expert(lora) or _opposite(marked_expert(other))
+    told = by_name.expert or (inside[0] if inside else None) or lora_expert(lora) or _opposite(lora_expert(other))
     files = {HIGH: other, LOW: lora} if told == LOW else {HIGH: lora, LOW: other}
     guess = "" if told else " Their names do not say which is which, so 'lora' is taken for the high-noise one."
     return files, [f"High noise: {files[HIGH]}. Low noise: {files[LOW]}.{guess}"]

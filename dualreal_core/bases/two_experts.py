@@ -102,7 +102,7 @@ def current_expert(base: Base) -> int:
 
 def names_of_experts(base: Base) -> tuple[str, ...]:
     """As a pair for them has them; empty where there is one DiT."""
-    return tuple(EXPERTS) if isinstance(base, TwoExpertBase) else ()
+    return EXPERTS if isinstance(base, TwoExpertBase) else ()
 
 
 def expert_fields(base: Base) -> dict[str, object]:

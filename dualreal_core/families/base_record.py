@@ -41,7 +41,7 @@ def expert_of(transformer: nn.Module, file: str | None) -> Expert | None:
     name, boundary = named_expert(file), expert_boundary(transformer)
     if name is None or boundary is None:
         return None
-    return Expert(name, (boundary, 1.0) if name == next(iter(EXPERTS)) else (0.0, boundary))
+    return Expert(name, (boundary, 1.0) if name == EXPERTS[0] else (0.0, boundary))
 
 
 def expert_boundary(transformer: nn.Module) -> float | None:

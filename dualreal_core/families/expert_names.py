@@ -8,22 +8,39 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import TypeVar
 
-EXPERTS = {
-    "high-noise": r"high[ ._-]?noise|a14b.*(?<![a-z])high(?![a-z])",
-    "low-noise": r"low[ ._-]?noise|a14b.*(?<![a-z])low(?![a-z])",
-}
-"""Experts of models that have two, by what stands in the names of their files; the first one runs where there is more noise."""
+EXPERTS = ("high-noise", "low-noise")
+"""Experts of models that have two; the first one runs where there is more noise."""
 HIGH, LOW = EXPERTS
-PLAIN_MARKS = {"high": HIGH, "low": LOW}
-"""Words in the names of files that say by themselves which expert they are for."""
+DECISIVE = {"highnoise": HIGH, "lownoise": LOW}
+"""Words that name an expert in any file, as `words_of` spells high_noise and low_noise."""
+PLAIN = {"high": HIGH, "low": LOW, "hn": HIGH, "ln": LOW}
+"""Words that name an expert where the rest of the name does not give them another sense."""
+OTHER_SENSES = {
+    "model": re.compile(r"bits?|cost|cpu|latency|mem|memory|power|precision|quality|ram|res|resolution|vram"),
+    "LoRA": re.compile(
+        r"(?:altitude|angle|bit|budget|contrast|cost|cut|def|definition|density|detail|detailed|dynamic|end|energy|fantasy|fashion|fi|"
+        r"fidelity|five|fps|freq|frequency|gloss|heel|jump|key|kick|latency|light|lighting|mem|memory|motion|neck|octane|pass|poly|polygon|"
+        r"pony|ponytail|power|precision|quality|ram|res|resolution|ride|rider|rise|saturation|school|score|shot|speed|tech|temp|tide|top|"
+        r"view|vram|waist)s?"
+    ),
+}
+"""Words behind 'high' or 'low' with which it says nothing about noise: low_vram, high_quality, low_poly."""
+TECHNICAL = re.compile(r"\d+|and|b|bf|dim|e|ep|epoch|expert|final|fp|i|loras?|model|r|rank|s|steps?|t|ti|transformer|v|wan|x")
+"""Words behind a 'high' or 'low' that begins the name of a LoRA, with which it still names an expert: high_lora_v2."""
 MARKS = (("high", "low"), ("hn", "ln"), ("h", "l"), ("transformer", "transformerlow"), ("transformerhigh", "transformerlow"))
 """Words that tell the high-noise expert from the low-noise one where names differ in them alone."""
 LOOKED_FOR = "high_noise/low_noise, HIGH/LOW, _h/_l, hn/ln, transformer/transformer_2"
 _SPELLINGS = (
-    (re.compile(r"(high|low)[ ._-]*noise", re.IGNORECASE), r" \1 "),
+    (re.compile(r"high[ ._-]*noise", re.IGNORECASE), " highnoise "),
+    (re.compile(r"low[ ._-]*noise", re.IGNORECASE), " lownoise "),
+    (re.compile(r"(?<=\d[bv])(high|low)(?![a-z])", re.IGNORECASE), r" \1 "),
     (re.compile(r"transformer[ ._-]?1(?!\d)", re.IGNORECASE), " transformerhigh "),
     (re.compile(r"transformer[ ._-]?2(?!\d)", re.IGNORECASE), " transformerlow "),
 )
+_BOTH = re.compile(r"\b(?:(?:high|highnoise and|high and) low|(?:low|lownoise and|low and) high)")
+_WAN22 = re.compile(r"wan[ ._-]*2[ ._-]?2|(?<!\d)2[._-]2(?!\d)|a14b", re.IGNORECASE)
+_WAN21 = re.compile(r"wan[ ._-]*2[ ._-]?1", re.IGNORECASE)
+_SUFFIX = re.compile(r"\.(?:safetensors|sft|gguf|pth?|ckpt|bin)$", re.IGNORECASE)
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_a-zA-Z]+|\d+")
 _KEY_OF_EXPERT = re.compile(r"(?P<before>(?:.*\.)?|lora_(?:unet_)?)transformer_(?P<number>[12])(?P<separator>[._])(?P<rest>.+)")
 
@@ -41,22 +58,20 @@ class Partners:
 def partners_of(file: str, files: Iterable[str]) -> Partners:
     """The other expert's file, by name alone: of those that differ in marks of the experts and in nothing else.
 
-    Letters of either case and any separators count as equal. Files of the same folder come first, then those whose folders differ in
-    such marks too, then those of any folder; among these, one that is spelled alike.
+    Letters of either case and any separators count as equal. Files of the same folder come first, then those of folders that differ in
+    such marks alone, as `high/` and `low/`; among these, one that is spelled alike. Other folders may be about other things.
 
     Args:
         file: as lists show it, with folders.
         files: all that there are.
     """
     own = PurePath(file.replace("\\", "/"))
-    tiers: list[dict[str, str]] = [{}, {}, {}]
+    tiers: list[dict[str, str]] = [{}, {}]
     for other in files:
         path = PurePath(other.replace("\\", "/"))
-        whole = _expert_against(words(str(own.with_suffix(""))), words(str(path.with_suffix(""))))
-        name = _expert_against(words(own.stem), words(path.stem))
-        place = 0 if name and path.parent == own.parent else 1 if whole else 2 if name else None
-        if place is not None:
-            tiers[place][other] = whole if place == 1 else name
+        expert = _expert_against(_path_words(own), _path_words(path))
+        if expert:
+            tiers[path.parent != own.parent][other] = expert
     found = next((tier for tier in tiers if tier), {})
     alike = [other for other in found if other.lower() in _swapped(file)]
     chosen = alike if len(alike) == 1 else list(found)
@@ -64,22 +79,29 @@ def partners_of(file: str, files: Iterable[str]) -> Partners:
     return Partners(tuple(chosen), experts.pop() if len(experts) == 1 else None)
 
 
-def marked_expert(file: str) -> str | None:
-    """The expert that a file's name speaks of by 'high' or 'low'; None where by none, or by both."""
-    found = {PLAIN_MARKS[word] for word in words(PurePath(file.replace("\\", "/")).stem) if word in PLAIN_MARKS}
-    return found.pop() if len(found) == 1 else None
-
-
 def named_expert(file: str | None) -> str | None:
-    """The expert that a file's name speaks of beyond doubt, as `high_noise` or HIGH; None where by none, or by both."""
-    file = file or ""
-    found = {expert for expert, pattern in EXPERTS.items() if re.search(pattern, file, re.IGNORECASE)}
-    found = found or {PLAIN_MARKS[word.lower()] for word in _WORD.findall(file) if word in ("HIGH", "LOW")}
-    return found.pop() if len(found) == 1 else None
+    """The expert that a model's name speaks of beyond doubt; None where by none, or by both.
+
+    So does `high_noise` in any spelling, and in names of Wan 2.2 the words high, low, HN and LN as well.
+    """
+    return _spoken_of(file, "model")
+
+
+def lora_expert(file: str | None) -> str | None:
+    """The expert that a LoRA's name speaks of beyond doubt; None where by none, or by both.
+
+    As for a model, but also without Wan 2.2 in the name: `walk_high`, not `low_poly` and not `high_dance`.
+    """
+    return _spoken_of(file, "LoRA")
 
 
 def words(name: str) -> list[str]:
     """Words and numbers of a name, small, spellings of the experts as 'high' and 'low'."""
+    return [word.removesuffix("noise") if word in DECISIVE else word for word in words_of(name)]
+
+
+def words_of(name: str) -> list[str]:
+    """Words and numbers of a name, small, `high_noise` in any spelling as one."""
     for pattern, spelled in _SPELLINGS:
         name = pattern.sub(spelled, name)
     return [word.lower() for word in _WORD.findall(name)]
@@ -103,6 +125,39 @@ def split_experts(tensors: Mapping[str, Value]) -> dict[str, dict[str, Value]]:
         other = next((expert for expert in (HIGH, LOW) if expert not in parts), HIGH)
         parts.setdefault(other, {}).update(unmarked)
     return parts
+
+
+def _spoken_of(file: str | None, kind: str) -> str | None:
+    """By the file's own name, else by the nearest folder that says anything."""
+    path = (file or "").replace("\\", "/")
+    is_wan21 = bool(_WAN21.search(path))
+    is_wan22 = bool(_WAN22.search(path)) and not is_wan21
+    for place, part in enumerate(reversed(PurePath(path).parts)):
+        spoken = _without_other_senses(words_of(_SUFFIX.sub("", part)), OTHER_SENSES[kind], begins=not is_wan22)
+        is_about_experts = not place or len(spoken) == 1 or bool(_WAN22.search(part))  # a folder may be named for anything
+        counted = {**DECISIVE, **PLAIN} if is_about_experts and (is_wan22 or (kind == "LoRA" and not is_wan21)) else DECISIVE
+        found = {DECISIVE[word] for word in spoken if word in DECISIVE} or {counted[word] for word in spoken if word in counted}
+        if found:
+            return found.pop() if len(found) == 1 and not _BOTH.search(" ".join(spoken)) else None
+    return None
+
+
+def _without_other_senses(spoken: list[str], other_senses: re.Pattern[str], begins: bool) -> list[str]:
+    """Words without such a 'high' or 'low' as has another sense, by the word behind it or as it begins a name.
+
+    Args:
+        begins: whether a 'high' or 'low' that begins the name goes with an ordinary word behind it.
+    """
+    following = [*spoken[1:], ""]
+    adjectives = ("high", "low")
+    kept = [word for word, after in zip(spoken, following, strict=True) if word not in adjectives or not other_senses.fullmatch(after)]
+    if begins and len(kept) > 1 and kept[0] in adjectives and kept[1] not in {*PLAIN, *DECISIVE} and not TECHNICAL.fullmatch(kept[1]):
+        return kept[1:]
+    return kept
+
+
+def _path_words(path: PurePath) -> list[str]:
+    return [word for part in path.with_suffix("").parts for word in (*words(part), "/")]
 
 
 def _expert_against(words_of_one: list[str], words_of_other: list[str]) -> str | None:

@@ -90,7 +90,7 @@ def join_experts(high: AdapterPair, low: AdapterPair, boundary: float | None = N
         high.config,
         **of_sides,
         target_layers=common_target_layers([one for one in sources if "lora" in map(one.config.kind, ROLES)]),
-        experts=tuple(EXPERTS),
+        experts=EXPERTS,
         boundary=boundary,
         scale=scale,
         learned_range=high.config.learned_range if controller else 0.0,

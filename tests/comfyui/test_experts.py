@@ -277,7 +277,7 @@ def test_a_lora_of_one_expert_leaves_the_other_as_it_is(server: ComfyServer, exp
     ("files", "lora", "partner", "reason"),
     [
         (["lonely_high.safetensors"], "lonely_high.safetensors", "found by name", "No partner of lonely_high.*looked for.*high_noise"),
-        (["a/run_h.safetensors", "b/run_l.safetensors", "c/run_L.safetensors"], "a/run_h.safetensors", "found by name", "2 files may be"),
+        (["a/run_h.safetensors", "a/run_l.safetensors", "a/run-L.safetensors"], "a/run_h.safetensors", "found by name", "2 files may be"),
         (["nameless.safetensors"], "nameless.safetensors", "none", "does not say by its name which expert"),
     ],
     ids=["none", "several", "nameless"],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dualreal_core.families.expert_names import HIGH, LOW, marked_expert, named_expert, partners_of, split_experts
+from dualreal_core.families.expert_names import HIGH, LOW, lora_expert, named_expert, partners_of, split_experts
 
 TOGETHER = [
     ("wan22_walk_high_noise.safetensors", "wan22_walk_low_noise.safetensors"),
@@ -23,7 +23,9 @@ TOGETHER = [
     ("folder\\walk_high.safetensors", "folder\\walk_low.safetensors"),
     ("low_poly_high.safetensors", "low_poly_low.safetensors"),
     ("歩くhigh.safetensors", "歩くlow.safetensors"),
-    ("a/walk_high.safetensors", "b/walk_low.safetensors"),
+    ("cat/high_noise.safetensors", "cat/low_noise.safetensors"),
+    ("cat_high_noise/step2000.safetensors", "cat_low_noise/step2000.safetensors"),
+    ("walk_i2vHIGH.safetensors", "walk_i2vLOW.safetensors"),
 ]
 OTHERS = [
     "high.safetensors",
@@ -50,6 +52,10 @@ def test_partners_find_each_other(high: str, low: str) -> None:
         ("high_low.safetensors", ["low_high.safetensors"]),
         ("walk_h264.safetensors", ["walk_h265.safetensors"]),
         ("walk_high.safetensors", ["walk_l.safetensors", "walk_transformer_2.safetensors"]),
+        ("cat/high_noise.safetensors", ["dog/low_noise.safetensors"]),
+        ("cat/lora_high.safetensors", ["dog/lora_low.safetensors", "lora_low.safetensors"]),
+        ("cat/step2000_h.safetensors", ["dog/step2000_l.safetensors"]),
+        ("a/walk_high.safetensors", ["b/walk_low.safetensors"]),
     ],
 )
 def test_nothing_is_guessed(file: str, files: list[str]) -> None:
@@ -67,27 +73,83 @@ def test_the_nearest_is_taken() -> None:
 
 
 def test_several_equally_near_are_all_named() -> None:
-    found = partners_of("c/walk_h.safetensors", ["a/walk_l.safetensors", "b/walk_l.safetensors"])
-    assert found.files == ("a/walk_l.safetensors", "b/walk_l.safetensors") and found.expert == HIGH
+    found = partners_of("c/walk_h.safetensors", ["c/walk_l.safetensors", "c/walk-L.safetensors"])
+    assert found.files == ("c/walk_l.safetensors", "c/walk-L.safetensors") and found.expert == HIGH
 
 
 @pytest.mark.parametrize(
-    ("file", "named", "marked"),
+    ("file", "expert"),
     [
-        ("wan2.2_t2v_high_noise_14B_fp16.safetensors", HIGH, HIGH),
-        ("wan2.2_t2v_lowNoise.gguf", LOW, LOW),
-        ("Wan2_2-T2V-LOW_fp8_e4m3fn_scaled.safetensors", LOW, LOW),
-        ("walk_high.safetensors", None, HIGH),
-        ("low_poly_world.safetensors", None, LOW),
-        ("high_and_low_noise.safetensors", LOW, None),
-        ("HIGH_LOW.safetensors", None, None),
-        ("walk_h.safetensors", None, None),
-        ("highway.safetensors", None, None),
+        ("wan2.2_t2v_high_noise_14B_fp16.safetensors", HIGH),
+        ("wan2.2_t2v_lowNoise.gguf", LOW),
+        ("merge-High__Noise.safetensors", HIGH),
+        ("LOWNOISE/model.safetensors", LOW),
+        ("models/Wan2.2-T2V-A14B-high_noise", HIGH),
+        ("high_noise_low_vram.safetensors", HIGH),
+        ("Wan2_2-T2V-LOW_fp8_e4m3fn_scaled.safetensors", LOW),
+        ("Wan2_2-I2V-A14B-HIGH_fp8_e4m3fn_scaled_KJ.safetensors", HIGH),
+        ("smoothMixWan2214BI2V_i2vHigh.safetensors", HIGH),
+        ("wan22RemixT2VI2V_i2vLowV20.safetensors", LOW),
+        ("DaSiWa_Wan22_I2V_14B_q8High.gguf", HIGH),
+        ("wan22_i2v_high_14b.safetensors", HIGH),
+        ("Wan2.2_Remix_i2v_14b_high_lighting_fp8.safetensors", HIGH),
+        ("wan22_t2vlow_q4.gguf", LOW),
+        ("Wan2.2-A14B-I2V-HN-Q4_K_M.gguf", HIGH),
+        ("low_Wan2.2_T2V.gguf", LOW),
+        ("high/wan2.2_t2v_14B.safetensors", HIGH),
+        ("low\\wan2.2_t2v_14B.safetensors", LOW),
+        ("Wan2.1_T2V_LOW_VRAM.safetensors", None),
+        ("wan2.1_HIGH_quality.safetensors", None),
+        ("LOW/wan2.1_t2v.safetensors", None),
+        ("wan2.1_t2v_HIGH_v2.2.safetensors", None),
+        ("t2v_14B_high.safetensors", None),
+        ("Wan2.2_T2V_LOW_VRAM.safetensors", None),
+        ("wan2.2_ti2v_5B_highvram.safetensors", None),
+        ("low storage/wan2.2_t2v.safetensors", None),
+        ("wan2.2_high_and_low_noise.safetensors", None),
+        ("wan2.2_high_noise_low_noise.safetensors", None),
+        ("wan2.2_HIGH_LOW_merged.safetensors", None),
+        ("", None),
+        (None, None),
     ],
 )
-def test_what_a_name_says_by_itself(file: str, named: str | None, marked: str | None) -> None:
-    assert (named_expert(file), marked_expert(file)) == (named, marked)
-    assert named_expert(None) is None
+def test_which_expert_a_model_is_by_its_name(file: str | None, expert: str | None) -> None:
+    assert named_expert(file) == expert
+
+
+@pytest.mark.parametrize(
+    ("file", "expert"),
+    [
+        ("walk_high.safetensors", HIGH),
+        ("MyLora_high_e20.safetensors", HIGH),
+        ("x_HN.safetensors", HIGH),
+        ("x_ln_v2.safetensors", LOW),
+        ("walkLow.safetensors", LOW),
+        ("wan22_walk_high_noise_000002000.safetensors", HIGH),
+        ("low.safetensors", LOW),
+        ("high_lora_v2.safetensors", HIGH),
+        ("low/walk.safetensors", LOW),
+        ("Wan22-I2V-A14B-LOW-rank64.safetensors", LOW),
+        ("low_poly_high_v1.safetensors", HIGH),
+        ("LOW_POLY_style.safetensors", None),
+        ("MyLowPolyStyle.safetensors", None),
+        ("low_angle.safetensors", None),
+        ("camera_low_angle_v2.safetensors", None),
+        ("highland_dance.safetensors", None),
+        ("slow_walk.safetensors", None),
+        ("low_res.safetensors", None),
+        ("high_quality.safetensors", None),
+        ("low_vram.safetensors", None),
+        ("high_horse_v1.safetensors", None),
+        ("low things/walk.safetensors", None),
+        ("wan2.1_walk_high.safetensors", None),
+        ("walk_h.safetensors", None),
+        ("high_and_low_noise.safetensors", None),
+        ("walk_high_low.safetensors", None),
+    ],
+)
+def test_which_expert_a_lora_is_for_by_its_name(file: str, expert: str | None) -> None:
+    assert lora_expert(file) == expert
 
 
 @pytest.mark.parametrize(
