@@ -31,6 +31,7 @@ def both_experts(high: ComfyBase, low_noise_model: ModelPatcher, boundary: float
             "model and low_noise_model have different noise schedules: put the same shift node (ModelSamplingSD3) behind both, as for "
             "sampling."
         )
+    low.rest()
     return TwoExpertBase(high, low, boundary)
 
 

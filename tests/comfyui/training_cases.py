@@ -28,6 +28,7 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
         "what_a_model_cannot_use_is_named": REFUSED,
         "text_to_video_needs_no_image": ("wan", "hunyuan", "hunyuan15", "kandinsky5", "wan_scail2"),
         "the_embedded_model_needs_no_image": ("embedded",),
+        "both_experts_rest_until_they_are_used": ("wan",),
         "a_sample_without_an_image_borrows_that_of_a_clip": ("wan21_i2v", "wan22_5b", "ltxv", "hunyuan_i2v", "hunyuan15_i2v"),
     },
     "first_frame_checks": {

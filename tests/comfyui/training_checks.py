@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
+import comfy.model_management
 import comfy.nested_tensor
 import comfy.sample
 import comfy.samplers
@@ -27,6 +28,7 @@ from dualreal_pack.dualreal_core.training.settings import TrainSettings
 from dualreal_pack.dualreal_core.training.state import RunState
 from dualreal_pack.nodes.comfy_base import ComfyBase
 from dualreal_pack.nodes.embedded_model import load_model
+from dualreal_pack.nodes.training_experts import both_experts
 from dualreal_pack.nodes.training_model import ready_to_train
 from tiny_checkpoints import write_checkpoint
 from variant_inputs import conditioning, noise
@@ -357,6 +359,17 @@ def a_given_frame_is_shown_clean_and_has_no_loss(name: str) -> None:
         assert shown[:, :, :1].equal(latents[:, :, :1]) and not shown[:, :, 1:].equal(latents[:, :, 1:])
         times = next(value for key, value in calls[0].items() if key.startswith("1"))
         assert times.numel() > 1 and float(times.flatten()[0]) == 0 and float(times.flatten()[-1]) > 0
+
+
+def both_experts_rest_until_they_are_used(name: str) -> None:
+    """Neither takes the device from the other: what both need to be told apart is read before."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode())
+        models = [load(name) for _ in range(2)]
+        high = ComfyBase(stack.enter_context(ready_to_train(models[0])), None)
+        both = both_experts(high, models[1], 0.875, stack)
+        loaded = {id(one.model.model) for one in comfy.model_management.current_loaded_models}
+        assert not loaded & {id(expert.patcher.model) for expert in both.experts}
 
 
 def the_embedded_model_needs_no_image(_: str) -> None:
