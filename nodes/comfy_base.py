@@ -40,11 +40,11 @@ NUM_COMPARED = 61
 
 @dataclass(frozen=True)
 class ComfyItem(PreparedItem):
-    """A sample whose `text` is ComfyUI's conds: they can be batched where they have equal sizes."""
+    """A sample whose `text` is ComfyUI's conds: they can be batched where they have equal sizes, and equal numbers (frame rates)."""
 
     @property
     def bucket(self) -> object:
-        sizes = tuple((name, tuple(cond.size())) for name, cond in sorted(self.text.items()))
+        sizes = tuple((name, _alike(cond.cond, cond.size())) for name, cond in sorted(self.text.items()))
         return tuple(self.latents.shape), sizes
 
 
@@ -265,6 +265,11 @@ def _samples(latent: dict, role: Role) -> list[tuple[torch.Tensor, torch.Tensor 
     tensor = tensor[:, :, None] if tensor.ndim == 4 else tensor
     masks = [None] * len(tensor) if mask is None else comfy.sampler_helpers.prepare_mask(mask.float(), tensor.shape, "cpu")
     return [(sample.clone(), given) for sample, given in zip(tensor, masks, strict=True)]
+
+
+def _alike(value: object, size: Sequence[int]) -> tuple[float, ...]:
+    """What conds of one batch share: a number itself, of others the size."""
+    return ("value", value) if isinstance(value, (int, float)) else tuple(size)
 
 
 def _objective(patcher: ModelPatcher) -> FlowMatching | VPrediction:

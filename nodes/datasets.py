@@ -17,7 +17,7 @@ from ..dualreal_core.dataset.selection import ClipSelection
 from ..dualreal_core.dataset.sizes import TrainingSize
 from ..dualreal_core.errors import InputError
 from .dataset_inputs import picture_names, planes, without_notes_of_macos
-from .encoding import check_models, clip_lengths, embed, encode, encode_captions, size_multiple, tell_first_frame
+from .encoding import check_models, clip_lengths, embed, encode, encode_captions, size_multiple, tell_first_frame, tell_rate
 from .first_frame import way_to_tell
 from .videos import clip_source, with_file_name
 
@@ -134,7 +134,10 @@ class MotionDataset(io.ComfyNode):
                     min=0.0,
                     max=240.0,
                     step=0.5,
-                    tooltip="Frames per second of the samples; 0 keeps the clip's own. Wan 16, HunyuanVideo and LTX-Video 24, CogVideoX 8.",
+                    tooltip=(
+                        "Frames per second of the samples; 0 keeps the clip's own. CogVideoX 8, Wan 2.1 and 2.2 A14B 16; Wan 2.2 5B, "
+                        "LTX, MiniMax-H3, HunyuanVideo and Kandinsky 5 24. LTX models are told the rate."
+                    ),
                 ),
                 io.Int.Input(
                     "max_segments",
@@ -181,7 +184,7 @@ class MotionDataset(io.ComfyNode):
                 latents.append(encode(vae, item, shown))
                 spoken.append(caption)
                 references.append(embed(encoder, item, shown[len(shown) // 2]))
-                knows.append(tell_first_frame(tell, vae, item, shown, latents[-1], 1, encoder))
+                knows.append(tell_rate(vae, item, tell_first_frame(tell, vae, item, shown, latents[-1], 1, encoder)))
                 bar.update(1)
             bar.update_absolute((index + 1) * max_segments[0])
         report = clips_report(chosen)

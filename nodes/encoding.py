@@ -23,6 +23,8 @@ UNPAIRED_CHANNELS = (32,)
 """So do those of VAEs whose latents have so many channels (HunyuanVideo 1.5)."""
 LONGEST_STEP = 64
 """Frames among which the lengths that a VAE takes are looked for, twice."""
+RATED_CHANNELS = (128,)
+"""Models of VAEs whose latents have so many channels (LTX-Video, LTX-2) place frames by their time in seconds."""
 
 Latent = dict[str, torch.Tensor | str]
 
@@ -93,6 +95,13 @@ def tell_first_frame(
         latent |= {"samples": torch.cat([known.held, rest], dim=2), "noise_mask": known.noise_mask}
     seen = embed(encoder, item, frames[0])
     return known if seen is None else replace(known, conditioning={**known.conditioning, "clip_vision_output": seen})
+
+
+def tell_rate(vae: comfy.sd.VAE, item: Item, known: FirstFrame) -> FirstFrame:
+    """With the frame rate of a clip, as LTXVConditioning tells it, for models that would take it for ComfyUI's 25 fps otherwise."""
+    if vae.latent_channels not in RATED_CHANNELS:
+        return known
+    return replace(known, conditioning={**known.conditioning, "frame_rate": float(item.fps)})
 
 
 def encode_captions(clip: comfy.sd.CLIP, captions: Sequence[str], latents: Sequence[Latent], knows: Sequence[FirstFrame]) -> list[list]:

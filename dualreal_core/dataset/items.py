@@ -67,6 +67,7 @@ class Item:
         size: (height, width) of that.
         part: it in words.
         settings: everything besides content and caption that decides the frames.
+        fps: frames per second that it shows a clip at, 0 of a photo.
     """
 
     source: Source
@@ -78,6 +79,7 @@ class Item:
     size: Size
     part: str
     settings: tuple[object, ...]
+    fps: float = 0.0
 
     @property
     def name(self) -> str:

@@ -176,7 +176,7 @@ class ClipSelection(Selection):
             stop = start + segments.length
             settings = "clip", (start, segments.length), size, fps
             shown = segments.shown[start:stop]
-            items.append(Item(source, caption, fingerprint, shown, size, (0, 0), size, f"frames {start}-{stop - 1}", settings))
+            items.append(Item(source, caption, fingerprint, shown, size, (0, 0), size, f"frames {start}-{stop - 1}", settings, fps))
         return items
 
     def rate_notes(self) -> list[str]:

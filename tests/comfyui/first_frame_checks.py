@@ -85,13 +85,13 @@ def clip(seed: int, count: int) -> object:
     return InputImpl.VideoFromComponents(components)
 
 
-def motion(kind: str, count: int = 1, words: Words = PLAIN, **inputs: object) -> tuple[list, list]:
+def motion(kind: str, count: int = 1, words: Words = PLAIN, fps: float = 0.0, **inputs: object) -> tuple[list, list]:
     """LATENTs and CONDITIONINGs of clips of noise."""
     length = LENGTHS[kind]
     with torch.inference_mode():
         made = run(
             MotionDataset,
-            [clip(seed, length) for seed in range(1, count + 1)], [vae(kind)], [words], ["a dance"], [0], [0], [length], [0.0], [1],
+            [clip(seed, length) for seed in range(1, count + 1)], [vae(kind)], [words], ["a dance"], [0], [0], [length], [fps], [1],
             **inputs,
         )  # fmt: skip
     return made.result[0], made.result[1]
@@ -155,7 +155,30 @@ def clips_tell_their_first_frame_as_the_stock_node_does(kind: str) -> None:
 
 def without_the_input_lists_are_as_before(kind: str) -> None:
     for latents, texts in (motion(kind), identity(kind)):
-        assert set(latents[0]) == {"samples", "dualreal_file"} and set(texts[0][0][1]) == {"pooled_output"}
+        assert set(latents[0]) == {"samples", "dualreal_file"} and set(texts[0][0][1]) - {"frame_rate"} == {"pooled_output"}
+
+
+def clips_tell_their_frame_rate_to_models_that_read_it(kind: str) -> None:
+    """The rate that they are trained at, or their own; photos have none."""
+    rates = {fps: [text[0][1].get("frame_rate") for text in motion(kind, fps=fps)[1]] for fps in (0.0, 12.0)}
+    assert rates == ({0.0: [16.0], 12.0: [12.0]} if kind == "ltx" else {0.0: [None], 12.0: [None]})
+    assert "frame_rate" not in identity(kind)[1][0][0][1]
+
+
+def clips_of_another_frame_rate_are_other_data(kind: str) -> None:
+    """They begin another run, share no batch, and the model is called with their rate."""
+    for name in MODELS[kind]:
+        words = Words(VARIANTS[name].text_dim, VARIANTS[name].pooled_dim)
+        (latents, one), (_, two) = (motion(kind, words=words, fps=fps) for fps in (0.0, 12.0))
+        two = [[[one[0][0][0], two[0][0][1]]]]
+        with base_of(load(name)) as base:
+            sets = [base.prepare("motion", latents[:1], text) for text in (one, two)]
+            assert sets[0].fingerprints != sets[1].fingerprints
+            first, second = (found.items[0] for found in sets)
+            assert (first.text["frame_rate"].cond, second.text["frame_rate"].cond) == (16.0, 12.0)
+            assert first.bucket != second.bucket
+            said = [base.predict(item.latents[None], torch.tensor([0.5]), base.batch_texts([item.text])) for item in (first, second)]
+            assert not said[0].equal(said[1])
 
 
 def photos_say_that_no_frame_is_given(kind: str) -> None:

@@ -34,6 +34,8 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
     "first_frame_checks": {
         "clips_tell_their_first_frame_as_the_stock_node_does": VAES,
         "without_the_input_lists_are_as_before": VAES,
+        "clips_tell_their_frame_rate_to_models_that_read_it": ("ltx", "wan22"),
+        "clips_of_another_frame_rate_are_other_data": ("ltx",),
         "photos_say_that_no_frame_is_given": VAES,
         "an_image_encoder_sees_first_frames": ("wan", "hunyuan15"),
         "lengths_and_sizes_are_those_of_the_vae": VAES,
