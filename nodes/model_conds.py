@@ -24,6 +24,11 @@ IMAGE_CONDS = ("c_concat", "clip_fea", "denoise_mask", REPLACED, HELD_MASK, HELD
 """Those that tell of given frames."""
 OPTIONAL_IMAGE = ("HunyuanVideo15", "Kandinsky5", "WAN21_HuMo")
 """Classes of ComfyUI whose further channels are zero, or filled by itself, where there is no image: they are trained that way too."""
+NODES_OF_OTHER_INPUTS = {
+    "WAN21_Vace": "WanVaceToVideo", "WAN22_S2V": "WanSoundImageToVideo", "WAN21_HuMo": "WanHuMoImageToVideo",
+    "WAN21_SCAIL": "WanSCAILToVideo", "WAN21_SCAIL2": "WanSCAILToVideo",
+}  # fmt: skip
+"""By class of ComfyUI's model that reads references, poses or sound and no first frame, the node that gives it those."""
 MASK_CHANNELS = (0, 1, 4)
 """How many a model may have beside those of the image."""
 OTHER_STREAMS: dict[str, tuple[int, ...]] = {"MiniMaxH3": (32, 2, 0)}
@@ -81,7 +86,8 @@ def model_conds(
         like: of a sample whose image is taken where the CONDITIONING has none.
 
     Raises:
-        InputError: the model wants an image and there is none, or it is of another size or kind than the model's.
+        InputError: the model wants an image and there is none, it is of another size or kind than the model's, or the model reads other
+            inputs in its place.
     """
     given, device = comfy.sampler_helpers.convert_cond(conditioning), latents.device
     extras = given[0]
@@ -90,6 +96,11 @@ def model_conds(
     borrowed = {} if like is None or image is not None else {key: cond for key, cond in like.items() if key in IMAGE_CONDS}
     if image is None and "c_concat" not in borrowed and wants >= latents.shape[1] and type(model).__name__ not in OPTIONAL_IMAGE:
         raise InputError(f"The model wants an image beside the noise (image to video), and {name} has none: {IMAGE_CURE}.")
+    if image is not None and type(model).__name__ in NODES_OF_OTHER_INPUTS:
+        raise InputError(
+            f"{name} gives a first frame, which this model ({type(model).__name__}) does not read: switch off image_to_video of both "
+            f"dataset nodes, or wire conditioning of {NODES_OF_OTHER_INPUTS[type(model).__name__]}, which gives what it reads."
+        )
     if image is not None and wants:
         _check_image(model, image, wants, latents, name)
     held = {"denoise_mask": mask, "latent_image": latents} if mask is not None and holds_frames(model) else {}

@@ -60,6 +60,15 @@ REFUSALS: dict[str, tuple[str, dict[str, object], str]] = {
         "wan21_fun", {"concat_latent_image": noise(1, 1, 16, 3, 6, 8)},
         "The image of motion_conditioning has 16 channels, and the model reads 32 beside the noise: it wants more than a first frame",
     ),
+    **{
+        f"a first frame for {title}": (
+            model, {"concat_latent_image": noise(1, 1, 16, 3, 6, 8)},
+            f"motion_conditioning gives a first frame, which this model ({VARIANTS[model].detected}) does not read: switch off",
+        )
+        for model, title in {
+            "wan_vace": "VACE", "wan22_s2v": "S2V", "wan_humo": "HuMo", "wan_scail": "SCAIL", "wan_scail2": "SCAIL-2",
+        }.items()
+    },
     "an image of another length": (
         "wan22_i2v", {"concat_latent_image": noise(1, 1, 16, 2, 6, 8)},
         "The image of motion_conditioning is made for 2 latent frames, and a sample has 3: give each sample its own",

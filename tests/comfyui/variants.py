@@ -156,8 +156,8 @@ _ALL = (
         needs_text_mask=True,
     ),
     Variant(
-        "hunyuan", "HunyuanVideo, text to video", HUNYUAN_DIT, HUNYUAN, detected="HunyuanVideo",
-        pooled_dim=768, file="tiny_hunyuan_video.safetensors",
+        "hunyuan", "HunyuanVideo, text to video", HUNYUAN_DIT, HUNYUAN, detected="HunyuanVideo", pooled_dim=768,
+        file="tiny_hunyuan_video.safetensors",
     ),
     Variant("wan21_i2v", "Wan 2.1, image to video", WAN_DIT, WAN | {"model_type": "i2v", "in_dim": 36}, extras=SEEN_FRAME),
     Variant(
