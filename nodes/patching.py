@@ -227,11 +227,13 @@ class PairState:
             self.record.add(weights, stage)
 
     def note_on_negative(self) -> str:
-        """A sentence where the pair was to be kept out of a negative prompt that was never computed, else empty."""
-        strengths = self.applied.strengths
-        is_given = any(listed for name, listed in self.guider.conds.items() if name not in ADAPTED)
-        acts = strengths.identity or strengths.motion
-        return "" if strengths.adapts_negative or not acts or not is_given or "unwanted" in self.met else NO_NEGATIVE
+        """A sentence where the pair acted, but a negative prompt that it was to be kept out of was never computed; else empty."""
+        if self.applied.strengths.adapts_negative or "unwanted" in self.met:
+            return ""
+        negatives = [prompt for name, listed in self.guider.conds.items() if name not in ADAPTED for prompt in listed or ()]
+        if not negatives or any(has_range(prompt) for prompt in negatives):  # its range may lie outside of what was sampled
+            return ""
+        return NO_NEGATIVE if any(bool(weights.any()) for weights in self.record.calls) else ""
 
     def attachment(self, transformer: nn.Module, device: torch.device, dtype: torch.dtype) -> Attachment:
         """The pair's attachment to a DiT, its weights where and in what precision the DiT computes.
@@ -338,6 +340,11 @@ def apply_pair(
 def applied_pairs(model: ModelPatcher) -> tuple[AppliedPair, ...]:
     """The pairs that act on a MODEL, in the order in which they were applied."""
     return model.get_attachment(KEY) or ()
+
+
+def has_range(prompt: dict) -> bool:
+    """Whether a prompt of ComfyUI counts in a part of denoising alone."""
+    return prompt.get("start_percent", 0.0) > 0.0 or prompt.get("end_percent", 1.0) < 1.0
 
 
 def replaced_blocks(options: dict) -> dict[tuple, Callable]:
