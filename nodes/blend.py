@@ -186,8 +186,8 @@ class BlendMap(io.ComfyNode):
                 io.Latent.Input("latent", tooltip="The (last) sampler's output: tells the run that is shown, and that it is done."),
                 io.Model.Input(
                     "low_noise_model", optional=True,
-                    tooltip="For two experts (Wan 2.2 A14B), each with an Apply StageBlender of its own: the other MODEL. Apply "
-                    "StageBlender (two experts) needs none: either of its MODELs shows the whole run.",
+                    tooltip="For two experts (Wan 2.2 A14B): the other MODEL. Behind Apply StageBlender (two experts) it is needed only "
+                    "where the pair has a side for one expert alone. Either MODEL may be without a pair.",
                 ),
             ],
             outputs=[
@@ -201,9 +201,9 @@ class BlendMap(io.ComfyNode):
     @classmethod
     def execute(cls, model, latent, low_noise_model=None) -> io.NodeOutput:
         carried = [applied_pairs(one) for one in (model, low_noise_model) if one is not None]
-        if not all(carried):
+        if not any(carried):  # of two experts, one may have been left as it is
             raise InputError("This model carries no pair: connect the MODEL output of Apply StageBlender.")
-        shown = list(dict.fromkeys(pairs[-1] for pairs in carried))
+        shown = list(dict.fromkeys(pairs[-1] for pairs in carried if pairs))
         parts = list({id(part): part for applied in shown for part in applied.parts}.values())  # two experts may share theirs
         if not parts:
             raise InputError("No sampling was recorded yet: connect the same MODEL to the sampler, and the sampler's LATENT here.")
