@@ -82,6 +82,7 @@ class ApplyTwoExperts(io.ComfyNode):
             except InputError as error:
                 raise InputError(f"{input_of(expert)}: {error}") from error
             said += differences_from(header, model, expert)
+        said += of_unequal_kind(models)
         said += as_one([patched[expert] for expert in models if patched[expert] is not models[expert]])
         for sentence in said:
             logging.warning(sentence)
@@ -134,6 +135,7 @@ class LoadTwoExpertLoras(io.ComfyNode):
         for expert, file in files.items():
             found[expert], note = import_lora(models[expert], file_in(LORAS, file), role, expert)
             said += [note] if note else []
+        said += of_unequal_kind(models)
         header = {
             "source": {expert: Path(file).name for expert, file in files.items()},
             "training": {expert: one.header["training"] for expert, one in found.items()},
@@ -165,15 +167,24 @@ def input_of(expert: str) -> str:
 
 
 def swapped(models: dict[str, ModelPatcher]) -> list[str]:
-    """Sentences on MODELs that are of the other expert by the names of their files."""
+    """Sentences on MODELs that are of the other expert by the names of their files, or both the same."""
     files = {expert: model_file(model) for expert, model in models.items()}
     wrong = {expert: file for expert, file in files.items() if named_expert(file) not in (None, expert)}
     if len(wrong) == len(models):
         return [f"The models seem to be swapped: model_high is {wrong[HIGH]}, model_low is {wrong[LOW]}. Wire each to the other input."]
-    return [
+    is_one = models[HIGH].is_clone(models[LOW])
+    same = ["model_high and model_low are the same MODEL: wire the high-noise and the low-noise model, loaded from two files."]
+    return (same if is_one else []) + [
         f"{input_of(expert)} is {file}, which is the {named_expert(file)} expert by its name: wire the {expert} model there."
         for expert, file in wrong.items()
     ]
+
+
+def of_unequal_kind(models: dict[str, ModelPatcher]) -> list[str]:
+    """A sentence where two MODELs are no experts of one model."""
+    if len({expert_boundary(diffusion_model(model)) for model in models.values()}) == 1:
+        return []
+    return ["model_high and model_low are of different kinds, as text to video and image to video: wire both experts of one model."]
 
 
 def as_one(models: list[ModelPatcher]) -> list[str]:
@@ -205,7 +216,7 @@ def files_of_experts(lora: str, partner: str) -> tuple[dict[str, str], list[str]
         return dict.fromkeys((HIGH, LOW), lora), [f"{lora} holds the LoRAs of both experts."]
     by_name = partners_of(lora, folder_paths.get_filename_list(LORAS) if partner == FOUND_BY_NAME else [partner])
     if partner == NONE:
-        expert = inside[0] if inside else lora_expert(lora)
+        expert = _told(lora)
         if expert is None:
             raise InputError(
                 f"{lora} does not say by its name which expert it is for (as walk_high_noise or walk_low): rename it, or load it by "
@@ -220,10 +231,14 @@ def files_of_experts(lora: str, partner: str) -> tuple[dict[str, str], list[str]
     if len(by_name.files) > 1:
         raise InputError(f"{len(by_name.files)} files may be the partner of {lora}: {', '.join(by_name.files)}. Choose one as partner.")
     other = by_name.files[0] if by_name.files else partner
-    told = by_name.expert or (inside[0] if inside else None) or lora_expert(lora) or _opposite(lora_expert(other))
-    files = {HIGH: other, LOW: lora} if told == LOW else {HIGH: lora, LOW: other}
-    guess = "" if told else " Their names do not say which is which, so 'lora' is taken for the high-noise one."
-    return files, [f"High noise: {files[HIGH]}. Low noise: {files[LOW]}.{guess}"]
+    own, others = (by_name.expert, None) if by_name.expert else (_told(lora), _told(other))
+    files = {HIGH: other, LOW: lora} if (own or _opposite(others)) == LOW else {HIGH: lora, LOW: other}
+    said = [f"High noise: {files[HIGH]}. Low noise: {files[LOW]}."]
+    if not own and not others:
+        said[0] += " Their names do not say which is which, so 'lora' is taken for the high-noise one."
+    elif own == others:
+        said.append(f"Both files are of the {own} expert by their names or keys, {lora} and {other}: choose another lora or partner.")
+    return files, said
 
 
 def pair_of(found: dict[str, TrainedPair], boundary: float | None) -> AdapterPair:
@@ -233,6 +248,12 @@ def pair_of(found: dict[str, TrainedPair], boundary: float | None) -> AdapterPai
     ((expert, one),) = found.items()
     empty = AdapterPair(replace(one.pair.config, identity_kind="none", motion_kind="none"))
     return join_experts(*((one.pair, empty) if expert == HIGH else (empty, one.pair)), boundary)
+
+
+def _told(lora: str) -> str | None:
+    """The expert that a LoRA file is for, by its keys or else by its name."""
+    inside = experts_in(file_in(LORAS, lora))
+    return inside[0] if len(inside) == 1 else lora_expert(lora)
 
 
 def _opposite(expert: str | None) -> str | None:

@@ -185,6 +185,19 @@ def test_models_that_are_mixed_up_are_told(server: ComfyServer, experts: Path) -
     assert said(server.run(two_models() | {"pair": pair_of(["high", 0]), "applied": apply_two(("pair", 0))} | show)) == ""
 
 
+def test_models_that_are_no_two_experts_of_one_are_told(server: ComfyServer, experts: Path) -> None:
+    """One MODEL on both inputs, also behind other nodes; and experts of text to video and of image to video."""
+    folder, other = experts / "diffusion_models", "image to video.safetensors"
+    weights = load_file(folder / LOW)
+    weights["patch_embedding.weight"] = torch.cat([weights["patch_embedding.weight"], torch.zeros(256, 20, 1, 2, 2)], dim=1)
+    save_file(weights, folder / other)
+    graph = {**two_models(), "pair": pair_of(["high", 0]), "shown": node("PreviewAny", source=["applied", 0])}
+    one = {"again": node("ModelSamplingSD3", model=["high", 0], shift=8.0), "applied": apply_two(("pair", 0), low=("again", 0))}
+    assert "model_high and model_low are the same MODEL: wire the high-noise and the low-noise model" in said(server.run(graph | one))
+    run = server.run(graph | {"low": load(other), "applied": apply_two(("pair", 0))})
+    assert "model_high and model_low are of different kinds, as text to video and image to video" in said(run)
+
+
 def test_settings_that_make_no_sense_are_refused(server: ComfyServer, experts: Path) -> None:
     graph = two_models() | {"pair": pair_of(["high", 0]), "joined": node("BenchJoin", high=["pair", 0], low=["pair", 0])}
     graph |= {"other": graphs.load_model("ltxv"), "shown": node("PreviewAny", source=["applied", 0])}
@@ -273,14 +286,38 @@ def test_a_lora_of_one_expert_leaves_the_other_as_it_is(server: ComfyServer, exp
     assert "no side for the high-noise expert" in said(run)
 
 
+@pytest.mark.parametrize("wired", [(0, 1), (1, 0)])
+def test_the_map_shows_an_expert_also_where_the_other_has_no_pair(server: ComfyServer, experts: Path, wired: tuple[int, int]) -> None:
+    write_lora(experts, "mapped_low_noise.safetensors", 7)
+    graph = two_loras("mapped_low_noise.safetensors", "none") | halves("map", "applied")
+    first, second = (("applied", index) for index in wired)
+    run = server.run(graphs.afresh(graph | shown("map", "low-map", first, low_noise_model=list(second)), "latent"))
+    weights = json.loads(run.text("show-map"))
+    assert weights["stages"] == pytest.approx(STAGES[2:], abs=1e-3)
+    graph |= {"map": node("DualRealBlendMap", model=["high", 0], latent=["low-map", 0], low_noise_model=["low", 0])}
+    with pytest.raises(RunFailed, match="carries no pair"):
+        server.run(graph)
+
+
+@pytest.mark.parametrize(("mark", "expert"), [("high", "high-noise"), ("low", "low-noise")])
+def test_two_loras_of_one_expert_are_told(server: ComfyServer, experts: Path, mark: str, expert: str) -> None:
+    files = f"a_{mark}.safetensors", f"b_{mark}.safetensors"
+    for seed, file in enumerate(files):
+        write_lora(experts, file, seed)
+    run = server.run(two_loras(*files) | {"shown": node("PreviewAny", source=["applied", 0])})
+    assert f"Both files are of the {expert} expert by their names or keys, {files[0]} and {files[1]}" in said(run, "loras")
+
+
 @pytest.mark.parametrize(
     ("files", "lora", "partner", "reason"),
     [
         (["lonely_high.safetensors"], "lonely_high.safetensors", "found by name", "No partner of lonely_high.*looked for.*high_noise"),
         (["a/run_h.safetensors", "a/run_l.safetensors", "a/run-L.safetensors"], "a/run_h.safetensors", "found by name", "2 files may be"),
         (["nameless.safetensors"], "nameless.safetensors", "none", "does not say by its name which expert"),
+        (["LOW_POLY_style.safetensors"], "LOW_POLY_style.safetensors", "none", "does not say by its name which expert"),
+        (["cat/lora_high.safetensors", "dog/lora_low.safetensors"], "cat/lora_high.safetensors", "found by name", "found in its folder"),
     ],
-    ids=["none", "several", "nameless"],
+    ids=["none", "several", "nameless", "low poly", "other folder"],
 )
 def test_partners_that_are_not_known_are_asked_for(
     server: ComfyServer, experts: Path, files: list[str], lora: str, partner: str, reason: str
@@ -291,14 +328,15 @@ def test_partners_that_are_not_known_are_asked_for(
         server.run(two_loras(lora, partner) | {"shown": node("PreviewAny", source=["applied", 0])})
 
 
-def test_a_lora_of_the_other_expert_is_told(server: ComfyServer, experts: Path) -> None:
-    write_lora(experts, "run_high_noise.safetensors", 6)
-    graph = two_models() | {"lora": node("DualRealLoadMotionLora", model=["high", 0], lora="run_high_noise.safetensors")}
+@pytest.mark.parametrize("file", ["run_high_noise.safetensors", "MyLora_high_e20.safetensors"])
+def test_a_lora_of_the_other_expert_is_told(server: ComfyServer, experts: Path, file: str) -> None:
+    write_lora(experts, file, 6)
+    graph = two_models() | {"lora": node("DualRealLoadMotionLora", model=["high", 0], lora=file)}
     graph |= {"wrong": apply(["low", 0], ["lora", 0]), "right": apply(["high", 0], ["lora", 0]), "applied": apply_two(("lora", 0))}
     graph |= {f"show-{key}": node("PreviewAny", source=[key, 0]) for key in ("wrong", "right", "applied")}
     run = server.run(graph)
     for key in ("wrong", "applied"):
-        assert "run_high_noise.safetensors is a LoRA of the high-noise expert by its name" in said(run, key)
+        assert f"{file} is a LoRA of the high-noise expert by its name" in said(run, key)
     assert said(run, "right") == ""
 
 
@@ -319,3 +357,20 @@ def test_cfg_1_is_said_where_the_plain_negative_does_nothing(server: ComfyServer
     assert sentence in run.text("map-one") and sentence in json.loads(run.text("show-one"))["notes"][0]
     for key in ("four", "adapted"):
         assert "text" not in run.outputs[f"map-{key}"] and "notes" not in json.loads(run.text(f"show-{key}"))
+
+
+def test_cfg_1_is_not_said_where_nothing_was_left_out(server: ComfyServer, experts: Path) -> None:
+    """A pair that did not act, and a negative prompt whose own range was not sampled."""
+    graph = two_models() | {
+        "pair": pair_of(["high", 0]),
+        "late": apply_two(("pair", 0), start_percent=0.99),
+        "applied": apply_two(("pair", 0)),
+        "ranged": node("ConditioningSetTimestepRange", conditioning=["neg", 0], start=0.95, end=1.0),
+    }
+    graph |= halves("late", "late", cfg=1.0) | shown("late", "low-late", ("late", 0))
+    graph |= halves("ranged", "applied") | shown("ranged", "low-ranged", ("applied", 0))
+    for key in ("high-ranged", "low-ranged"):
+        graph[key]["inputs"]["negative"] = ["ranged", 0]
+    run = server.run(graphs.afresh(graph, "latent"))
+    for key in ("late", "ranged"):
+        assert "notes" not in json.loads(run.text(f"show-{key}")), key
