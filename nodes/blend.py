@@ -201,7 +201,8 @@ class BlendMap(io.ComfyNode):
     @classmethod
     def execute(cls, model, latent, low_noise_model=None) -> io.NodeOutput:
         carried = [applied_pairs(one) for one in (model, low_noise_model) if one is not None]
-        if not any(carried):  # of two experts, one may have been left as it is
+        is_one = low_noise_model is not None and model.is_clone(low_noise_model)
+        if not any(carried) or (is_one and not all(carried)):  # of two experts, one may have been left as it is
             raise InputError("This model carries no pair: connect the MODEL output of Apply StageBlender.")
         shown = list(dict.fromkeys(pairs[-1] for pairs in carried if pairs))
         parts = list({id(part): part for applied in shown for part in applied.parts}.values())  # two experts may share theirs
