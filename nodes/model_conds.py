@@ -22,6 +22,10 @@ REPLACED = "time_dim_replace"
 """Latents that Kandinsky 5 itself puts in the place of the first noisy ones."""
 IMAGE_CONDS = ("c_concat", "clip_fea", "denoise_mask", REPLACED, HELD_MASK, HELD_LATENTS)
 """Those that tell of given frames."""
+KEYFRAMES, PAYLOAD = "minimax_keyframes", "minimax_payload"
+"""An entry of a CONDITIONING of MiniMax-H3, and the cond that it becomes a part of."""
+RATE = "frame_rate"
+"""Both an entry of a CONDITIONING of LTX models and their cond."""
 OPTIONAL_IMAGE = ("HunyuanVideo15", "Kandinsky5", "WAN21_HuMo")
 """Classes of ComfyUI whose further channels are zero, or filled by itself, where there is no image: they are trained that way too."""
 NODES_OF_OTHER_INPUTS = {
@@ -83,7 +87,7 @@ def model_conds(
 
     Args:
         name: of the input that the CONDITIONING came through, for error messages.
-        like: of a sample whose image is taken where the CONDITIONING has none.
+        like: of a sample whose image or keyframe, and whose frame rate, are taken where the CONDITIONING has none.
 
     Raises:
         InputError: the model wants an image and there is none, it is of another size or kind than the model's, or the model reads other
@@ -92,6 +96,8 @@ def model_conds(
     given, device = comfy.sampler_helpers.convert_cond(conditioning), latents.device
     extras = given[0]
     extras.setdefault("pooled_output", None)  # without the key, some classes raise; those that need it are checked before
+    for key, value in _entries_of(like or {}).items():
+        extras.setdefault(key, value)
     image, wants = extras.get("concat_latent_image"), _image_channels(model, latents)
     borrowed = {} if like is None or image is not None else {key: cond for key, cond in like.items() if key in IMAGE_CONDS}
     if image is None and "c_concat" not in borrowed and wants >= latents.shape[1] and type(model).__name__ not in OPTIONAL_IMAGE:
@@ -125,6 +131,13 @@ def streams(model: BaseModel, latents: torch.Tensor) -> tuple[torch.Tensor, dict
         return latents, {"latent_shapes": [tuple(latents.shape)]} if isinstance(model, comfy.model_base.LTXAV) else {}
     packed, shapes = comfy.utils.pack_latents([latents, latents.new_zeros(len(latents), *other)])
     return packed, {"latent_shapes": [tuple(shape) for shape in shapes]}
+
+
+def _entries_of(conds: ComfyConds) -> dict[str, object]:
+    """What conds of another sample say of keyframes and frame rate, as entries of a CONDITIONING."""
+    rate = {RATE: conds[RATE].cond} if RATE in conds else {}
+    keyframes = conds[PAYLOAD].cond.get("keyframes") if PAYLOAD in conds else None
+    return rate | ({KEYFRAMES: keyframes} if keyframes else {})
 
 
 def _held(mask: torch.Tensor, latents: torch.Tensor) -> ComfyConds:

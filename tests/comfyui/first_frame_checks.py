@@ -233,6 +233,11 @@ def lists_train(kind: str, variant: Variant) -> None:
         shape = clip.latents.shape
         made = sample(base, [text], text, SamplingSettings(*shape[1:], 2, 1.0))
         assert made.shape[1:] == shape and made.isfinite().all()
+        if variant.detected == "MiniMaxH3":
+            given, wanted = (conds["minimax_payload"].cond["cond_video_latents"] for conds in (text, clip.text))
+            assert len(given) == 1 and given[0].equal(wanted[0]), "the sample is not told the frame"
+        if "frame_rate" in clip.text:
+            assert text["frame_rate"].cond == clip.text["frame_rate"].cond == 16
         if HELD_MASK in clip.text:
             assert torch.allclose(made[0, :, :1].cpu(), clip.latents[:, :1], atol=1e-4), "the sample does not begin with the frame"
 
