@@ -25,7 +25,10 @@ ENCODERS: dict[str, Encoders] = {
     "wan": Encoders("Wan", "wan_2.1_vae (for the 5B model wan2.2_vae)", "umt5_xxl, by Load CLIP of type 'wan'"),
     "cogvideox": Encoders("CogVideoX", "the CogVideoX VAE", "t5xxl, by Load CLIP of type 'cogvideox'"),
     "ltx": Encoders("LTX-Video", "the LTX-Video VAE", "t5xxl, by Load CLIP of type 'ltxv'"),
-    "ltx2": Encoders("LTX-2", "the video VAE of the LTX-2 checkpoint", "gemma_3_12B, by LTXV Audio Text Encoder Loader"),
+    "ltx2": Encoders(
+        "LTX-2", "the video VAE of the LTX-2 checkpoint (of LTX-2.5 for LTX-2.5)",
+        "gemma_3_12B (LTX-2.5: gemma4-12b with its projection), by Load LTXV Audio Text Encoder",
+    ),
     "minimax-h3": Encoders("MiniMax-H3", "minimax_h3_video_vae", "qwen3vl_32b_minimax_h3, by Load CLIP of type 'minimax'"),
     "hunyuan": Encoders("HunyuanVideo", "hunyuan_video_vae", "clip_l and llava_llama3, by DualCLIPLoader of type 'hunyuan_video'"),
     "kandinsky5": Encoders("Kandinsky 5", "hunyuan_video_vae", "qwen_2.5_vl_7b and clip_l, by DualCLIPLoader of type 'kandinsky5'"),

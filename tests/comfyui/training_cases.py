@@ -16,7 +16,8 @@ REFUSED = (
     "no first frame", "no first frame of HunyuanVideo", "no first frame of CogVideoX", "a first frame for a control video",
     "a first frame for VACE", "a first frame for S2V", "a first frame for HuMo", "a first frame for SCAIL", "a first frame for SCAIL-2",
     "an image of another length", "an image of one frame", "another image encoder", "a clip that is given whole", "two samples at a time",
-    "text for HunyuanVideo", "text for LTX-Video", "text for LTX-Video, where LTX-2 joins it", "text of no MiniMax-H3", "no pooled text",
+    "text for HunyuanVideo", "text for LTX-Video", "text for LTX-2.5",
+    "text for LTX-Video, where LTX-2 joins it", "text of no MiniMax-H3", "no pooled text",
 )  # fmt: skip
 VAES = ("wan", "wan22", "ltx", "hunyuan", "hunyuan15", "h3")
 

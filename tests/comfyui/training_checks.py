@@ -52,6 +52,7 @@ IMAGES: dict[str, dict[str, object]] = {
 }
 """First frames as our dataset nodes give them, where a model's own conditioning has another form of them."""
 NO_IMAGE = "The model wants an image beside the noise (image to video), and motion_conditioning has none: switch on image_to_video"
+OF_LTX2 = "wire gemma_3_12B (LTX-2.5: gemma4-12b with its projection), by Load LTXV Audio Text Encoder"
 REFUSALS: dict[str, tuple[str, dict[str, object], str]] = {
     "no first frame": ("wan22_i2v", {"concat_latent_image": None}, NO_IMAGE),
     "no first frame of HunyuanVideo": ("hunyuan_i2v", {"concat_latent_image": None}, NO_IMAGE),
@@ -87,7 +88,8 @@ REFUSALS: dict[str, tuple[str, dict[str, object], str]] = {
         "hunyuan15", {"text": 4096},
         "this HunyuanVideo 1.5 model reads text of width 3584 (as of Qwen2.5-VL): wire qwen_2.5_vl_7b and byt5_small_glyphxl",
     ),
-    "text for LTX-Video": ("ltx23", {"text": 4096}, "this LTX-2 model reads text of width 96: wire gemma_3_12B"),
+    "text for LTX-Video": ("ltx23", {"text": 4096}, f"this LTX-2 model reads text of width 96: {OF_LTX2}"),
+    "text for LTX-2.5": ("ltx25", {"text": 3840}, OF_LTX2),
     "text for LTX-Video, where LTX-2 joins it": ("ltx20", {"text": 4096}, "this LTX-2 model reads text of width 64 or 128: wire gemma_3"),
     "text of no MiniMax-H3": ("h3", {"text": 4096}, "this MiniMax-H3 model reads text of width 80 or 64: wire qwen3vl_32b"),
     "no pooled text": ("kandinsky5", {"pooled_output": None}, "has no pooled output, and this Kandinsky 5 model needs one of width 768"),
