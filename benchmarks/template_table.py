@@ -49,12 +49,13 @@ def outcome(server: ComfyServer, canvas: CanvasPage, name: str) -> str:
 
 
 def table(outcomes: dict[str, str]) -> str:
-    """Rows of Markdown, and the share of the runs on which a pair acts: of families all of whose templates ran."""
-    lines = ["| Template | Family | Share of runs | With a pair |", "| --- | --- | --- | --- |"]
+    """Rows of Markdown, a family's share in its first one; and the share of runs on which a pair acts: of families that ran whole."""
+    lines, told = ["| Template | Family | The family's share of runs | With a pair |", "| --- | --- | --- | --- |"], set()
     for name, said in outcomes.items():
         family = TEMPLATES[name].family
         share = f"{RUN_SHARES[family]} %" if family in RUN_SHARES else "below 1 %"
-        lines.append(f"| {name} | {family} | {share} | {said} |")
+        lines.append(f"| {name} | {family} | {'' if family in told else share} | {said} |")
+        told.add(family)
     failing = {TEMPLATES[name].family for name, said in outcomes.items() if not said.startswith(ACTS)}
     total = sum(RUN_SHARES.get(family, 0) for family in {TEMPLATES[name].family for name in outcomes} - failing)
     return "\n".join([*lines, "", f"A pair acts on {total} % of the runs, families below 1 % not counted."])
