@@ -19,7 +19,9 @@ def load_base(
     image_encoder: Path | None = None,
     offload: Offload = "none",
 ) -> Base:
-    """A base by name: `toyworld`, or the folder of a diffusers CogVideoX or Wan model, of which Wan 2.2 A14B has two experts.
+    """A base by name: `toyworld`, or a diffusers folder of CogVideoX, Wan, LTX-Video, LTX-2, HunyuanVideo or HunyuanVideo 1.5.
+
+    Of Wan 2.2 A14B it has two experts.
 
     Args:
         dtype: of the DiT's weights; the embedded base is always float32.

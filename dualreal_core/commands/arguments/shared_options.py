@@ -14,7 +14,8 @@ DTYPES = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16"}
 
 def add_base_options(parser: argparse.ArgumentParser) -> None:
     """--base, --dtype, --device, --image-encoder."""
-    parser.add_argument("--base", default=EMBEDDED, help=f"{EMBEDDED}, or a diffusers folder of CogVideoX or Wan (default: {EMBEDDED})")
+    known = "CogVideoX, Wan, LTX-Video, LTX-2, HunyuanVideo or HunyuanVideo 1.5"
+    parser.add_argument("--base", default=EMBEDDED, help=f"{EMBEDDED}, or a diffusers folder of {known} (default: {EMBEDDED})")
     default = "default: bf16 on an accelerator, fp32 on the CPU and for the embedded base"
     parser.add_argument("--dtype", choices=DTYPES, help=f"precision of the base's weights ({default})")
     add_device_option(parser, "; the embedded base: cpu")
