@@ -82,7 +82,7 @@ class LoadLora(io.ComfyNode):
             display_name=f"Load {side} LoRA",
             category=CATEGORY,
             description=f"Takes a LoRA of a {cls.LEARNED} as the {cls.ROLE} side of a pair. Alone and unblended it acts as Load LoRA at "
-            "strength 1.",
+            "strength 1; on the sound of LTX-2 and MiniMax-H3 only by audio_strength of Apply StageBlender.",
             search_aliases=["dualreal", *cls.ALIASES, "load lora"],
             inputs=[
                 io.Model.Input("model", tooltip="The video model that the LoRA was made for. It is only looked at, not changed."),

@@ -46,7 +46,8 @@ Target = str | tuple
 def import_lora(model: ModelPatcher, path: Path, role: Role, expert: str | None = None) -> tuple[TrainedPair, str]:
     """A pair whose side `role` is the LoRA, and a sentence on what of the file is left out, empty where nothing is.
 
-    At an even blend it acts as ComfyUI's own loader at strength 1, except that alpha also counts where only the metadata have it.
+    At an even blend it acts as ComfyUI's own loader at strength 1, except that alpha also counts where only the metadata have it,
+    and that what it does to sound (LTX-2, MiniMax-H3) has a strength of its own, 0 by default.
 
     Args:
         expert: which of two the MODEL is; None: by the name of its file. It decides what is taken of a file that holds LoRAs of both.
