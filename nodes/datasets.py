@@ -211,7 +211,7 @@ def _side_inputs(noun: str) -> list[io.Input]:
 def _image_to_video(effect: str) -> io.Input:
     return io.Boolean.Input(
         "image_to_video", optional=True, default=False,
-        tooltip=f"For image-to-video training, on in both dataset nodes. {effect} Text-to-video models ignore it.",
+        tooltip=f"For image-to-video training, on in both dataset nodes. {effect} Text-to-video models ignore it, except Kandinsky 5.",
     )  # fmt: skip
 
 
