@@ -19,6 +19,8 @@ VARIANTS = importlib.import_module("variants").VARIANTS
 
 MAKERS = ("Wan", "SCAIL", "HuMo", "WanDancer", "Causal", "LTX", "MiniMax", "Hunyuan", "Kandinsky", "CogVideoX", "VOID")
 """How titles begin, in the order of the tables."""
+SAMPLED_WITH = {"": "KSampler", "ar": "SamplerCustom + Sampler AR Video", "void": "SamplerCustom + VOIDSampler"}
+"""By `sampler` of a variant."""
 IN_JAPANESE = {
     "text to video": "テキストから動画",
     "image to video": "画像から動画",
@@ -34,11 +36,13 @@ IN_JAPANESE = {
     "Tested how": "確認の方法",
     "yes": "可",
     "SamplerCustom + VOIDSampler": "カスタムサンプラー＋VOIDSampler",
+    "SamplerCustom + Sampler AR Video": "カスタムサンプラー＋Sampler AR Video",
     "KSampler": "Kサンプラー",
     "Embedded toy model (5.3 M parameters)": "同梱の小さなモデル（530万パラメータ）",
     "trained and scored, CPU": "実際に学習して採点、CPU",
     "tiny random weights, CPU": "乱数の重みの小さなモデル、CPU",
     "VOIDSampler, never KSampler": "VOIDSamplerを使い、Kサンプラーは使わない",
+    "with SamplerCustom and Sampler AR Video": "カスタムサンプラーとSampler AR Videoを使う",
     "one video at a time": "1本ずつ",
     "ComfyUI itself takes no noise mask for it": "ComfyUI自身がノイズマスクを受け付けない",
     "sound by `audio_strength`": "音声は `audio_strength`",
@@ -52,6 +56,7 @@ def notes(variant: object) -> str:
     """What a user must know of a model, from its line."""
     known = {
         "VOIDSampler, never KSampler": variant.sampler == "void",
+        "with SamplerCustom and Sampler AR Video": variant.sampler == "ar",
         "one video at a time": variant.max_batch == 1,
         "ComfyUI itself takes no noise mask for it": not variant.takes_mask,
         "sound by `audio_strength`": bool(variant.audio_shape),
@@ -68,7 +73,7 @@ def guide_table() -> list[list[str]]:
 def readme_table() -> list[list[str]]:
     """A row for all models that are sampled alike."""
     rows = [["Embedded toy model (5.3 M parameters)", "yes", "KSampler", "trained and scored, CPU"]]
-    for sampler, shown in (("", "KSampler"), ("void", "SamplerCustom + VOIDSampler")):
+    for sampler, shown in SAMPLED_WITH.items():
         parts = [variant.title.partition(", ")[::2] for variant in sorted_by_title() if variant.sampler == sampler]
         names = []
         for model, kinds in groupby(parts, lambda part: part[0]):

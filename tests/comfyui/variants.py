@@ -36,7 +36,8 @@ class Variant:
         extras: further entries of the conditioning: a tuple stands for noise of that shape, in lists and dicts too.
         config: what the file's metadata say of the transformer, as official files do.
         quantizes, form: the model whose weights it has, and the form that they are in, in `checkpoint_forms`.
-        sampler: "" for those of flow matching; "void" where the stock samplers start from the wrong noise.
+        sampler: "" for those of flow matching; "void" where the stock samplers start from the wrong noise; "ar" of those made to be
+            sampled frame by frame.
         samplers: others that it is tried with, and at which cfg.
         max_batch: what its forward takes.
         takes_mask: whether ComfyUI itself samples it with a mask over the latent.
@@ -216,7 +217,7 @@ _ALL = (
     ),
     Variant(
         "wan_causal", "Causal Wan (Self Forcing)", "wan.ar_model.CausalWanModel", WAN | {"model_type": "t2v"}, detected="WAN21_CausalAR",
-        config={"causal_ar": True}, samplers={"heun": 3.0, "ar_video": 1.0},
+        config={"causal_ar": True}, sampler="ar", samplers={"heun": 3.0, "ar_video": 1.0},
     ),
     Variant(
         "hunyuan_i2v", "HunyuanVideo, image to video", HUNYUAN_DIT, HUNYUAN | {"in_channels": 33, "guidance_embed": False},

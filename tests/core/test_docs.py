@@ -13,6 +13,7 @@ import pytest
 from test_pack_files import labels, schemas
 
 from dualreal_core.commands import COMMANDS
+from dualreal_core.commands.arguments.shared_options import add_base_options
 from dualreal_core.method.pair import PER_SIDE, PairConfig
 from dualreal_core.training.recipes import BASE_FIELDS, PAPER, read_recipe
 from dualreal_core.training.settings import TrainSettings
@@ -114,3 +115,30 @@ def test_tables_of_models_are_what_the_tests_try(name):
     script = runpy.run_path(str(ROOT / "scripts" / "make_model_tables.py"))
     assert set(script["TABLES"]) >= {name}
     assert script["page"](name) == read(ROOT / name), "run python scripts/make_model_tables.py"
+
+
+def test_models_that_other_samplers_are_made_for_are_not_said_to_be_of_ksampler():
+    script = runpy.run_path(str(ROOT / "scripts" / "make_model_tables.py"))
+    by_sampler = {shown: models for models, _, shown, _ in script["readme_table"]()}
+    assert "Causal Wan" in by_sampler["SamplerCustom + Sampler AR Video"] and "Causal" not in by_sampler["KSampler"]
+    (row,) = (row for row in script["guide_table"]() if row[0].startswith("Causal Wan"))
+    assert row[-1] == "with SamplerCustom and Sampler AR Video"
+    assert all(one.sampler in script["SAMPLED_WITH"] for one in script["VARIANTS"].values()), "a model has no row"
+
+
+def test_the_templates_page_says_the_share_of_a_family_once():
+    """And is as the script would print it."""
+    rows = re.findall(r"^\| (\w+) \| ([^|]+) \|([^|]*)\| (.+) \|$", read(ROOT / "docs" / "templates.md"), re.MULTILINE)
+    outcomes = {name: said for name, family, _, said in rows if family != "Family"}
+    printed = runpy.run_path(str(ROOT / "benchmarks" / "template_table.py"))["table"](outcomes)
+    assert len(outcomes) >= 10 and printed in read(ROOT / "docs" / "templates.md")
+    shares = [int(share) for share in re.findall(r"\| (\d+) % \|", printed)]
+    assert f"A pair acts on {sum(shares)} % of the runs" in printed
+
+
+def test_help_names_the_models_that_base_takes():
+    """Those of the table of model folders."""
+    parser = argparse.ArgumentParser()
+    add_base_options(parser)
+    said = " ".join(parser.format_help().split())
+    assert all(name in said for name in ("CogVideoX", "Wan", "LTX-Video", "LTX-2", "HunyuanVideo", "HunyuanVideo 1.5"))
