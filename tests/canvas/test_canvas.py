@@ -32,7 +32,16 @@ WIDGETS = """type => {
 
 STOCK_WORKFLOWS = sorted(HERE.glob("stock_*.json"))
 
-each_workflow = pytest.mark.parametrize("workflow", [*STOCK_WORKFLOWS, *WORKFLOWS], ids=lambda file: file.stem)
+BRIEF = ("1_quick_start", "6_wan22_4_steps")
+"""Templates that the page runs; others it reads in tests/comfyui, and runs at length."""
+each_workflow = pytest.mark.parametrize(
+    "workflow",
+    [
+        pytest.param(file, marks=[pytest.mark.thorough] * (file in WORKFLOWS and file.stem not in BRIEF))
+        for file in (*STOCK_WORKFLOWS, *WORKFLOWS)
+    ],
+    ids=lambda file: file.stem,
+)
 
 
 @pytest.fixture(scope="module")
@@ -106,8 +115,9 @@ def test_a_former_graph_keeps_its_values_and_the_user_is_told(canvas: CanvasPage
     options = values["DualRealTrainingOptions"]
     assert (options["motion_ratio"], options["identity_batch"], options["motion_batch"], options["warmup_steps"]) == (0.4, 4, 4, 20)
     assert (options["learned_range"], options["share_schedule"], options["save_best"]) == (0.01, "motion fades", False)
-    assert values["DualRealIdentityDataset"] == {"width": 32, "height": 32, "num_crops": 4, "crop_margin": 0.5}
-    assert values["DualRealMotionDataset"] == {"width": 32, "height": 32, "frames": 9, "fps": 10.0, "max_segments": 1}
+    assert values["DualRealIdentityDataset"] == {"width": 32, "height": 32, "num_crops": 4, "crop_margin": 0.5, "image_to_video": False}
+    clips = {"width": 32, "height": 32, "frames": 9, "fps": 10.0, "max_segments": 1, "image_to_video": False}
+    assert values["DualRealMotionDataset"] == clips
     assert canvas.missing_types() == [] and canvas.problems_of(PACK_NAME) == []
     told = canvas.page.locator(".p-toast-message").all_inner_texts()
     assert any("width is now rank" in text for text in told), told

@@ -14,13 +14,13 @@ from patcher_cases import ARCHITECTURES, title
 HERE = Path(__file__).parent
 COMPILED, ONE_GRAPH, FROZEN = "compiled_code_has_the_pair_in_it", "one_graph_holds_model_and_pair", "weights_made_for_a_call_are_not_kept"
 CHECKS = [
-    *((COMPILED, ("wan", *case)) for case in (("compiled", "whole"), ("applied", "whole"), ("applied", "blocks"))),
-    *((ONE_GRAPH, (name, "lora")) for name in ARCHITECTURES),
+    (COMPILED, ("wan", "compiled", "whole")),
+    (ONE_GRAPH, ("wan", "lora")),
     *((FROZEN, (name, "cast to float8")) for name in ARCHITECTURES),
 ]
 MORE = [
     *((COMPILED, (name, *case)) for name in ARCHITECTURES for case in product(("compiled", "applied"), ("whole", "blocks"))),
-    *((ONE_GRAPH, (name, "bottleneck")) for name in ARCHITECTURES),
+    *((ONE_GRAPH, (name, kind)) for name in ARCHITECTURES for kind in ("lora", "bottleneck")),
 ]
 
 

@@ -12,6 +12,8 @@ from workflow_bench import NAMES, furnish, read_twin, shortened
 
 PLENTY, SCARCE = (str(2**34), "plain"), (str(2**30), "plain")
 PAGED = (PLENTY[0], "paged")
+BRIEF = ("1_quick_start", "6_wan22_4_steps")
+"""Templates that train, and that sample on two models; the others are tried at length."""
 
 
 @pytest.fixture(
@@ -32,7 +34,7 @@ def accelerated(
         yield running
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name if name in BRIEF else pytest.param(name, marks=pytest.mark.thorough) for name in NAMES])
 def test_template_runs_on_an_accelerator(accelerated: ComfyServer, name: str) -> None:
     assert accelerated.get("/system_stats")["devices"][0]["type"] != "cpu"
     graph = shortened(read_twin(name))

@@ -48,5 +48,10 @@ CASES: dict[str, dict[str, tuple[str, ...]]] = {
 ALL = [(module, check, name) for module, checks in CASES.items() for check, names in checks.items() for name in names]
 AT_LENGTH = ("an_untrained_pair_is_neutral_and_gradients_are_right", "a_stopped_run_ends_as_an_undisturbed_one")
 """Those that `variant_checks` also makes of every model, in a shorter way."""
-BRIEF = [case for case in ALL if case[1] not in AT_LENGTH]
-THOROUGH = [case for case in ALL if case[1] in AT_LENGTH]
+LIKE_OTHERS = set(MODELS) - {
+    "wan21_i2v", "wan22_i2v", "wan22_5b", "wan_scail2", "hunyuan15", "kandinsky5", "cogvideox", "ltxv", "ltx23", "h3_curve"
+}  # fmt: skip
+"""Models that are called as another one is."""
+CALLS = "the_model_is_called_as_the_sampler_calls_it"
+THOROUGH = [case for case in ALL if case[1] in AT_LENGTH or (case[1] == CALLS and case[2] in LIKE_OTHERS)]
+BRIEF = [case for case in ALL if case not in THOROUGH]

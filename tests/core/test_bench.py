@@ -330,6 +330,7 @@ def test_command_writes_the_report(tmp_path, benchmark, capsys):
     assert json.loads((out / "results.json").read_text())["methods"]["sum"]["identity"]["count"] == 1
 
 
+@pytest.mark.thorough
 def test_killed_benchmark_is_continued(tmp_path):
     config = tmp_path / "tiny.toml"
     config.write_text("[train]\nidentity_batch = 1\nmotion_batch = 1\nevaluate_every = 0\n")

@@ -191,8 +191,9 @@ def test_several_pairs_come_and_go():
         assert num_graphs() == 3
 
 
-@pytest.mark.parametrize("way", [WAYS[0], pytest.param(WAYS[2], marks=pytest.mark.thorough)])
-@pytest.mark.parametrize("kind", ["lora", pytest.param("bottleneck", marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("way", [WAYS[0], WAYS[2]])
+@pytest.mark.parametrize("kind", ["lora", "bottleneck"])
 def test_training_learns_the_same_through_compiled_code(kind, way):
     settings = TrainSettings(steps=3, warmup_steps=0, motion_batch=2, preservation_ratio=1.0)
     learned = []
