@@ -36,7 +36,7 @@ from variants import VARIANTS
 
 STEPS = 4
 EPSILONS = (1e-3, 1e-4, 1e-5, 1e-6)
-SINGLE_EPSILONS = (3e-2, 1e-2, 3e-3)
+SINGLE_EPSILONS = (3e-2, 1e-2, 3e-3, 1e-4)
 ONLY_SINGLE = ("MiniMaxH3",)
 """Models that compute in float32 at most."""
 SIZES = {"rank": 2, "alpha": 2.0, "bottleneck_dim": 4, "scale": 2.0, "num_groups": 2}
