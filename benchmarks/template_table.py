@@ -16,7 +16,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), *(str(ROOT / "tests" / folder) for folder in ("comfyui", "canvas"))]
 
-from canvas_page import CHROMIUM_ARGS, CanvasPage, browser_absence_reason, find_chromium  # noqa: E402
+from canvas_page import CanvasPage, browser_absence_reason, opened_page  # noqa: E402
 from comfy_host import PACK_NAME, find_host  # noqa: E402
 from comfy_run import PromptRejected, RunFailed  # noqa: E402
 from comfy_server import ComfyServer  # noqa: E402
@@ -67,17 +67,14 @@ def main() -> None:
     pack = parser.parse_args().pack.resolve()
     if reason := browser_absence_reason():
         sys.exit(reason)
-    from playwright.sync_api import sync_playwright
-
-    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+    with tempfile.TemporaryDirectory() as folder:
         base = Path(folder) / "base"
         base.mkdir()
         packs = {PACK_NAME: pack, "Bench": ROOT / "tests" / "comfyui" / "bench_nodes"}
         with ComfyServer(find_host(), base, packs, Path(folder) / "bytecode") as server:
             furnish(server)
-            canvas = CanvasPage(playwright.chromium.launch(executable_path=find_chromium(), args=CHROMIUM_ARGS), server.url)
-            canvas.open()
-            print(table({name: outcome(server, canvas, name) for name in TEMPLATES}))
+            with opened_page(server.url) as canvas:
+                print(table({name: outcome(server, canvas, name) for name in TEMPLATES}))
 
 
 if __name__ == "__main__":

@@ -58,11 +58,8 @@ class FolderLayout:
     transformer: type[nn.Module]
     vae: type[nn.Module]
     text_encoders: Mapping[str, type[nn.Module]]
-    vae_dtype: torch.dtype | None
     encode_text: Callable[[TextEncoders, str, int], torch.Tensor]
-    frames_first: bool
     scales: Callable[[Config], tuple[int, int]]
-    latent_frame_group: int
     patches: Callable[[Config], tuple[int, int, int]]
     latent_statistics: Callable[[Config, Path], tuple[torch.Tensor, torch.Tensor]]
     objective: Callable[[SchedulerMixin], Objective]
@@ -73,6 +70,9 @@ class FolderLayout:
     fps: float
     guidance_scale: float
     num_steps: int
+    vae_dtype: torch.dtype | None = None
+    frames_first: bool = False
+    latent_frame_group: int = 1
     tokenizers: tuple[str, ...] = ("tokenizer",)
     channels: str = "in_channels"
     step_arguments: Callable[[SchedulerMixin, int, torch.Tensor], Mapping[str, object]] | None = None

@@ -44,7 +44,7 @@ def combine(identity: AdapterPair, motion: AdapterPair) -> AdapterPair:
     kinds = {role: source.config.kind(role) for role, source in sources.items()}
     loras = [role for role in ROLES if kinds[role] == "lora"]
     bottlenecks = {role: source for role, source in sources.items() if role not in loras}
-    scale = _common_scale(sources)
+    scale = common_scale([(source, role) for role, source in sources.items()])
     of_motion = [f"motion_{name}" for name in ("kind", "condition_dim", *PER_SIDE)]
     config = replace(
         identity.config,
@@ -108,16 +108,16 @@ def _sites(bottlenecks: Mapping[Role, AdapterPair]) -> dict[Role, list[str]]:
     return sites
 
 
-def _common_scale(sources: Mapping[Role, AdapterPair]) -> float:
-    """The scale of a side with an inner skip, which cannot be folded; else the identity's.
+def common_scale(sides: Sequence[tuple[AdapterPair, Role]]) -> float:
+    """The scale of sides with an inner skip, which cannot be folded; else that of the first side.
 
     Raises:
-        InputError: both sides have an inner skip, and differing scales.
+        InputError: two of these have differing scales.
     """
-    fixed = {source.config.scale for role, source in sources.items() if source.config.kind(role) == "bottleneck-skip"}
+    fixed = {source.config.scale for source, role in sides if source.config.kind(role) == "bottleneck-skip"}
     if len(fixed) > 1:
-        raise InputError(f"Both sides have an inner skip, at scales {min(fixed):g} and {max(fixed):g}: combine pairs of one scale.")
-    return fixed.pop() if fixed else sources["identity"].config.scale
+        raise InputError(f"Both pairs have sides with an inner skip, at scales {min(fixed):g} and {max(fixed):g}: use pairs of one scale.")
+    return fixed.pop() if fixed else sides[0][0].config.scale
 
 
 def _entries(headers: Mapping[Role, Mapping[str, object]], field: str) -> dict[str, object]:

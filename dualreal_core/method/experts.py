@@ -9,7 +9,7 @@ import torch
 
 from ..errors import InputError
 from ..families.expert_names import EXPERTS
-from .combine import common_target_layers
+from .combine import common_scale, common_target_layers
 from .pair import ROLES, AdapterPair, Role, moved_key, shapes_of
 
 SAME_IN_BOTH = {
@@ -80,7 +80,7 @@ def join_experts(high: AdapterPair, low: AdapterPair, boundary: float | None = N
         ours, theirs = (getattr(source.config, name) for source in sources)
         if ours != theirs:
             raise InputError(f"The high-noise pair was made for a base with {name} {ours}, the low-noise pair for {theirs}: use one model.")
-    scale = _common_scale(sources)
+    scale = common_scale([(source, role) for source in sources for role in ROLES])
     of_sides: dict[str, object] = {}
     for role in ROLES:
         of_sides |= _side_fields(sources, role)
@@ -121,18 +121,6 @@ def join_experts(high: AdapterPair, low: AdapterPair, boundary: float | None = N
 def base_of_expert(recorded: object, expert: str) -> object:
     """What a header's `base` records of one expert: its own entry under the expert's name, or what is recorded of the whole."""
     return recorded.get(expert, recorded) if isinstance(recorded, Mapping) else recorded
-
-
-def _common_scale(sources: Sequence[AdapterPair]) -> float:
-    """The scale of sides with an inner skip, which cannot be folded; else that of the first.
-
-    Raises:
-        InputError: two of these have differing scales.
-    """
-    fixed = {source.config.scale for source in sources if any(source.config.kind(role) == "bottleneck-skip" for role in ROLES)}
-    if len(fixed) > 1:
-        raise InputError(f"Both pairs have sides with an inner skip, at scales {min(fixed):g} and {max(fixed):g}: use pairs of one scale.")
-    return fixed.pop() if fixed else sources[0].config.scale
 
 
 def _side_fields(sources: Sequence[AdapterPair], role: Role) -> dict[str, object]:

@@ -6,6 +6,8 @@ import base64
 import importlib.util
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -51,6 +53,19 @@ SHOW_ALL = """() => {
   canvas.fitViewToSelectionAnimated({ duration: 1 })
   canvas.deselectAll()
 }"""
+
+
+@contextmanager
+def opened_page(url: str) -> Iterator[CanvasPage]:
+    """The page of a server at this address, ready for use; playwright must be installed."""
+    from playwright.sync_api import sync_playwright  # here, so that a machine without it skips and does not fail
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=CHROMIUM_ARGS)
+        page = CanvasPage(browser, url)
+        page.open()
+        yield page
+        browser.close()
 
 
 def find_chromium() -> str | None:

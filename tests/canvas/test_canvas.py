@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from canvas_page import CanvasPage, find_chromium
+from canvas_page import CanvasPage, opened_page
 from comfy_host import PACK_NAME, PACK_ROOT
 from comfy_run import saved_files
 from comfy_server import ComfyServer
@@ -46,17 +46,9 @@ each_workflow = pytest.mark.parametrize(
 
 @pytest.fixture(scope="module")
 def canvas(server: ComfyServer) -> Iterator[CanvasPage]:
-    # Imported here, so that a machine without it skips and does not fail.
-    from canvas_page import CHROMIUM_ARGS
-    from playwright.sync_api import sync_playwright
-
     furnish(server)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_chromium(), args=CHROMIUM_ARGS)
-        page = CanvasPage(browser, server.url)
-        page.open()
+    with opened_page(server.url) as page:
         yield page
-        browser.close()
 
 
 def test_templates_are_found() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from canvas_page import CanvasPage, browser_absence_reason, find_chromium
+from canvas_page import CanvasPage, browser_absence_reason, opened_page
 from comfy_server import ComfyServer
 from official_templates import TEMPLATES
 from template_runs import ABSENT, TemplateRun, convert, furnish, run_template
@@ -20,16 +20,9 @@ LIKE_ANOTHER = (
 def canvas(server: ComfyServer) -> Iterator[CanvasPage]:
     if reason := browser_absence_reason():
         pytest.skip(reason)
-    from canvas_page import CHROMIUM_ARGS
-    from playwright.sync_api import sync_playwright
-
     furnish(server)
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_chromium(), args=CHROMIUM_ARGS)
-        page = CanvasPage(browser, server.url)
-        page.open()
+    with opened_page(server.url) as page:
         yield page
-        browser.close()
 
 
 class Runs(dict):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from canvas_page import CanvasPage, browser_absence_reason, find_chromium
+from canvas_page import CanvasPage, browser_absence_reason, opened_page
 from comfy_host import PACK_NAME, PACK_ROOT
 from comfy_run import Run
 from comfy_server import ComfyServer
@@ -132,15 +132,8 @@ def page(furnished: ComfyServer, runs: Runs) -> Iterator[CanvasPage]:
         pytest.skip(reason)
     # The page offers the pair that template 3 names only where it exists.
     assert runs["2_train_on_wan"]
-    from canvas_page import CHROMIUM_ARGS
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=find_chromium(), args=CHROMIUM_ARGS)
-        opened = CanvasPage(browser, furnished.url)
-        opened.open()
+    with opened_page(furnished.url) as opened:
         yield opened
-        browser.close()
 
 
 def queued_by(page: CanvasPage) -> dict[str, dict]:

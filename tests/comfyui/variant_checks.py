@@ -6,13 +6,11 @@ the model has nothing that could be tried.
 
 from __future__ import annotations
 
-import copy
 import io
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 
 import comfy.model_management
@@ -23,25 +21,21 @@ import torch
 from checkpoint_forms import LARGEST
 from comfy.model_patcher import ModelPatcher
 from dualreal_pack.dualreal_core.method.attach import Attachment
-from dualreal_pack.dualreal_core.method.blend import Blend, FixedBlend
-from dualreal_pack.dualreal_core.method.from_lora import block_layers
-from dualreal_pack.dualreal_core.method.pair import AdapterPair, new_pair
+from dualreal_pack.dualreal_core.method.blend import FixedBlend
+from dualreal_pack.dualreal_core.method.pair import AdapterPair
 from dualreal_pack.dualreal_core.training.checkpointing import checkpointed, safe_saving
 from dualreal_pack.dualreal_core.training.loop import train
 from dualreal_pack.dualreal_core.training.settings import TrainSettings
 from dualreal_pack.dualreal_core.training.state import RunState
 from dualreal_pack.nodes.comfy_base import ComfyBase
 from dualreal_pack.nodes.denoising_stage import NoiseSchedule
-from dualreal_pack.nodes.lora_import import import_lora
-from dualreal_pack.nodes.patching import Strengths, applied_pairs, apply_pair
+from dualreal_pack.nodes.patching import Strengths, applied_pairs
 from dualreal_pack.nodes.training_model import ready_to_train
-from safetensors.torch import load_file, save_file
-from tiny_checkpoints import write_checkpoint
-from variant_inputs import STEPS, conditioning, empty_latent, noise, noise_like, sampled
-from variants import VARIANTS, Variant
+from safetensors.torch import load_file
+from variant_bench import PROMPT_ONLY, Bench, distance, make_pair
+from variant_inputs import STEPS, conditioning, noise
 
 KINDS = ("lora", "bottleneck")
-SPREAD = 0.2
 NEAR = 1e-4
 """Relative distance of what must be the same but for rounding in float32."""
 QUANTIZED_NEAR = 0.15
@@ -49,91 +43,7 @@ QUANTIZED_NEAR = 0.15
 TRAIN_STEPS, SAVED_AT = 4, 2
 SMALL_SPREAD, STEP_SIZES, GRADIENT_NEAR, NUM_DIRECTIONS = 0.05, (0.04, 0.02), 1e-3, 2
 """Of central differences in float32, extrapolated from two steps."""
-PROMPT_ONLY = Strengths()
 EVERYWHERE = Strengths(adapts_negative=True, audio=1.0)
-
-
-def distance(one: torch.Tensor, other: torch.Tensor) -> float:
-    """Relative to the other."""
-    return float((one - other).norm() / other.norm())
-
-
-class Bench:
-    """A model of `variants` on the bench: the MODEL by the stock loader, and what it samples without a pair."""
-
-    def __init__(self, name: str, folder: Path) -> None:
-        self.variant: Variant = VARIANTS[name]
-        self.folder = folder
-        self.stock_results: dict[tuple, torch.Tensor] = {}
-
-    @cached_property
-    def model(self) -> ModelPatcher:
-        with torch.inference_mode():
-            return comfy.sd.load_diffusion_model(str(write_checkpoint(self.variant, self.folder)))
-
-    @property
-    def transformer(self) -> torch.nn.Module:
-        return self.model.model.diffusion_model
-
-    def sampled(self, model: ModelPatcher, **how: object) -> torch.Tensor:
-        if how.pop("is_masked", False):
-            how = {**how, **self._masked()}
-        return sampled(self.variant, model, **how)
-
-    def stock(self, **how: object) -> torch.Tensor:
-        """Sampled without a pair, once."""
-        key = tuple(sorted(how.items()))
-        if key not in self.stock_results:
-            self.stock_results[key] = self.sampled(self.model, **how)
-            assert self.stock_results[key].isfinite().all(), "the model itself gives no numbers"
-        return self.stock_results[key]
-
-    def _masked(self) -> dict[str, torch.Tensor]:
-        """A latent of which the first frame, and half of the sound, is to stay as it is; half of one corner's change too."""
-        start = noise_like(empty_latent(self.variant), 77)
-        masks = [torch.ones_like(one) for one in (start.unbind() if start.is_nested else [start])]
-        masks[0][:, :, 0] = 0
-        masks[0][:, :, 1, :2, :2] = 0.5
-        for sound in masks[1:]:
-            sound[:, :, : sound.shape[2] // 2] = 0
-        return {"start": start, "mask": comfy.nested_tensor.NestedTensor(masks) if start.is_nested else masks[0]}
-
-    def pair(self, kind: str = "lora", spread: float = SPREAD) -> AdapterPair:
-        return make_pair(self.transformer, kind, spread)
-
-    def with_pair(
-        self, kind: str = "lora", spread: float = SPREAD, strengths: Strengths = PROMPT_ONLY, blend: Blend | None = None
-    ) -> ModelPatcher:
-        return apply_pair(self.model, self.pair(kind, spread).requires_grad_(False), strengths, blend)
-
-
-    @cached_property
-    def lora_file(self) -> Path:
-        """A LoRA of every layer that a pair may change, by ComfyUI's names."""
-        tensors = {}
-        for seed, path in enumerate(block_layers(self.transformer)):
-            layer = self.transformer.get_submodule(path)
-            down, up = noise(seed, 2, layer.in_features), noise(seed + 500, layer.out_features, 2)
-            tensors[f"diffusion_model.{path}.lora_A.weight"] = 0.3 * down / layer.in_features**0.5
-            tensors[f"diffusion_model.{path}.lora_B.weight"] = 0.3 * up
-        file = self.folder / f"{self.variant.name}_lora.safetensors"
-        save_file(tensors, file)
-        return file
-
-    def with_lora(self, strengths: Strengths) -> ModelPatcher:
-        """By our Load LoRA, at an even blend."""
-        loaded, _ = import_lora(self.model, self.lora_file, "identity")
-        return apply_pair(self.model, copy.deepcopy(loaded.pair), strengths)
-
-
-def make_pair(transformer: torch.nn.Module, kind: str, spread: float) -> AdapterPair:
-    """A pair of small sizes, with noise for weights where there is a spread."""
-    with torch.inference_mode(False):
-        sizes = {"rank": 4, "alpha": 4.0, "bottleneck_dim": 8, "scale": 2.0, "num_groups": 2}
-        pair = new_pair(transformer, 0, identity_kind=kind, motion_kind=kind, **sizes)
-        for seed, weight in enumerate(pair.parameters() if spread else ()):
-            weight.data = spread * noise(seed, *weight.shape)
-        return pair
 
 
 def does_its_part(bench: Bench, **how: object) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from typing import get_args
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ from dualreal_core.errors import InputError
 from dualreal_core.families import CANONICAL, DESCRIPTIONS, TITLES, WAN_LIKE
 from dualreal_core.method.attach import Attachment
 from dualreal_core.method.blend import BlendRecord, FixedBlend
-from dualreal_core.method.pair import ROLES, new_pair
+from dualreal_core.method.pair import ROLES, AdapterKind, new_pair
 from dualreal_core.training.checkpointing import checkpointed
 from dualreal_core.training.loop import train
 from dualreal_core.training.settings import TrainSettings
@@ -45,10 +46,6 @@ def num_hooks(module: nn.Module) -> int:
 
 
 def test_the_suite_covers_every_family_and_kind():
-    from typing import get_args
-
-    from dualreal_core.method.pair import AdapterKind
-
     described = {family.class_name for family in DESCRIPTIONS if family.package == "diffusers" and family not in WAN_LIKE}
     assert described == {TinyBase(name).family.class_name for name in FAMILY_NAMES + OTHER_FAMILIES}
     assert {*get_args(AdapterKind)} == {*KINDS, "none"}

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -323,5 +324,6 @@ def test_the_pipeline_of_the_readme_runs(tmp_path, monkeypatch):
             return pipe(**both_prompts(), **small())
 
     monkeypatch.chdir(tmp_path)
-    exec(code, {"pipe": Prompted()})
+    (tmp_path / "example.py").write_text(code)
+    runpy.run_path("example.py", {"pipe": Prompted()})
     assert calls == ["dog * is playing guitar"]

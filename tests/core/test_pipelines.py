@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import partial
-from itertools import count
 
 import pytest
 import torch
 import torch._dynamo
 from accelerate import cpu_offload_with_hook
 from accelerate.hooks import remove_hook_from_module
-from diffusers import CogVideoXPipeline, DiffusionPipeline, WanPipeline, WanVideoToVideoPipeline
+from diffusers import CogVideoXPipeline, DiffusionPipeline, WanPipeline
 from diffusers.hooks import FirstBlockCacheConfig
 from tiny import CONDITION_DIM, fill, wan
-from tiny_pipelines import NUM_STEPS, PIPELINES, both_prompts, cogvideox_scheduler, flow_scheduler, quiet, run, text, transformers, wan_vae
-from torch import nn
+from tiny_pipelines import (
+    NUM_STEPS,
+    PIPELINES,
+    cogvideox_scheduler,
+    flow_scheduler,
+    listened,
+    pair_for,
+    quiet,
+    run,
+    text,
+    transformers,
+)
 
 from dualreal_core.errors import InputError
 from dualreal_core.method.attach import Attachment
 from dualreal_core.method.blend import BlendRecord, FixedBlend
 from dualreal_core.method.experts import expert_of, join_experts
-from dualreal_core.method.pair import AdapterPair, new_pair
+from dualreal_core.method.pair import new_pair
 from dualreal_core.pipelines import applied
 
-Call = tuple[nn.Module, dict[str, object], torch.Tensor]
 FIXED = FixedBlend(0.7, 1.2)
 
 
@@ -42,28 +49,6 @@ def name(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def pipe(name: str, pipes: dict[str, DiffusionPipeline]) -> DiffusionPipeline:
     return pipes[name]
-
-
-def pair_for(pipe: DiffusionPipeline, is_trained: bool = True) -> AdapterPair:
-    settings = {"identity_kind": "lora", "motion_kind": "bottleneck", "rank": 2, "bottleneck_dim": 4, "motion_condition_dim": CONDITION_DIM}
-    pair = new_pair(pipe.transformer, learned_range=0.01, share_schedule=(0.3, 0.9), **settings)
-    return fill(pair) if is_trained else pair
-
-
-@contextmanager
-def listened(pipe: DiffusionPipeline) -> Iterator[list[Call]]:
-    """The calls of a pipeline's DiTs, with what each put out."""
-    calls: list[Call] = []
-
-    def note(module: nn.Module, args: tuple, kwargs: dict, output: tuple) -> None:
-        calls.append((module, kwargs, output[0]))
-
-    handles = [one.register_forward_hook(note, with_kwargs=True) for one in transformers(pipe)]
-    try:
-        yield calls
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def inside(pipe: DiffusionPipeline) -> list[object]:
@@ -314,60 +299,6 @@ def test_sound_stays_unless_asked_for(pipes: dict[str, DiffusionPipeline]) -> No
             sounds[strength] = pipe(**arguments).audio
     assert torch.equal(sounds[None], sounds[0.0])
     assert not torch.equal(sounds[None], sounds[1.0])
-
-
-def without_names(transformer: nn.Module) -> tuple[DiffusionPipeline, Callable[..., torch.Tensor]]:
-    """A pipeline that has no names for its calls, and a function that makes a video by it, of prompts that are new each time."""
-    pipe = quiet(WanVideoToVideoPipeline(None, None, transformer, wan_vae(), flow_scheduler()))
-    video = torch.rand(1, 9, 3, 32, 48, generator=torch.Generator().manual_seed(4))
-    settings = {"video": video, "height": 32, "width": 48, "num_inference_steps": NUM_STEPS, "guidance_scale": 3.0}
-
-    def made(**others: object) -> torch.Tensor:
-        return pipe(**{**settings, **both_prompts(), **others}, generator=torch.Generator().manual_seed(5)).frames
-
-    return pipe, made
-
-
-def test_pipelines_without_names_for_their_calls(pipes: dict[str, DiffusionPipeline]) -> None:
-    """They call the DiT with the prompt first."""
-    transformer = pipes["wan"].transformer
-    pipe, made = without_names(transformer)
-    pair, record = pair_for(pipe), BlendRecord()
-    with applied(pipe, pair, record=record), listened(pipe) as calls:
-        made()
-    assert len(calls) == 2 * len(record.calls) > 0
-    for number, (_, given, output) in enumerate(calls):
-        with torch.no_grad():
-            assert torch.equal(transformer(**given)[0], output) == (number % 2 == 1)
-
-
-@pytest.mark.parametrize("guidance", [1.0, 3.0])
-def test_a_run_of_one_step_is_the_same_each_time_without_names(pipes: dict[str, DiffusionPipeline], guidance: float) -> None:
-    pipe, made = without_names(pipes["wan"].transformer)
-    one_step = {"num_inference_steps": 4, "strength": 0.3, "guidance_scale": guidance}
-    plain = made(**one_step)
-    with applied(pipe, pair_for(pipe)):
-        first, second = made(**one_step), made(**one_step)
-    assert torch.equal(first, second)
-    assert not torch.equal(first, plain)
-
-
-@pytest.mark.parametrize("call", [1, 2])
-def test_a_run_after_an_interrupted_one_is_as_always_without_names(pipes: dict[str, DiffusionPipeline], call: int) -> None:
-    pipe, made = without_names(pipes["wan"].transformer)
-    numbers = count(1)
-
-    def interrupt(*_: object) -> None:
-        if next(numbers) == call:
-            raise ZeroDivisionError
-
-    with applied(pipe, pair_for(pipe)):
-        expected = made()
-        handle = pipe.transformer.proj_out.register_forward_pre_hook(interrupt)
-        with pytest.raises(ZeroDivisionError):
-            made()
-        handle.remove()
-        assert torch.equal(made(), expected)
 
 
 @pytest.mark.parametrize("way", ["exchanged", pytest.param("in place", marks=pytest.mark.thorough)])

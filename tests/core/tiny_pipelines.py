@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -28,10 +29,14 @@ from diffusers import (
 )
 from diffusers.pipelines.ltx2.connectors import LTX2TextConnectors
 from PIL import Image
-from tiny import CHANNELS, TEXT_DIM, cogvideox, hunyuan, hunyuan_15, ltx, ltx2, wan
+from tiny import CHANNELS, CONDITION_DIM, TEXT_DIM, cogvideox, fill, hunyuan, hunyuan_15, ltx, ltx2, wan
 from torch import nn
 
+from dualreal_core.method.pair import AdapterPair, new_pair
+
 NUM_STEPS, NUM_BLOCKS = 3, 2
+Call = tuple[nn.Module, dict[str, object], torch.Tensor]
+"""Of a DiT: what it was given by name, and what it put out."""
 
 
 @dataclass(frozen=True)
@@ -201,3 +206,25 @@ def run(pipe: DiffusionPipeline, name: str, guidance: float = 3.0, seed: int = 5
 def transformers(pipe: DiffusionPipeline) -> list[nn.Module]:
     """The DiTs of a pipeline."""
     return [getattr(pipe, name) for name in ("transformer", "transformer_2") if getattr(pipe, name, None) is not None]
+
+
+def pair_for(pipe: DiffusionPipeline, is_trained: bool = True) -> AdapterPair:
+    settings = {"identity_kind": "lora", "motion_kind": "bottleneck", "rank": 2, "bottleneck_dim": 4, "motion_condition_dim": CONDITION_DIM}
+    pair = new_pair(pipe.transformer, learned_range=0.01, share_schedule=(0.3, 0.9), **settings)
+    return fill(pair) if is_trained else pair
+
+
+@contextmanager
+def listened(pipe: DiffusionPipeline) -> Iterator[list[Call]]:
+    """The calls of a pipeline's DiTs, with what each put out."""
+    calls: list[Call] = []
+
+    def note(module: nn.Module, args: tuple, kwargs: dict, output: tuple) -> None:
+        calls.append((module, kwargs, output[0]))
+
+    handles = [one.register_forward_hook(note, with_kwargs=True) for one in transformers(pipe)]
+    try:
+        yield calls
+    finally:
+        for handle in handles:
+            handle.remove()
