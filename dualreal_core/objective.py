@@ -43,6 +43,10 @@ class Objective(ABC):
     def target(self, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         """What the model is to put out at timesteps (B,): (B, C, f, h, w)."""
 
+    def noise_level(self, timestep: torch.Tensor) -> torch.Tensor:
+        """The factor on the noise at timesteps (B,), 1 (noise) to 0 (clean): (B,), on the host."""
+        return self.levels(timestep.reshape(-1), torch.device("cpu"))[1].flatten()
+
     def add_noise(self, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         """Noisy latents (B, C, f, h, w) at timesteps (B,)."""
         signal, spread = self.levels(timestep, latents.device)
@@ -101,7 +105,7 @@ class VPrediction(Objective):
         return 1 - timestep.float() / (len(self.alphas_cumprod) - 1 or 1)  # samplers take evenly spaced timesteps
 
     def levels(self, timestep: torch.Tensor, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
-        alphas = torch.tensor(self.alphas_cumprod, dtype=torch.float64)[timestep.cpu()].reshape(-1, 1, 1, 1, 1)
+        alphas = torch.tensor(self.alphas_cumprod, dtype=torch.float64)[timestep.cpu().long()].reshape(-1, 1, 1, 1, 1)
         return alphas.sqrt().float().to(device), (1 - alphas).sqrt().float().to(device)
 
     def target(self, latents: torch.Tensor, noise: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:

@@ -152,12 +152,14 @@ class _Calls(Interceptor):
             self.run, self.step, self.num_prompted = timesteps, None, None
         rows = latents.shape[0]
         noisiest = timestep.detach().reshape(rows if timestep.numel() % rows == 0 else 1, -1).amax(dim=1).float().cpu()
-        stages = objective_of(self.pipe.scheduler).stage(noisiest).clamp(0, 1)
+        objective = objective_of(self.pipe.scheduler)
+        stages, levels = objective.stage(noisiest).clamp(0, 1), objective.noise_level(noisiest).clamp(0, 1)
         is_wanted = self._wanted(rows, float(noisiest.max()), given.get("encoder_hidden_states"))
         self._give_condition(rows, sum(is_wanted) or rows)
         attachment = self.attachment
         attachment.row_strengths = None if self.adapts_negative else [float(one) for one in is_wanted]
-        attachment.stage = float(stages[0]) if len(set(stages.tolist())) == 1 else stages
+        is_one = len(set(stages.tolist())) == 1
+        attachment.move_to(*((float(stages[0]), float(levels[0])) if is_one else (stages, levels)))
         attachment.record = self.record if any(is_wanted) else None
 
     @torch.compiler.disable

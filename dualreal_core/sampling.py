@@ -76,7 +76,7 @@ def sample(
     def predict(latents: torch.Tensor, timestep: torch.Tensor) -> torch.Tensor:
         rows = torch.cat([latents, latents]) if is_guided else latents
         if attachment is not None:
-            attachment.stage = float(base.objective.stage(timestep))
+            attachment.move_to(float(base.objective.stage(timestep)), float(base.objective.noise_level(timestep)))
         output = base.predict(rows, timestep.to(device).expand(len(rows)), text).float()
         if attachment is not None:
             attachment.finish_call()

@@ -23,22 +23,32 @@ class NoiseSchedule:
     Attributes:
         start, end: sigmas between which the pair acts, the first one the larger.
         sigma_table: sigmas at evenly spaced positions in denoising, falling.
+        is_flow: whether sigma is the factor on the noise, and 1 - sigma that on the latents; else these have the factor 1.
     """
 
     start: float
     end: float
     sigma_table: tuple[float, ...]
+    is_flow: bool = True
 
     @classmethod
-    def of(cls, percent_to_sigma: Callable[[float], float], start_percent: float, end_percent: float) -> NoiseSchedule:
+    def of(
+        cls, percent_to_sigma: Callable[[float], float], start_percent: float, end_percent: float, is_flow: bool = True
+    ) -> NoiseSchedule:
         """By the MODEL's own function; percents are shares of denoising from 0 to 1."""
         start = float(percent_to_sigma(start_percent)) if start_percent > 0 else math.inf  # samplers may add noise to the first
         places = [min(max(index / NUM_INTERVALS, BARELY), 1 - BARELY) for index in range(NUM_INTERVALS + 1)]
-        return cls(start, float(percent_to_sigma(end_percent)), tuple(float(percent_to_sigma(place)) for place in places))
+        return cls(start, float(percent_to_sigma(end_percent)), tuple(float(percent_to_sigma(place)) for place in places), is_flow)
 
     def covers(self, sigma: float | None) -> bool:
         """Whether the pair acts at a sigma; yes where none is known."""
         return sigma is None or self.end <= sigma <= self.start
+
+    def noise_level(self, sigma: float | None) -> float | None:
+        """The factor on the noise where noise and latents are scaled to keep their size, 1 (noise) to 0; None where no sigma is known."""
+        if sigma is None:
+            return None
+        return min(max(sigma, 0.0), 1.0) if self.is_flow else sigma / math.hypot(1.0, sigma)
 
     def stage(self, sigma: float | None) -> float | None:
         """Position of a sigma in denoising, 0 (noise) to 1, as training places it; None where no sigma is known.

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import comfy.model_management
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy.model_sampling import CONST
 from comfy.patcher_extension import WrappersMP
 from comfy_execution.utils import get_executing_context
 from torch import nn
@@ -163,7 +164,8 @@ class AppliedPair:
             return executor(latents, *args, **kwargs)
         attachment = state.attachment(model.diffusion_model, latents.device, model.get_dtype_inference())
         attachment.row_strengths = factors
-        attachment.stage = stages[0] if len(set(stages)) == 1 else torch.tensor(stages)
+        levels = [state.schedule.noise_level(sigma) for sigma in sigmas]
+        attachment.move_to(*((stages[0], levels[0]) if len(set(stages)) == 1 else (torch.tensor(stages), torch.tensor(levels))))
         try:
             attachment.attach()
             output = executor(latents, *args, **kwargs)
@@ -391,4 +393,5 @@ def _blend_at(blend: Blend | None, device: torch.device) -> Blend | None:
 
 def _schedule(model: ModelPatcher, strengths: Strengths) -> NoiseSchedule:
     sampling = model.get_model_object("model_sampling")
-    return NoiseSchedule.of(sampling.percent_to_sigma, strengths.start_percent, strengths.end_percent)
+    is_flow = isinstance(sampling, CONST)
+    return NoiseSchedule.of(sampling.percent_to_sigma, strengths.start_percent, strengths.end_percent, is_flow)

@@ -86,7 +86,7 @@ class TwoExpertBase:
 
     def predict(self, latents: torch.Tensor, timestep: torch.Tensor, text: torch.Tensor) -> torch.Tensor:
         """Runs the expert of these timesteps (B,), which all belong to one; else as `Base.predict`."""
-        levels = self.experts[0].objective.levels(timestep.reshape(-1), torch.device("cpu"))[1]
+        levels = self.experts[0].objective.noise_level(timestep)
         return self.at_work(0 if levels.max() >= self.boundary else 1).predict(latents, timestep, text)
 
 

@@ -45,7 +45,7 @@ def fit(
         latents = torch.stack([item.latents for item in batch]).to(device)  # (B, C, f, h, w)
         timestep = base.objective.sample_timesteps(len(batch), state.generator).to(device)
         if attachment is not None:
-            attachment.stage = base.objective.stage(timestep)
+            attachment.move_to(base.objective.stage(timestep), base.objective.noise_level(timestep))
         noise = torch.randn(latents.shape, generator=state.generator).to(device)
         mask = loss_masks(batch, settings.background_weight, device) if source == "identity" else None
         noisy, text = base.objective.add_noise(latents, noise, timestep), base.batch_texts([item.text for item in batch])

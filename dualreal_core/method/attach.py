@@ -49,6 +49,7 @@ class Attachment:
         self.call = Call()
         self._blend = default_blend(pair) if blend is None else _own_part(blend, pair)
         self._stage: Stage | None = None
+        self._noise_level: Stage | None = None
         self._row_strengths: tuple[float, ...] | None = None
         self._given_of: tuple = ()
         self._side_weights: list[torch.Tensor] = list(pair.sides.parameters())
@@ -105,7 +106,16 @@ class Attachment:
 
     @stage.setter
     def stage(self, stage: Stage | None) -> None:
-        self._stage = stage
+        self.move_to(stage, None)
+
+    @property
+    def noise_level(self) -> Stage | None:
+        """Factor on the noise (sigma of a flow model) in the next calls, 1 to 0, or (B,) of their rows; None where it is not known."""
+        return self._noise_level
+
+    def move_to(self, stage: Stage | None, noise_level: Stage | None) -> None:
+        """Sets where in denoising the next calls are: both are one place, by the noise schedule that the host goes by."""
+        self._stage, self._noise_level = stage, noise_level
         self.call.forget()
         self._give()
 
@@ -217,11 +227,11 @@ class Attachment:
     def _give(self) -> None:
         """What the host knows about the next call, by one copy to the device at most."""
         device = self._side_weights[0].device if self._side_weights else torch.device("cpu")
-        stage = tuple(self._stage.tolist()) if isinstance(self._stage, torch.Tensor) else self._stage
+        where = _hashable(self._stage), _hashable(self._noise_level)
         place = device, torch.is_inference_mode_enabled()  # autograd takes nothing that was made in it
-        given_of = self._blend, stage, tuple(self.call.strengths.values()), self._row_strengths, place
+        given_of = self._blend, where, tuple(self.call.strengths.values()), self._row_strengths, place
         if given_of != self._given_of:
-            scheduled = self._blend.scheduled(self._stage)
+            scheduled = self._blend.scheduled(self._stage, self._noise_level)
             strengths = torch.tensor([[one * strength for strength in given_of[2]] for one in self._row_strengths or (1.0,)])
             rows = max(len(scheduled), len(strengths))
             if {len(scheduled), len(strengths)} - {1, rows}:  # one of them is of former calls, and to be set anew
@@ -287,6 +297,10 @@ def check_fit(transformer: nn.Module, pair: AdapterPair) -> None:
                 f"The pair was made for a base with {name} {made_for}, but this base has {name} {value}: "
                 "use the base it was made for, or train a new pair."
             )
+
+
+def _hashable(stage: Stage | None) -> float | tuple[float, ...] | None:
+    return tuple(stage.tolist()) if isinstance(stage, torch.Tensor) else stage
 
 
 def _runs(flags: Sequence[bool]) -> tuple[int | slice, ...]:

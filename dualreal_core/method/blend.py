@@ -14,11 +14,12 @@ from .stage_blender import Stage, StageBlender, share_at
 class Blend(Protocol):
     """Gives the weights of one model call, in two parts: numbers known before it, and what is made of them within."""
 
-    def scheduled(self, stage: Stage | None) -> torch.Tensor:
-        """Numbers (1 or B, N), on the host, that follow from the stage alone.
+    def scheduled(self, stage: Stage | None, noise_level: Stage | None = None) -> torch.Tensor:
+        """Numbers (1 or B, N), on the host, that follow from where in denoising the call is.
 
         Args:
             stage: position in denoising, 0 (noise) to 1, where it is known; while training one for each sample, (B,).
+            noise_level: likewise the factor on the noise (sigma of a flow model), 1 to 0.
         """
 
     def weights(self, embedding: torch.Tensor, tokens: list[torch.Tensor], scheduled: torch.Tensor) -> torch.Tensor:
@@ -43,7 +44,7 @@ class FixedBlend:
     identity: float
     motion: float
 
-    def scheduled(self, stage: Stage | None) -> torch.Tensor:
+    def scheduled(self, stage: Stage | None, noise_level: Stage | None = None) -> torch.Tensor:
         """-> (1, 2)"""
         return torch.tensor([[self.identity, self.motion]], dtype=torch.float32)
 
@@ -58,7 +59,7 @@ class LearnedBlend:
 
     controller: StageBlender
 
-    def scheduled(self, stage: Stage | None) -> torch.Tensor:
+    def scheduled(self, stage: Stage | None, noise_level: Stage | None = None) -> torch.Tensor:
         """-> (1 or B, 1)"""
         return self.controller.starts_at(stage)[:, None]
 
@@ -75,9 +76,9 @@ class PartOfBlend:
     first_group: int
     num_groups: int
 
-    def scheduled(self, stage: Stage | None) -> torch.Tensor:
+    def scheduled(self, stage: Stage | None, noise_level: Stage | None = None) -> torch.Tensor:
         """-> (1 or B, N)"""
-        return self.blend.scheduled(stage)
+        return self.blend.scheduled(stage, noise_level)
 
     def weights(self, embedding: torch.Tensor, tokens: list[torch.Tensor], scheduled: torch.Tensor) -> torch.Tensor:
         """-> (B, G, 2)"""
@@ -118,7 +119,7 @@ class PlannedBlend:
     scale: float
     num_groups: int
 
-    def scheduled(self, stage: Stage | None) -> torch.Tensor:
+    def scheduled(self, stage: Stage | None, noise_level: Stage | None = None) -> torch.Tensor:
         """-> (1 or B, G)"""
         depths = torch.arange(self.num_groups) / max(self.num_groups - 1, 1)
         return self.scale * self.plan.shares(0.5 if stage is None else stage, depths)

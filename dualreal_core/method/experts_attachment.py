@@ -85,8 +85,16 @@ class ExpertsAttachment:
 
     @stage.setter
     def stage(self, stage: Stage | None) -> None:
+        self.move_to(stage, None)
+
+    @property
+    def noise_level(self) -> Stage | None:
+        return self.parts[0].noise_level
+
+    def move_to(self, stage: Stage | None, noise_level: Stage | None) -> None:
+        """Sets where in denoising the next calls are; see `Attachment`."""
         for part in self.parts:
-            part.stage = stage
+            part.move_to(stage, noise_level)
 
     @property
     def strengths(self) -> Mapping[Role, float]:

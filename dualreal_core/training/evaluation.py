@@ -189,7 +189,7 @@ class Evaluator:
         device = next(base.transformer.parameters()).device
         attachment.strengths = {role: float(role in roles) for role in ROLES}
         attachment.condition = None if batch.condition is None else batch.condition.to(device)
-        attachment.stage = base.objective.stage(batch.timestep)
+        attachment.move_to(base.objective.stage(batch.timestep), base.objective.noise_level(batch.timestep))
         noisy = base.objective.add_noise(batch.latents, batch.noise, batch.timestep).to(device)
         with lowered(base, self.settings.precision == "bf16"):
             output = base.predict(noisy, batch.timestep.to(device), base.batch_texts(batch.texts))

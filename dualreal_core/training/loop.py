@@ -194,7 +194,7 @@ class _Losses:
         self.attachment.condition = _conditions(batch, settings, self.state, device) if source == "motion" else None
         latents = torch.stack([item.latents for item in batch])
         timestep = draw_timesteps(objective, len(batch), generator, role, share_schedule, settings.timestep_bias, self.expert.within)
-        self.attachment.stage = objective.stage(timestep)
+        self.attachment.move_to(objective.stage(timestep), objective.noise_level(timestep))
         noise = torch.randn(latents.shape, generator=generator)
         return batch, latents.to(device), noise.to(device), timestep.to(device)
 

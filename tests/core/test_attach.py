@@ -224,7 +224,7 @@ def test_each_block_uses_the_weights_of_its_group(base, num_groups):
         def __init__(self, group: int) -> None:
             self.group = group
 
-        def scheduled(self, stage: float | None) -> torch.Tensor:
+        def scheduled(self, stage: float | None, noise_level: float | None) -> torch.Tensor:
             return torch.zeros(1, 0)
 
         def weights(self, embedding: torch.Tensor, tokens: list[torch.Tensor], scheduled: torch.Tensor) -> torch.Tensor:

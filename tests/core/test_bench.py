@@ -147,7 +147,7 @@ def test_the_plain_loop_tells_the_pair_each_samples_stage(base, references):
     stages = []
 
     class Watched:
-        def scheduled(self, stage):
+        def scheduled(self, stage, noise_level):
             stages.extend([] if stage is None else [stage])
             return torch.zeros(1, 0)
 

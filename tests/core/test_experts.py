@@ -25,6 +25,8 @@ from dualreal_core.storage.inspection import describe, lines
 
 NAMES = tuple(EXPERTS)
 BOUNDARY = 0.875
+SHARES_OF_MORE_ROWS = {"rtol": 0.0, "atol": 1e-6}
+"""Processors may round a product of four rows otherwise than that of two, which are the last layer of a StageBlender of one expert."""
 
 
 @pytest.fixture(scope="module")
@@ -62,9 +64,9 @@ def by_hand(pair: AdapterPair, index: int, base: TinyBase, kind: str) -> Adapter
 def test_an_expert_acts_as_a_pair_of_its_own(base: TinyBase, kind: str, index: int) -> None:
     pair = both(base, kind)
     expected = predict(base, by_hand(pair, index, base, kind))
-    assert torch.equal(predict(base, expert_of(pair, index)), expected)
-    assert torch.equal(predict(base, placed(expert_of(pair, index), torch.device("cpu"))), expected)
-    assert not torch.equal(predict(base, expert_of(pair, 1 - index)), expected)
+    torch.testing.assert_close(predict(base, expert_of(pair, index)), expected, **SHARES_OF_MORE_ROWS)
+    torch.testing.assert_close(predict(base, placed(expert_of(pair, index), torch.device("cpu"))), expected, **SHARES_OF_MORE_ROWS)
+    assert not torch.allclose(predict(base, expert_of(pair, 1 - index)), expected, rtol=0, atol=1e-3)
 
 
 def test_an_expert_is_a_view_of_the_pair(base: TinyBase) -> None:
@@ -161,7 +163,7 @@ def test_joining_what_was_one_gives_it_back(base: TinyBase) -> None:
     assert again.config == pair.config and is_same(dict(again.state_dict()), dict(pair.state_dict()))
     single = one(base, learned_range=0.5)
     for view in experts_of(join_experts(single, single)):
-        assert torch.equal(predict(base, view), predict(base, single))
+        torch.testing.assert_close(predict(base, view), predict(base, single), **SHARES_OF_MORE_ROWS)
 
 
 def test_stage_blenders_that_differ_are_left_out(base: TinyBase) -> None:
@@ -249,7 +251,7 @@ def test_sides_of_expert_pairs_are_combined(base: TinyBase, kinds: tuple[str, st
     assert (combined.config.experts, combined.config.boundary) == (NAMES, BOUNDARY)
     for index, view in enumerate(experts_of(combined)):
         single = combine(expert_of(identity, index), expert_of(motion, index))
-        assert torch.equal(predict(base, view), predict(base, single))
+        torch.testing.assert_close(predict(base, view), predict(base, single), **SHARES_OF_MORE_ROWS)
 
 
 def test_a_side_of_one_expert_is_combined_too(base: TinyBase) -> None:

@@ -32,7 +32,7 @@ class Recorder:
         self.attachment: Attachment | None = None
         self.seen: list[tuple[float, ...] | None] = []
 
-    def scheduled(self, stage):
+    def scheduled(self, stage, noise_level):
         return torch.ones(1, 2)
 
     def weights(self, embedding, tokens, scheduled):

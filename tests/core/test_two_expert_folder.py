@@ -106,6 +106,10 @@ def test_a_pair_acts_in_both_experts_by_its_parts(base: TwoExpertBase) -> None:
             for part in parts:
                 setattr(part, name, value)
 
+        def move_to(self, stage: float, noise_level: float) -> None:
+            for part in parts:
+                part.move_to(stage, noise_level)
+
         def start_over(self) -> None:
             pass
 
