@@ -22,12 +22,13 @@ from checkpoint_forms import LARGEST
 from comfy.model_patcher import ModelPatcher
 from dualreal_pack.dualreal_core.method.attach import Attachment
 from dualreal_pack.dualreal_core.method.blend import FixedBlend
+from dualreal_pack.dualreal_core.method.curves import parse_curves
 from dualreal_pack.dualreal_core.method.pair import AdapterPair
 from dualreal_pack.dualreal_core.training.checkpointing import checkpointed, safe_saving
 from dualreal_pack.dualreal_core.training.loop import train
 from dualreal_pack.dualreal_core.training.settings import TrainSettings
 from dualreal_pack.dualreal_core.training.state import RunState
-from dualreal_pack.nodes.comfy_base import ComfyBase
+from dualreal_pack.nodes.comfy_base import FLOW_TYPES, ComfyBase
 from dualreal_pack.nodes.denoising_stage import NoiseSchedule
 from dualreal_pack.nodes.patching import Strengths, applied_pairs
 from dualreal_pack.nodes.training_model import ready_to_train
@@ -136,15 +137,19 @@ def sound(bench: Bench) -> str | None:
 
 
 def stage(bench: Bench) -> None:
-    """The record has each step at its place in denoising, by its sigma."""
-    blended = bench.with_pair()
+    """The record has each step at its place in denoising, by its sigma, and curves go by the noise there."""
+    curves = parse_curves("identity sigma 1:2 0:0")
+    blended = bench.with_pair(blend=curves.blend(bench.pair().config))
     bench.sampled(blended, steps=STEPS + 1)
     (applied,) = applied_pairs(blended)
     record, sampling = applied.parts[-1].record, blended.get_model_object("model_sampling")
     sigmas = comfy.samplers.calculate_sigmas(sampling, "simple", STEPS + 1)[:-1].tolist()
     schedule = NoiseSchedule.of(sampling.percent_to_sigma, 0.0, 1.0)
     assert record.positions() == sorted({schedule.stage(sigma) for sigma in sigmas}), "the stage does not follow sigma"
-    assert record.table().shape == (STEPS + 1, 2, 2)
+    is_flow = bench.model.model.model_type.name in FLOW_TYPES
+    levels = torch.tensor([sigma if is_flow else (sigma**2 / (1 + sigma**2)) ** 0.5 for sigma in sigmas])
+    expected = applied.pair.config.scale * torch.stack([levels, torch.full_like(levels, 0.5)], dim=-1)[:, None].expand(-1, 2, -1)
+    torch.testing.assert_close(record.table(), expected, rtol=0, atol=1e-5)
 
 
 def blends(bench: Bench) -> None:
