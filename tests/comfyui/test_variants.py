@@ -19,7 +19,7 @@ HERE = Path(__file__).parent
 Report = dict[str, dict[str, tuple[str, str]]]
 """By model and check: what came of it, and why."""
 COLUMNS = {
-    "apply": ("untrained", "acts", "negative", "cfg 1", "batch 2", "mask", "samplers", "sound", "stage", "LoRA", "detached"),
+    "apply": ("untrained", "acts", "negative", "cfg 1", "batch 2", "mask", "samplers", "sound", "stage", "LoRA", "export", "detached"),
     "blend": ("blend",),
     "train": ("step 0", "gradients", "resumes"),
 }

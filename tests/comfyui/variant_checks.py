@@ -32,6 +32,7 @@ from dualreal_pack.nodes.comfy_base import FLOW_TYPES, ComfyBase
 from dualreal_pack.nodes.denoising_stage import NoiseSchedule
 from dualreal_pack.nodes.patching import Strengths, applied_pairs
 from dualreal_pack.nodes.training_model import ready_to_train
+from export_checks import exported
 from safetensors.torch import load_file
 from variant_bench import PROMPT_ONLY, Bench, distance, make_pair
 from variant_inputs import STEPS, conditioning, noise
@@ -307,6 +308,7 @@ APPLY: dict[str, Callable[[Bench], str | None]] = {
     "sound": sound,
     "stage": stage,
     "LoRA": lora,
+    "export": exported,
 }
 BLEND: dict[str, Callable[[Bench], str | None]] = {"blend": blends}
 TRAIN: dict[str, Callable[[Bench], str | None]] = {"step 0": step_0, "gradients": gradients, "resumes": resumes}

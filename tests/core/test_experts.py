@@ -20,7 +20,7 @@ from dualreal_core.method.experts import base_of_expert, expert_of, experts_of, 
 from dualreal_core.method.experts_attachment import ExpertsAttachment
 from dualreal_core.method.pair import AdapterPair, PairConfig
 from dualreal_core.method.placement import placed
-from dualreal_core.storage import load_pair, read_header, save_pair, write_lora
+from dualreal_core.storage import export_lora, load_pair, read_header, save_pair
 from dualreal_core.storage.inspection import describe, lines
 
 NAMES = tuple(EXPERTS)
@@ -235,11 +235,9 @@ def test_inspection_shows_each_expert(base: TinyBase, tmp_path) -> None:
 
 def test_each_expert_is_exported_as_a_lora_of_its_own(base: TinyBase, tmp_path) -> None:
     pair = both(base)
-    with pytest.raises(InputError, match="a file for each"):
-        write_lora(tmp_path / "lora.safetensors", pair, "identity")
-    for index, view in enumerate(experts_of(pair)):
-        write_lora(tmp_path / "lora.safetensors", view, "identity")
-        written = load_file(tmp_path / "lora.safetensors")["transformer.blocks.2.attn1.to_q.lora_A.weight"]
+    export_lora(tmp_path / "lora.safetensors", pair, {"identity": 1.0}, "diffusers")
+    for index, mark in enumerate(("high", "low")):
+        written = load_file(tmp_path / f"lora_{mark}_noise.safetensors")["transformer.blocks.2.attn1.to_q.lora_A.weight"]
         assert torch.equal(written, pair.sides["identity"][f"{3 * index + 2}-attn1/to_q"].down.weight)
 
 

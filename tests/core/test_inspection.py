@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from dualreal_core.errors import InputError
 from dualreal_core.method.pair import new_pair
-from dualreal_core.storage import save_pair, write_lora
+from dualreal_core.storage import export_lora, save_pair
 from dualreal_core.storage.inspection import describe, lines
 
 HEADER = {
@@ -140,7 +140,7 @@ def lora_file(transformer, tmp_path):
     pair = new_pair(transformer, identity_kind="lora", rank=4, alpha=8.0)
     for adapter in pair.sides["identity"].values():
         torch.nn.init.ones_(adapter.up.weight)
-    write_lora(tmp_path / "lora.safetensors", pair, "identity")
+    export_lora(tmp_path / "lora.safetensors", pair, {"identity": 2 / pair.config.scale}, "diffusers")
     return tmp_path / "lora.safetensors", pair
 
 

@@ -17,7 +17,7 @@ from dualreal_core.method.blend import FixedBlend
 from dualreal_core.method.combine import combine
 from dualreal_core.method.from_lora import LinearUpdate, one_sided_pair
 from dualreal_core.method.pair import AdapterPair, iterate_sides
-from dualreal_core.storage import write_lora
+from dualreal_core.storage import export_lora
 
 
 @pytest.fixture(scope="module", params=FAMILY_NAMES)
@@ -33,6 +33,11 @@ def wan() -> TinyBase:
 def layers_of(pair: AdapterPair) -> list[str]:
     """Linear layers that LoRA sides update, without block numbers."""
     return sorted({layer for *_, layer, _ in iterate_sides(pair)})
+
+
+def at_full(pair: AdapterPair, role: str) -> dict[str, float]:
+    """The weight at which a side acts as its matrices say."""
+    return {role: 2 / pair.config.scale}
 
 
 def lora_output(base: TinyBase, pair: AdapterPair, role: str) -> torch.Tensor:
@@ -55,7 +60,7 @@ def test_others_read_our_lora(family, tmp_path, alpha, reader):
     ours = {role: lora_output(base, pair, role) for role in ("identity", "motion")}
     for role, expected in ours.items():
         other = TinyBase(family, 2)
-        write_lora(tmp_path / "lora.safetensors", pair, role)
+        export_lora(tmp_path / "lora.safetensors", pair, at_full(pair, role), "diffusers", overwrites=True)
         tensors = load_file(tmp_path / "lora.safetensors")
         if reader == "diffusers":
             other.transformer.load_lora_adapter(tmp_path, weight_name="lora.safetensors", prefix="transformer")
@@ -90,7 +95,7 @@ def sides_of_other_ranks(base: TinyBase) -> dict[str, AdapterPair]:
 def test_a_lora_keeps_its_strength_where_its_rank_is_not_that_of_the_configuration(wan, tmp_path, name):
     pair = sides_of_other_ranks(wan)[name]
     path, expected = tmp_path / "lora.safetensors", lora_output(wan, pair, "identity")
-    write_lora(path, pair, "identity")
+    export_lora(path, pair, at_full(pair, "identity"), "diffusers")
     by_peft, by_diffusers = TinyBase("wan", 2), TinyBase("wan", 2)
     with safe_open(path, "pt") as file:
         adapter_config = json.loads(file.metadata()["lora_adapter_metadata"])
@@ -104,8 +109,9 @@ def test_a_lora_keeps_its_strength_where_its_rank_is_not_that_of_the_configurati
 
 
 def test_only_lora_sides_export(wan, tmp_path):
-    for kind in ("bottleneck", "bottleneck-skip", "none"):
+    sentences = {kind: f"identity side is of kind '{kind}', which has no LoRA form" for kind in ("bottleneck", "bottleneck-skip")}
+    for kind, sentence in {**sentences, "none": "has no identity side"}.items():
         pair = tiny_pair(wan, identity_kind=kind, motion_kind="lora")
-        with pytest.raises(InputError, match=f"identity side is of kind '{kind}', which has no LoRA form"):
-            write_lora(tmp_path / "lora.safetensors", pair, "identity")
+        with pytest.raises(InputError, match=sentence):
+            export_lora(tmp_path / "lora.safetensors", pair, {"identity": 1.0})
     assert list(tmp_path.iterdir()) == []

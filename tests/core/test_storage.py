@@ -15,7 +15,7 @@ from tiny import CONDITION_DIM, FAMILY_NAMES, KINDS, TinyBase, fill, is_same, pr
 
 from dualreal_core.errors import InputError
 from dualreal_core.method.pair import PER_SIDE, ROLES
-from dualreal_core.storage import load_pair, read_header, save_pair, write_lora
+from dualreal_core.storage import export_lora, load_pair, read_header, save_pair
 from dualreal_core.storage.format import EXPERTS_VERSION, FORMAT_VERSION, HEADER_KEY, seal
 
 COMBINATIONS = [both for both in product((*KINDS, "none"), repeat=2) if both != ("none", "none")]
@@ -326,7 +326,7 @@ def test_missing_and_extra_tensors(wan, tmp_path, kind):
 
 WRITERS = {
     "pair": lambda path, pair: save_pair(path, pair),
-    "lora": lambda path, pair: write_lora(path, pair, "identity"),
+    "lora": lambda path, pair: export_lora(path, pair, {"identity": 1.0}, overwrites=True),
 }
 
 

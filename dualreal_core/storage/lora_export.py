@@ -1,0 +1,210 @@
+"""Pairs out as ordinary LoRA files: a side, or a fixed mix of both, in the names and forms that other programs read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save
+
+from ..errors import InputError
+from ..families.layer_naming import naming, places_of_blocks
+from ..files.atomic import atomic_path
+from ..files.provenance import provenance
+from ..method.experts import experts_of
+from ..method.layer_updates import layer_updates, of_rows
+from ..method.pair import ROLES, AdapterPair, Role
+from .lora_forms import ADAPTER_CONFIG_NAME, ADAPTER_MODEL_NAME, DTYPES, FORMS, LoraForm, folder_config, form_metadata
+
+EXPORT_KEY = "dualreal_export"
+TRIGGER_KEY = "modelspec.trigger_phrase"
+SUFFIX = ".safetensors"
+
+Weights = Mapping[Role, float | Sequence[float]]
+"""Of the sides that go into a file, in units of the even weight: one number, or one for each group of blocks of all experts."""
+
+
+@dataclass(frozen=True)
+class WrittenLora:
+    """A LoRA file, or folder, that was written.
+
+    Attributes:
+        expert: that it is for; '' of a model of one.
+        num_layers: how many layers it changes, as its names count them.
+        ranks: the lowest and the highest.
+    """
+
+    path: Path
+    expert: str
+    num_layers: int
+    ranks: tuple[int, int]
+
+
+def export_lora(
+    path: Path, pair: AdapterPair, weights: Weights, form: str = "comfyui", header: Mapping[str, object] | None = None,
+    blend: str = "", dtype: str = "fp32", overwrites: bool = False,
+) -> list[WrittenLora]:  # fmt: skip
+    """Writes sides of a pair at fixed weights as a LoRA, of a pair for two experts one for each.
+
+    A mix is exact for LoRA: ranks stand side by side. All factors are folded into the matrices, so that readers that know no metadata
+    compute the same.
+
+    Args:
+        path: of the file; `peft` writes a folder. Experts add `_high_noise` and `_low_noise`.
+        form: one of `FORMS`.
+        header: of the pair, for trigger words, sources and consent.
+        blend: in words, kept in the metadata.
+        dtype: one of `DTYPES`.
+
+    Raises:
+        InputError: a side has no such form, the file is there, or it cannot be written.
+    """
+    chosen = _chosen(form, dtype)
+    experts = pair.config.experts or ("",)
+    files = [_path_of(Path(path), chosen, expert) for expert in experts]
+    parts = {file: (expert, part) for file, expert, part in zip(files, experts, experts_of(pair), strict=True)}
+    taken = next((file for file in files if _is_there(file, chosen)), None)
+    if taken is not None and not overwrites:
+        raise InputError(f"{taken} exists: choose another name, or have it overwritten.")
+    contents, written = {}, []
+    for index, (file, (expert, part)) in enumerate(parts.items()):
+        own = _of_expert(pair, weights, part, index)
+        if not own:
+            continue
+        tensors, ranks = lora_tensors(part, own, chosen, DTYPES[dtype])
+        metadata = {**_common_metadata(header or {}, own, blend, expert), **form_metadata(chosen, ranks), "format": "pt"}
+        contents[file] = save(tensors, metadata), ranks
+        sizes = ranks.values() or [0]
+        written.append(WrittenLora(file, expert, len(ranks) or len(tensors), (min(sizes), max(sizes))))
+    if not contents:
+        raise InputError(f"The pair has no {' or '.join(weights)} side, or all weights are 0: there is nothing to write.")
+    for file, (content, ranks) in contents.items():
+        _write(file, content, ranks, chosen)
+    return written
+
+
+def lora_tensors(
+    pair: AdapterPair, weights: Mapping[Role, Sequence[float]], form: LoraForm, dtype: torch.dtype = torch.float32
+) -> tuple[dict[str, torch.Tensor], dict[str, int]]:
+    """Tensors of a file by their names in it, and the rank of each LoRA layer by its path in the host's DiT.
+
+    Args:
+        pair: for one DiT.
+        weights: of each group of blocks, by role.
+
+    Raises:
+        InputError: see `layer_updates`; or the form cannot hold an update, or the dtype a value.
+    """
+    config = pair.config
+    names, updates = naming(config.family, form.host), layer_updates(pair, weights)
+    known = [(block, layer) for side in pair.sides.values() for block, layer in map(_place, side)]
+    places = places_of_blocks(config.family, config.num_blocks, known)
+    tensors, ranks = {}, {}
+    for (block, layer), update in updates.items():
+        lacking = next((part for part in update if part not in form.parts), None)
+        if lacking is not None:
+            raise InputError(
+                f"{layer} in block {block} is changed by {lacking!r}, which files for {form.readers} do not hold: write 'comfyui'."
+            )
+        listed, number = places[block]
+        for part in names.parts(layer):
+            own = update if part.is_whole else of_rows(update, part.rows(*_widths(update)), (block, layer))
+            host_path = f"{names.blocks[listed]}.{number}.{part.path}"
+            name = form.layer(host_path)
+            for kind, tensor in own.items():
+                tensors[f"{name}.{form.parts[kind]}"] = _cast(tensor, dtype, host_path)
+            if "down" in own:
+                ranks[host_path] = len(own["down"])
+                if form.has_alpha:
+                    tensors[f"{name}.alpha"] = form.alpha(ranks[host_path])
+    return tensors, ranks
+
+
+def weights_by_group(pair: AdapterPair, weights: Weights) -> dict[Role, list[float]]:
+    """The same, one number for each group of blocks of all experts.
+
+    Raises:
+        InputError: there are more or fewer.
+    """
+    total = pair.config.total_groups
+    listed = {role: [float(own)] * total if isinstance(own, int | float) else list(own) for role, own in weights.items()}
+    for role, own in listed.items():
+        if len(own) != total:
+            raise InputError(f"{len(own)} weights of the {role} were given for {total} groups of blocks: give one, or one for each.")
+    return listed
+
+
+def _of_expert(pair: AdapterPair, weights: Weights, part: AdapterPair, index: int) -> dict[Role, list[float]]:
+    """The weights of one expert's groups, of the sides that it has. In a model of one DiT a side that is not there is refused later."""
+    groups = slice(index * pair.config.num_groups, (index + 1) * pair.config.num_groups)
+    listed = {role: own[groups] for role, own in weights_by_group(pair, weights).items()}
+    may_lack = bool(pair.config.experts)
+    return {role: listed[role] for role in ROLES if role in listed and any(listed[role]) and (role in part.sides or not may_lack)}
+
+
+def _place(key: str) -> tuple[int, str]:
+    block, _, name = key.partition("-")
+    return int(block), name.replace("/", ".")
+
+
+def _widths(update: Mapping[str, torch.Tensor]) -> tuple[int, int]:
+    rows = next(update[part] for part in ("up", "diff", "diff_b") if part in update)
+    columns = next((update[part] for part in ("down", "diff") if part in update), rows)
+    return columns.shape[-1], rows.shape[0]
+
+
+def _cast(tensor: torch.Tensor, dtype: torch.dtype, path: str) -> torch.Tensor:
+    cast = tensor.to(dtype).contiguous()
+    if not cast.isfinite().all():
+        raise InputError(f"The update of {path} holds values that {str(dtype).removeprefix('torch.')} cannot: write fp32 or bf16.")
+    return cast
+
+
+def _common_metadata(header: Mapping[str, object], weights: Mapping[Role, Sequence[float]], blend: str, expert: str) -> dict[str, str]:
+    """Trigger words, and a record of where the file comes from."""
+    prompts = header.get("prompts") or {}
+    words = {"identity": prompts.get("trigger") or prompts.get("identity"), "motion": prompts.get("motion")}
+    triggers = ", ".join(dict.fromkeys(str(words[role]) for role in weights if words[role]))
+    record = {
+        "weights": {role: [round(one, 6) for one in own] for role, own in weights.items()},
+        "blend": blend,
+        "expert": expert,
+        "pair_digest": header.get("digest"),
+        **{name: header.get(name) for name in ("source", "sources", "training", "datasets", "base", "consent")},
+        "provenance": provenance(),
+    }
+    known = {name: value for name, value in record.items() if value not in (None, "", {}, [])}
+    return {EXPORT_KEY: json.dumps(known, sort_keys=True), **({TRIGGER_KEY: triggers} if triggers else {})}
+
+
+def _chosen(form: str, dtype: str) -> LoraForm:
+    if form not in FORMS:
+        raise InputError(f"There is no form {form!r}: choose one of {', '.join(FORMS)}.")
+    if dtype not in DTYPES:
+        raise InputError(f"There is no dtype {dtype!r}: choose one of {', '.join(DTYPES)}.")
+    return FORMS[form]
+
+
+def _path_of(path: Path, form: LoraForm, expert: str) -> Path:
+    mark = f"_{expert.replace('-', '_')}" if expert else ""
+    if form.is_folder:
+        return path.with_name(path.name.removesuffix(SUFFIX) + mark)
+    if path.suffix != SUFFIX:
+        raise InputError(f"{path} is no name of a LoRA file: end it in {SUFFIX}.")
+    return path.with_name(path.stem + mark + SUFFIX)
+
+
+def _is_there(path: Path, form: LoraForm) -> bool:
+    return any((path / name).exists() for name in (ADAPTER_MODEL_NAME, ADAPTER_CONFIG_NAME)) if form.is_folder else path.exists()
+
+
+def _write(path: Path, content: bytes, ranks: Mapping[str, int], form: LoraForm) -> None:
+    if form.is_folder:
+        with atomic_path(path / ADAPTER_CONFIG_NAME) as temporary:
+            temporary.write_text(folder_config(ranks), encoding="utf-8")
+        path = path / ADAPTER_MODEL_NAME
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
