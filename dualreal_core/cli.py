@@ -1,4 +1,4 @@
-"""The command `dualreal`: demo, train, generate, inspect, evaluate, bench. What a user got wrong ends in one sentence and exit code 2."""
+"""The command `dualreal`, with the commands of `commands`. What a user got wrong ends in one sentence and exit code 2."""
 
 from __future__ import annotations
 

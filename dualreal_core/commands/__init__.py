@@ -5,8 +5,9 @@ from __future__ import annotations
 from .arguments.bench import BENCH
 from .arguments.demo import DEMO
 from .arguments.evaluate import EVALUATE
+from .arguments.export import EXPORT
 from .arguments.generate import GENERATE
 from .arguments.inspect import INSPECT
 from .arguments.train import TRAIN
 
-COMMANDS = {command.name: command for command in (DEMO, TRAIN, GENERATE, INSPECT, EVALUATE, BENCH)}
+COMMANDS = {command.name: command for command in (DEMO, TRAIN, GENERATE, INSPECT, EXPORT, EVALUATE, BENCH)}

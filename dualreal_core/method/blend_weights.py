@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
 
 from ..errors import InputError
-from .blend import Blend, FixedBlend, LearnedBlend, SharePlan
+from .blend import Blend, LearnedBlend, SharePlan
 from .pair import ROLES, AdapterPair, Role
-
-MEAN_STEPS = 50
-"""Evenly spaced positions in denoising over which a mean is taken where no steps are named."""
 
 
 @dataclass(frozen=True)
@@ -52,12 +49,22 @@ class Denoising:
         own = tuple(sigmas[:-1] if len(sigmas) > 1 and sigmas[-1] == 0 else sigmas)
         if not own or not all(0 < sigma <= 1 for sigma in own) or any(now <= then for now, then in pairwise(own)):
             raise InputError(f"sigmas are {', '.join(f'{one:g}' for one in sigmas)}: they must fall from at most 1 and stay above 0.")
-        return cls(own, tuple(1 - sigma / (shift - (shift - 1) * sigma) for sigma in own))
+        return cls(own, tuple(stage_of(sigma, shift) for sigma in own))
+
+    @property
+    def steps(self) -> list[tuple[float, float]]:
+        """(stage, sigma) of each."""
+        return list(zip(self.stages, self.sigmas, strict=True))
 
     def within(self, least: float, most: float) -> Denoising:
         """The steps at which an expert runs: sigmas from `least` on and below `most`."""
         kept = [index for index, sigma in enumerate(self.sigmas) if least <= sigma < most]
         return Denoising(tuple(self.sigmas[index] for index in kept), tuple(self.stages[index] for index in kept))
+
+
+def stage_of(sigma: float, shift: float) -> float:
+    """Where in denoising, 0 (noise) to 1, a flow model of that shift meets a noise level."""
+    return 1 - sigma / (shift - (shift - 1) * sigma)
 
 
 @dataclass(frozen=True)
@@ -88,12 +95,16 @@ class BlendWeights:
             left_out = f"The StageBlender's own part, up to {2 * config.learned_range:.2g} of the even weight, follows the video."
             blend = SharePlan(stages=config.share_schedule or (0.5,)).blend(config)
         nothing = torch.zeros(1, 1)
-        weights = [blend.weights(nothing, [], blend.scheduled(stage))[0].expand(config.num_groups, 2) for stage in denoising.stages]
+        given = [blend.scheduled(stage, sigma) for stage, sigma in denoising.steps]
+        weights = [blend.weights(nothing, [], numbers)[0].expand(config.num_groups, 2) for numbers in given]
         return cls(torch.stack(weights) / (config.scale / 2), left_out) if weights else cls(torch.zeros(0, config.num_groups, 2), left_out)
 
     @classmethod
-    def recorded(cls, text: str, pair: AdapterPair) -> BlendWeights:
+    def recorded(cls, text: str, pair: AdapterPair, begin: float = 0.0, end: float = 1.0) -> BlendWeights:
         """Those that a run used, as Blend Map gives them.
+
+        Args:
+            begin, end: stages of denoising between which an expert runs.
 
         Raises:
             InputError: the text is nothing of the kind, or of other groups of blocks.
@@ -101,9 +112,11 @@ class BlendWeights:
         try:
             record = json.loads(text)
             table = torch.tensor([record[role] for role in ROLES], dtype=torch.float32).permute(1, 2, 0)  # (S, G, 2)
-        except (KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
+            if (begin, end) != (0.0, 1.0):
+                table = table[[begin <= float(stage) <= end for stage in record["stages"]]]
+        except (IndexError, KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
             raise InputError(f"This is no data of Blend Map ({error}): give its whole output 'data'.") from error
-        if not len(table) or table.shape[1] != pair.config.num_groups or not table.isfinite().all():
+        if not table.numel() or table.shape[1] != pair.config.num_groups or not table.isfinite().all():
             raise InputError(
                 f"The data of Blend Map are of {table.shape[1]} groups of blocks, and the pair has {pair.config.num_groups}: give those of "
                 "a run with this pair."
@@ -123,12 +136,15 @@ class BlendWeights:
         off = (own - own.mean(dim=0)).square().mean().sqrt()
         return Stray(float(own.min()), float(own.max()), float(off / own.square().mean().sqrt().clamp(min=1e-12)))
 
-    def step_factors(self, role: Role) -> StepFactors:
-        """Factors by which a file that holds the mean weights comes closest to the blend, one for each step."""
-        own = self.table[..., ROLES.index(role)]
-        mean = own.mean(dim=0) if len(own) else own.new_zeros(own.shape[1])
-        factors = own @ mean / mean.square().sum().clamp(min=1e-12)
-        return StepFactors(tuple(factors.tolist()), float((factors[:, None] * mean - own).abs().max()) if len(own) else 0.0)
+    def step_factors(self, role: Role, held: Sequence[float]) -> StepFactors:
+        """Factors by which a file comes closest to the blend, one for each step.
+
+        Args:
+            held: the weights of groups that the file holds.
+        """
+        own, fixed = self.table[..., ROLES.index(role)], torch.tensor(held)
+        factors = own @ fixed / fixed.square().sum().clamp(min=1e-12)
+        return StepFactors(tuple(factors.tolist()), float((factors[:, None] * fixed - own).abs().max()) if len(own) else 0.0)
 
 
 @dataclass(frozen=True)
@@ -152,26 +168,3 @@ class StepFactors:
 
     factors: tuple[float, ...]
     error: float
-
-
-def even_weights(pair: AdapterPair, denoising: Denoising) -> BlendWeights:
-    """Those of an even blend, each 1."""
-    half = pair.config.scale / 2
-    return BlendWeights.of(FixedBlend(half, half), pair, denoising)
-
-
-def what_a_mean_loses(weights: Mapping[str, BlendWeights], roles: Sequence[Role]) -> list[str]:
-    """Sentences on weights that are not the same throughout, by the name of what they act in ('' for one DiT)."""
-    said = []
-    for name, own in weights.items():
-        for role in roles:
-            stray = own.strays(role)
-            if stray.off > 1e-4:
-                where = f" of the {name} expert" if name else ""
-                said.append(
-                    f"The {role}'s weight{where} runs from {stray.least:.2g} to {stray.most:.2g} over denoising and depth; the file holds "
-                    f"its mean over denoising, from which it strays by {stray.off:.0%}."
-                )
-        if own.left_out:
-            said.append(own.left_out)
-    return list(dict.fromkeys(said))

@@ -34,7 +34,7 @@ QUANTIZED_NEAR = 0.15
 class ByGroup:
     """A blend of fixed weights that differ by group, of a pair whose even weight is 1."""
 
-    def scheduled(self, stage: object) -> torch.Tensor:
+    def scheduled(self, stage: object, noise_level: object = None) -> torch.Tensor:
         return torch.tensor([[*IDENTITY, *MOTION]])
 
     def weights(self, embedding: torch.Tensor, tokens: list[torch.Tensor], scheduled: torch.Tensor) -> torch.Tensor:
