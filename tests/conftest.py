@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-sys.path[:0] = [str(Path(__file__).parent / folder) for folder in ("core", "comfyui", "canvas")]
+sys.path[:0] = [str(Path(__file__).parent / folder) for folder in ("core", "comfyui", "canvas", "")]
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
 pytest_plugins = ["comfy_session"]
