@@ -48,9 +48,9 @@ class DiffusersModel:
     def of(cls, family: str, transformer: nn.Module) -> DiffusersModel:
         """family: one that diffusers names as ComfyUI does up to parts of the name, or one of `FUSED`."""
         names = [name for name, _ in transformer.named_parameters()]
-        if family in FUSED:
+        if family.partition(" ")[0] in FUSED:
             found = {}
-            for layer, parts in FUSED[family].items():
+            for layer, parts in FUSED[family.partition(" ")[0]].items():
                 for number in range(MOST_BLOCKS):
                     for end in ("weight", "bias"):
                         own = tuple(f"{part.format(number)}.{end}" for part in parts)

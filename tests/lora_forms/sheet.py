@@ -128,8 +128,10 @@ class Sheet:
         self.put(f"{name}.{parts[1]}", 0.3 * self.noise(out, rank))
 
     def settings(self, **fields: object) -> None:
-        """peft's configuration of the DiT, as diffusers keeps it in the metadata."""
-        self.metadata["lora_adapter_metadata"] = json.dumps({f"transformer.{name}": value for name, value in fields.items()})
+        """peft's configuration of the DiT, as diffusers keeps it in the metadata, after the layers were written."""
+        layers = sorted({key.removeprefix("transformer.").partition(".lora_")[0] for key in self.tensors})
+        every = {"peft_type": "LORA", "target_modules": layers, **fields}
+        self.metadata["lora_adapter_metadata"] = json.dumps({f"transformer.{name}": value for name, value in every.items()})
 
     def save(self, folder: Path) -> Path:
         """Writes everything into a folder of its own."""
