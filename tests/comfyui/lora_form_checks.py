@@ -34,7 +34,7 @@ lora_forms = importlib.import_module("lora_forms")
 DIT = "diffusion_model."
 WIDEST = 1300
 """Inputs of the layers that are probed by identity; of wider ones, as those for text, only where the file changes them."""
-EVERYWHERE = Strengths(adapts_negative=True, audio=1.0)
+HALF = 0.5
 Weights = Mapping[str, torch.Tensor]
 
 
@@ -65,10 +65,11 @@ class FormBench(Bench):
         form.write(sheet)
         return sheet, sheet.save(folder)
 
-    def ours(self, form: lora_forms.Form, path: Path) -> tuple[ModelPatcher, str]:
-        """A clone on which the file acts at an even blend, and the note on what was left out."""
+    def ours(self, form: lora_forms.Form, path: Path, strength: float = 1.0) -> tuple[ModelPatcher, str]:
+        """A clone on which the file acts at an even blend, on every row and on sound, and the note on what was left out."""
         loaded, note = import_lora(self.model, path, "identity", form.expert)
-        return apply_pair(self.model, copy.deepcopy(loaded.pair), EVERYWHERE), note
+        strengths = Strengths(identity=strength, adapts_negative=True, audio=1.0)
+        return apply_pair(self.model, copy.deepcopy(loaded.pair), strengths), note
 
     def stock(self, path: Path) -> ModelPatcher:
         """A clone that the stock loader patched."""
@@ -182,6 +183,12 @@ def by_ours(bench: FormBench, form: lora_forms.Form, sheet: lora_forms.Sheet, pa
     if not sheet.deltas:
         return Outcome(float(sum(one.norm() for one in found.values())), note), "acts, though it is to be refused"
     return Outcome(error_of(found, sheet.deltas), note), by_parameter(found, sheet.deltas)
+
+
+def error_at_half(bench: FormBench, form: lora_forms.Form, sheet: lora_forms.Sheet, path: Path) -> float:
+    """At half of the strength, at which half of each change is to happen."""
+    patched, _ = bench.ours(form, path, HALF)
+    return error_of(bench.effect(patched, set(sheet.deltas)), {name: HALF * delta for name, delta in sheet.deltas.items()})
 
 
 def sampling_error(bench: FormBench, form: lora_forms.Form, sheet: lora_forms.Sheet, path: Path) -> float:

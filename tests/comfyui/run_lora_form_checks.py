@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("comfyui", type=Path)
     parser.add_argument("report", type=Path)
     parser.add_argument("--only", nargs="*", help="names of forms")
-    parser.add_argument("--sampled", nargs="*", default=[], help="names of forms that are also sampled with")
+    parser.add_argument("--sampled", nargs="*", default=[], help="names of forms that are also sampled with, and tried at half strength")
     arguments = parser.parse_args()
     start_host(arguments.comfyui, "cpu", False)
     checks = importlib.import_module("lora_form_checks")
@@ -58,6 +58,7 @@ def row(checks: object, bench: object, form: object, folder: Path, is_sampled: b
     came = {"stock": stock.error, "stock said": stock.said, "ours": ours.error, "said": ours.said, "off": off, "left out": sheet.left_out}
     if is_sampled and ours.error is not None:
         came["sampled"] = checks.sampling_error(bench, form, sheet, path)
+        came["at half"] = checks.error_at_half(bench, form, sheet, path)
     return came
 
 
