@@ -5,7 +5,20 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 from server import PromptServer
 
-from . import adapters, blend, datasets, embedded, evaluate, experts, folders, former_inputs, train, training_settings
+from . import (
+    adapters,
+    blend,
+    blend_presets,
+    curves,
+    datasets,
+    embedded,
+    evaluate,
+    experts,
+    folders,
+    former_inputs,
+    train,
+    training_settings,
+)
 
 NODES: list[type[io.ComfyNode]] = [
     *embedded.NODES,
@@ -15,6 +28,7 @@ NODES: list[type[io.ComfyNode]] = [
     *training_settings.NODES,
     *train.NODES,
     *blend.NODES,
+    *curves.NODES,
     *experts.NODES,
     *evaluate.NODES,
 ]
@@ -25,6 +39,7 @@ class DualRealExtension(ComfyExtension):
 
     async def on_load(self) -> None:
         former_inputs.register(PromptServer.instance.add_on_prompt_handler)
+        blend_presets.register(PromptServer.instance.routes)
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES

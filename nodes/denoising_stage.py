@@ -64,6 +64,13 @@ class NoiseSchedule:
         above, below = table[place - 1], table[place]
         return (place - (sigma - below) / (above - below)) / (len(table) - 1)
 
+    def sigma(self, stage: float) -> float:
+        """The sigma at a position in denoising, 0 (noise) to 1: the way back from `stage`."""
+        place = stage * (len(self.sigma_table) - 1)
+        index = min(int(place), len(self.sigma_table) - 2)
+        above, below = self.sigma_table[index : index + 2]
+        return above + (place - index) * (below - above)
+
 
 def sigmas_of_rows(sigmas: torch.Tensor | None, num_rows: int) -> list[float | None]:
     """A sigma for each row of a call; ComfyUI gives one for all (1,), or those of one prompt's rows (B / n,)."""

@@ -28,6 +28,7 @@ from ..dualreal_core.method.blend import Blend, BlendRecord, LearnedBlend
 from ..dualreal_core.method.pair import AdapterPair
 from ..dualreal_core.method.placement import is_placed, placed
 from ..dualreal_core.storage.format import digest
+from .blend_used import tell_page
 from .denoising_stage import NoiseSchedule, sigmas_of_rows
 from .neighbours import sentence_on_places
 from .sampled_part import MAX_PARTS, SampledPart, latent_mark
@@ -121,6 +122,7 @@ class AppliedPair:
             self.parts[:] = [*self.parts, part][-MAX_PARTS:]
             if part.note:
                 logging.info(part.note)
+            tell_page(self.blend, state.record, state.schedule, prompt)
         return made
 
     def calc_cond_batch_wrapper(
