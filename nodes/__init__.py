@@ -18,6 +18,7 @@ from . import (
     former_inputs,
     train,
     training_settings,
+    two_loras,
 )
 
 NODES: list[type[io.ComfyNode]] = [
@@ -27,6 +28,7 @@ NODES: list[type[io.ComfyNode]] = [
     *datasets.NODES,
     *training_settings.NODES,
     *train.NODES,
+    *two_loras.NODES,
     *blend.NODES,
     *curves.NODES,
     *experts.NODES,

@@ -105,7 +105,7 @@ class ApplyStageBlender(io.ComfyNode):
         differences = differences_from(pair.header, model)
         for difference in differences:
             logging.warning(difference)
-        silence = "" if audio_strength else _on_silence(own, diffusion_model(model))
+        silence = "" if audio_strength else silent_on_sound(own, diffusion_model(model))
         said = " ".join(filter(None, (said_of_part, *differences, silence)))
         return io.NodeOutput(patched, ui=ui.PreviewText(said)) if said else io.NodeOutput(patched)
 
@@ -244,7 +244,7 @@ def condition_for(pair: AdapterPair, reference) -> torch.Tensor | None:
     return embedding
 
 
-def _on_silence(pair: AdapterPair, transformer: nn.Module) -> str:
+def silent_on_sound(pair: AdapterPair, transformer: nn.Module) -> str:
     """A sentence where adapters of a pair would change the sound, to be said where they do not; else empty."""
     family = family_of(transformer)
     if family.audio_tokens is not None:

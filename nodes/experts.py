@@ -17,7 +17,7 @@ from ..dualreal_core.errors import InputError
 from ..dualreal_core.families.base_record import expert_boundary
 from ..dualreal_core.families.expert_names import EXPERTS, HIGH, LOOKED_FOR, LOW, lora_expert, named_expert, partners_of
 from ..dualreal_core.method.experts import experts_of, join_experts
-from ..dualreal_core.method.pair import ROLES, AdapterPair
+from ..dualreal_core.method.pair import ROLES, AdapterPair, Role
 from .adapters import LORA_TOOLTIP, LORAS, file_in, fingerprint
 from .blend import NEGATIVE_CHOICES, blending_inputs, condition_for
 from .expert_parts import differences_from
@@ -130,20 +130,30 @@ class LoadTwoExpertLoras(io.ComfyNode):
     def execute(cls, model_high: ModelPatcher, model_low: ModelPatcher, role: str, lora: str, partner: str) -> io.NodeOutput:
         models = {HIGH: model_high, LOW: model_low}
         files, said = files_of_experts(lora, partner)
-        said = [*swapped(models), *said]
-        found: dict[str, TrainedPair] = {}
-        for expert, file in files.items():
-            found[expert], note = import_lora(models[expert], file_in(LORAS, file), role, expert)
-            said += [note] if note else []
-        said += of_unequal_kind(models)
-        header = {
-            "source": {expert: Path(file).name for expert, file in files.items()},
-            "training": {expert: one.header["training"] for expert, one in found.items()},
-            "prompts": {name: text for one in reversed(found.values()) for name, text in one.header.get("prompts", {}).items()},
-        }
-        with torch.inference_mode(False):
-            pair = pair_of(found, expert_boundary(diffusion_model(model_high)))
-        return io.NodeOutput(TrainedPair(pair.requires_grad_(False), header), ui=ui.PreviewText("\n".join(said)))
+        pair, notes = import_experts(models, files, role)
+        said = [*swapped(models), *said, *notes, *of_unequal_kind(models)]
+        return io.NodeOutput(pair, ui=ui.PreviewText("\n".join(said)))
+
+
+def import_experts(models: dict[str, ModelPatcher], files: dict[str, str], role: Role) -> tuple[TrainedPair, list[str]]:
+    """LoRAs of one or of both experts as one side of a pair for two, and what is to be said of each file.
+
+    Args:
+        files: in models/loras, by expert; one may stand for both.
+    """
+    found: dict[str, TrainedPair] = {}
+    said = []
+    for expert, file in files.items():
+        found[expert], note = import_lora(models[expert], file_in(LORAS, file), role, expert)
+        said += [note] if note else []
+    header = {
+        "source": {expert: Path(file).name for expert, file in files.items()},
+        "training": {expert: one.header["training"] for expert, one in found.items()},
+        "prompts": {name: text for one in reversed(found.values()) for name, text in one.header.get("prompts", {}).items()},
+    }
+    with torch.inference_mode(False):
+        pair = pair_of(found, expert_boundary(diffusion_model(models[HIGH])))
+    return TrainedPair(pair.requires_grad_(False), header), said
 
 
 def halves(pair: TrainedPair, low_pair: TrainedPair | None) -> dict[str, tuple[AdapterPair, dict]]:

@@ -1,4 +1,4 @@
-"""A pair on a MODEL, by ComfyUI's patchers; beside `training_model` the only file that touches them.
+"""A pair on a MODEL, by ComfyUI's patchers; beside `pair_patcher` and `training_model` the only file that touches them.
 
 A pair is in the DiT for the length of each call of the model, from a wrapper around that call. So nothing is left on the module that
 clones share, order does not matter, and the DiT that a call reaches is the one that has the pair in it.
@@ -11,6 +11,7 @@ import logging
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
 import comfy.model_management
@@ -31,6 +32,7 @@ from ..dualreal_core.storage.format import digest
 from .blend_used import tell_page
 from .denoising_stage import NoiseSchedule, sigmas_of_rows
 from .neighbours import sentence_on_places
+from .pair_patcher import patcher_of
 from .sampled_part import MAX_PARTS, SampledPart, latent_mark
 
 if TYPE_CHECKING:
@@ -79,7 +81,6 @@ class AppliedPair:
         blend: None for the pair's own.
         condition: reference embedding (1, E) for conditioned sides.
         schedule: of the MODEL when the pair was applied; calls outside of any sampling go by it.
-        name: tells it from other pairs, strengths and references; it does not change with the precision it is cast to.
         parts: what the last samplings used, each a part of denoising or all of it; one list for both experts of a model.
     """
 
@@ -89,8 +90,15 @@ class AppliedPair:
     strengths: Strengths
     condition: torch.Tensor | None
     schedule: NoiseSchedule
-    name: str
     parts: list[SampledPart] = field(default_factory=list)
+
+    @cached_property
+    def name(self) -> str:
+        """Tells it from other pairs, strengths and references, whatever precision it is cast to; takes seconds for large pairs."""
+        given = {**self.pair.state_dict(), **({} if self.condition is None else {"condition": self.condition})}
+        weights = digest({part: tensor.detach().cpu() for part, tensor in given.items()})
+        audio = f" audio {self.strengths.audio}" if self.strengths.audio else ""
+        return f"{weights} {self.pair.config} {self.strengths} {self.blend}{audio}"
 
     def start(self, model: ModelPatcher, guider: CFGGuider | None = None) -> PairState:
         """A fresh state, by the schedule that MODEL has now; nodes behind the one that applied the pair may have changed it."""
@@ -326,18 +334,22 @@ def apply_pair(
             condition = condition.clone()
     others = applied_pairs(model)
     key = f"{KEY}-{len(others)}"
-    given = {**pair.state_dict(), **({} if condition is None else {"condition": condition})}
-    name = f"{digest({part: tensor.detach().cpu() for part, tensor in given.items()})} {pair.config} {strengths} {blend}"
-    name += f" audio {strengths.audio}" if strengths.audio else ""
-    applied = AppliedPair(key, pair, blend, strengths, condition, _schedule(model, strengths), name)
+    applied = AppliedPair(key, pair, blend, strengths, condition, _schedule(model, strengths))
     patched = model.clone()
-    patched.add_wrapper_with_key(WrappersMP.OUTER_SAMPLE, key, applied.outer_sample_wrapper)
-    patched.add_wrapper_with_key(WrappersMP.CALC_COND_BATCH, key, applied.calc_cond_batch_wrapper)
-    patched.add_wrapper_with_key(WrappersMP.APPLY_MODEL, key, applied.apply_model_wrapper)
+    _wrap(patched, applied)
     dtype = model.get_model_object("manual_cast_dtype") or model.model.get_dtype()
     loaded = pair if is_placed(pair, model.offload_device, dtype) else placed(pair, model.offload_device, dtype)
-    patched.set_additional_models(key, [_patcher_of(loaded, model.load_device, model.offload_device)])
+    patched.set_additional_models(key, [patcher_of(loaded, model.load_device, model.offload_device)])
     patched.set_attachments(KEY, (*others, applied))
+    return patched
+
+
+def exchanged(model: ModelPatcher, change: Callable[[AppliedPair], AppliedPair]) -> ModelPatcher:
+    """A clone of MODEL on which each pair acts as `change` says: with other strengths or another blend. No weights are moved."""
+    patched, pairs = model.clone(), [change(applied) for applied in applied_pairs(model)]
+    for applied in pairs:
+        _wrap(patched, applied)
+    patched.set_attachments(KEY, tuple(pairs))
     return patched
 
 
@@ -367,22 +379,11 @@ def diffusion_model(model: ModelPatcher) -> nn.Module:
     return transformer
 
 
-def _patcher_of(pair: AdapterPair, load_device: torch.device, offload_device: torch.device) -> ModelPatcher:
-    """The patcher that ComfyUI loads a pair by, and by which it makes others for more devices."""
-    own_names = frozenset(vars(pair))
-
-    def for_another_device(disable_dynamic: bool = False) -> ModelPatcher:
-        fresh = placed(pair, offload_device)
-        for name in set(vars(fresh)) - own_names:  # what ComfyUI noted on the one that it has loaded
-            delattr(fresh, name)
-        for module in fresh.modules():
-            for name in [name for name in vars(module) if name.startswith("comfy_")]:
-                delattr(module, name)
-        return _patcher_of(fresh, load_device, offload_device)
-
-    patcher = ModelPatcher(pair, load_device, offload_device)
-    patcher.cached_patcher_init = (for_another_device, ())
-    return patcher
+def _wrap(patched: ModelPatcher, applied: AppliedPair) -> None:
+    wrappers = (applied.outer_sample_wrapper, applied.calc_cond_batch_wrapper, applied.apply_model_wrapper)
+    for kind, wrapper in zip((WrappersMP.OUTER_SAMPLE, WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL), wrappers, strict=True):
+        patched.remove_wrappers_with_key(kind, applied.key)
+        patched.add_wrapper_with_key(kind, applied.key, wrapper)
 
 
 def _blend_at(blend: Blend | None, device: torch.device) -> Blend | None:

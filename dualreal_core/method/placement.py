@@ -35,3 +35,10 @@ def placed(pair: AdapterPair, device: torch.device, dtype: torch.dtype | None = 
             own = tensor.detach().to(device, dtype if id(tensor) in sides else tensor.dtype, copy=True)
             moved[id(tensor)] = nn.Parameter(own, requires_grad=False) if isinstance(tensor, nn.Parameter) else own
         return copy.deepcopy(pair, moved)
+
+
+def sharing_weights(pair: AdapterPair) -> AdapterPair:
+    """A pair with the same numbers in memory, without gradients: either may be moved or cast, and the other stays as it is."""
+    with torch.inference_mode(False), torch.no_grad():
+        shared = {id(weight): nn.Parameter(weight.detach(), requires_grad=False) for weight in pair.parameters()}
+        return copy.deepcopy(pair, {**shared, **{id(buffer): buffer.detach() for buffer in pair.buffers()}})

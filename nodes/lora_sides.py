@@ -1,0 +1,143 @@
+"""Two LoRA files as the sides of one pair, read once for as long as files and model stay the same."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import folder_paths
+import torch
+from comfy.model_patcher import ModelPatcher
+from torch import nn
+
+from ..dualreal_core.errors import InputError
+from ..dualreal_core.families.expert_names import EXPERTS, HIGH, LOW, partners_of
+from ..dualreal_core.method.combine import combine, combine_headers
+from ..dualreal_core.method.pair import ROLES, Role
+from ..dualreal_core.method.side_norms import norms_by_block
+from .adapters import LORAS, file_in, fingerprint
+from .experts import FOUND_BY_NAME, files_of_experts, import_experts
+from .lora_import import import_lora
+from .types import TrainedPair
+
+NONE = "none"
+SAME_FILE = "same file"
+MAX_KEPT = 2
+"""Readings that are kept beside those that ComfyUI itself keeps: those of the two graphs that were run last."""
+
+
+@dataclass(frozen=True)
+class LoraFile:
+    """One side: a file in models/loras, or `NONE`, and for two experts that of the other one, or how it is found."""
+
+    name: str
+    partner: str = FOUND_BY_NAME
+
+
+@dataclass(frozen=True)
+class LoraSides:
+    """What was read of the files.
+
+    Attributes:
+        pair: with one side or both.
+        said: what is to be said of them.
+        norms: of each side by block.
+    """
+
+    pair: TrainedPair
+    said: tuple[str, ...]
+    norms: Mapping[Role, list[float]]
+
+
+@dataclass(frozen=True)
+class _Kept:
+    models: tuple[weakref.ref[nn.Module], ...]
+    key: tuple[str, ...]
+    sides: LoraSides
+
+
+_kept: list[_Kept] = []
+"""The latest last. A file of hundreds of megabytes is not to be read again because a strength has changed."""
+
+
+def read_sides(models: list[ModelPatcher], files: Mapping[Role, LoraFile]) -> LoraSides:
+    """Both sides, from the files or from the last reading of these for the same model.
+
+    Args:
+        models: the MODEL; or of two experts the high-noise and the low-noise one.
+
+    Raises:
+        InputError: there is no file, one is missing, or one does not fit.
+    """
+    given = {role: file for role, file in files.items() if file.name != NONE}
+    if not given:
+        raise InputError(f"identity_lora and motion_lora are both '{NONE}': choose a file for at least one side.")
+    roots = [model.model for model in models]
+    key = (*(role + file.name + file.partner for role, file in given.items()), fingerprint_of(given, len(models) > 1))
+    for index, kept in enumerate(_kept):
+        if kept.key == key and [one() for one in kept.models] == roots:
+            _kept.append(_kept.pop(index))
+            return kept.sides
+    sides = _read(models, given)
+
+    def forget(_: object) -> None:
+        _kept[:] = [kept for kept in _kept if all(one() is not None for one in kept.models)]
+
+    _kept.append(_Kept(tuple(weakref.ref(root, forget) for root in roots), key, sides))
+    del _kept[:-MAX_KEPT]
+    return sides
+
+
+def fingerprint_of(files: Mapping[Role, LoraFile], has_experts: bool) -> str:
+    """Changes when one of the files does, or another one is found by its name."""
+    names = []
+    for file in files.values():
+        if file.name != NONE:
+            names += [file.name, *(_partners(file) if has_experts else ())]
+    return " ".join(f"{name} {fingerprint(LORAS, name)}" for name in names)
+
+
+def _partners(file: LoraFile) -> tuple[str, ...]:
+    files = folder_paths.get_filename_list(LORAS)
+    return partners_of(file.name, files).files if file.partner == FOUND_BY_NAME else (file.partner,) if file.partner in files else ()
+
+
+def _read(models: list[ModelPatcher], files: Mapping[Role, LoraFile]) -> LoraSides:
+    found: dict[Role, TrainedPair] = {}
+    said: list[str] = []
+    for role, file in files.items():
+        of_files: list[str] = []
+        if len(models) == 1:
+            path = file_in(LORAS, file.name)
+            found[role], note = import_lora(models[0], path, role)
+            notes = [note] if note else []
+        else:
+            of_experts, of_files = _of_experts(file)
+            found[role], notes = import_experts(dict(zip(EXPERTS, models, strict=True)), of_experts, role)
+        said += [_about(role, file, found[role]), *of_files, *notes]
+    with torch.inference_mode(False):
+        whole = _joined(found)
+    norms = {role: norms_by_block(whole.pair, role) for role in ROLES if role in whole.pair.sides}
+    return LoraSides(whole, tuple(said), norms)
+
+
+def _of_experts(file: LoraFile) -> tuple[dict[str, str], list[str]]:
+    if file.partner == SAME_FILE:
+        return {HIGH: file.name, LOW: file.name}, [f"{file.name} acts on both experts."]
+    return files_of_experts(file.name, file.partner)
+
+
+def _joined(found: Mapping[Role, TrainedPair]) -> TrainedPair:
+    """Without gradients; both sides as they are at weight 1 where the blend is even."""
+    if len(found) == 1:
+        return next(iter(found.values()))
+    identity, motion = (found[role] for role in ROLES)
+    pair = combine(identity.pair, motion.pair).requires_grad_(False)
+    return TrainedPair(pair, combine_headers(identity.header, motion.header))
+
+
+def _about(role: Role, file: LoraFile, read: TrainedPair) -> str:
+    words = read.header.get("prompts", {}).get("trigger" if role == "identity" else role)
+    return f"{role.title()}: {Path(file.name).name}" + (f", trigger words: {words}." if words else ", which names no trigger words.")
