@@ -16,6 +16,7 @@ from . import (
     experts,
     folders,
     former_inputs,
+    save_lora,
     train,
     training_settings,
     two_loras,
@@ -24,6 +25,7 @@ from . import (
 NODES: list[type[io.ComfyNode]] = [
     *embedded.NODES,
     *adapters.NODES,
+    *save_lora.NODES,
     *folders.NODES,
     *datasets.NODES,
     *training_settings.NODES,

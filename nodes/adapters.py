@@ -187,7 +187,7 @@ class SavePair(io.ComfyNode):
 
     @classmethod
     def execute(cls, pair: TrainedPair, filename_prefix: str, consent: str = "") -> io.NodeOutput:
-        path, name = _new_file(filename_prefix)
+        path, name = new_file(PAIRS, filename_prefix)
         notes = [note for note in (pair.header.get("consent"), consent.strip()) if note]
         header = {**pair.header, "consent": "\n".join(dict.fromkeys(notes))} if notes else pair.header
         save_pair(path, pair.pair, header)
@@ -212,23 +212,23 @@ def fingerprint(folder: str, name: str) -> str:
     return f"{status.st_mtime_ns} {status.st_size}"
 
 
-def _new_file(prefix: str) -> tuple[Path, str]:
-    """A path in models/dualreal that is free, and how lists will name it.
+def new_file(kind: str, prefix: str) -> tuple[Path, str]:
+    """A path in a model folder that is free, and how lists will name it.
 
     Raises:
         InputError: the prefix names no file, or leads out of the folder.
     """
-    root = Path(folder_paths.get_folder_paths(PAIRS)[0])
+    root = Path(folder_paths.get_folder_paths(kind)[0])
     wanted = PurePath(prefix.strip())
     leaves = wanted.is_absolute() or ".." in wanted.parts
     if leaves or not wanted.name or not prefix.isprintable() or prefix.strip().endswith(("/", "\\")):
-        raise InputError(f"filename_prefix {prefix!r} names no file in models/{PAIRS}: give a name such as 'pair' or 'cats/playful'.")
+        raise InputError(f"filename_prefix {prefix!r} names no file in models/{kind}: give a name such as 'pair' or 'cats/playful'.")
     try:
         folder, stem, number, *_ = folder_paths.get_save_image_path(str(wanted), str(root))
         numbered = (Path(folder) / f"{stem}_{index:05}_.safetensors" for index in count(number))
         path = next(path for path in numbered if not path.exists())
     except (OSError, ValueError) as error:
-        raise InputError(f"filename_prefix {prefix!r} cannot be used in models/{PAIRS} ({error}): give another name.") from error
+        raise InputError(f"filename_prefix {prefix!r} cannot be used in models/{kind} ({error}): give another name.") from error
     return path, str(path.relative_to(root))
 
 

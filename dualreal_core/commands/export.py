@@ -25,8 +25,8 @@ def run(arguments: argparse.Namespace) -> None:
     shift = SHIFTS.get(pair.config.family, 1.0) if arguments.shift is None else arguments.shift
     plan = plan_export(pair, fixed, blend, _denoising(arguments, shift), shift)
     request = ExportRequest(arguments.to, arguments.dtype, arguments.overwrite)
-    for line in write_planned(arguments.out, pair, plan, SIDES[arguments.side], request, header, arguments.strengths):
-        print(line)
+    written = write_planned(arguments.out, pair, plan, SIDES[arguments.side], request, header)
+    print("\n".join(written.lines(arguments.strengths)))
 
 
 def _denoising(arguments: argparse.Namespace, shift: float) -> Denoising | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -122,6 +122,10 @@ class BlendWeights:
                 "a run with this pair."
             )
         return cls(table / (pair.config.scale / 2))
+
+    def times(self, strengths: Sequence[float]) -> BlendWeights:
+        """With factors on both sides, identity first."""
+        return replace(self, table=self.table * torch.tensor(strengths))
 
     def mean(self, role: Role) -> list[float]:
         """Weight of each group, over all steps; 0 where there are none."""

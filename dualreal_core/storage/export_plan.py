@@ -76,7 +76,7 @@ class ExportPlan:
 
 def plan_export(
     pair: AdapterPair, fixed: Mapping[Role, float] | None = None, blend: BlendMaker | str | None = None, denoising: Denoising | None = None,
-    shift: float | None = None,
+    shift: float | None = None, strengths: Mapping[Role, float] | None = None,
 ) -> ExportPlan:  # fmt: skip
     """What files hold of a pair.
 
@@ -85,6 +85,7 @@ def plan_export(
         blend: a plan or curves, or data of Blend Map as text; None: the pair's own, where it has one, and no fixed weights are given.
         denoising: the steps over which the mean is taken and for which there are factors; None: `MEAN_STEPS`, evenly spaced.
         shift: of the model; None: `SHIFTS`.
+        strengths: factors on the weights of both sides.
 
     Raises:
         InputError: the blend is of another pair, or has no fixed numbers.
@@ -98,14 +99,15 @@ def plan_export(
         switch = pair.config.boundary or BOUNDARY
         spans = [(0.0, math.inf)] if len(parts) == 1 else [(switch, math.inf), (0.0, switch)]
         for name, part, span in zip(experts, parts, spans, strict=True):
-            by_expert[name] = _weights(part, blend, denoising.within(*span), shift, span)
+            own = _weights(part, blend, denoising.within(*span), shift, span)
+            by_expert[name] = own if strengths is None else own.times([strengths[role] for role in ROLES])
     total = pair.config.total_groups
     if fixed is not None:
         weights = {role: [float(fixed[role])] * total for role in ROLES if role in fixed}
     elif by_expert:
         weights = {role: [weight for own in by_expert.values() for weight in own.mean(role)] for role in ROLES}
     else:
-        weights = {role: [1.0] * total for role in ROLES}
+        weights = {role: [strengths[role] if strengths else 1.0] * total for role in ROLES}
     if fixed is not None:
         said = "fixed weights"
     elif blend is None:

@@ -137,6 +137,12 @@ def weights_by_group(pair: AdapterPair, weights: Weights) -> dict[Role, list[flo
     return listed
 
 
+def marked(path: Path, mark: str) -> Path:
+    """The name of a file of several, which differ in marks."""
+    suffix = SUFFIX if path.name.endswith(SUFFIX) else ""
+    return path.with_name(f"{path.name.removesuffix(suffix).removesuffix('_')}_{mark}{suffix}")
+
+
 def _of_expert(pair: AdapterPair, weights: Weights, part: AdapterPair, index: int) -> dict[Role, list[float]]:
     """The weights of one expert's groups, of the sides that it has. In a model of one DiT a side that is not there is refused later."""
     groups = slice(index * pair.config.num_groups, (index + 1) * pair.config.num_groups)
@@ -189,12 +195,11 @@ def _chosen(form: str, dtype: str) -> LoraForm:
 
 
 def _path_of(path: Path, form: LoraForm, expert: str) -> Path:
-    mark = f"_{expert.replace('-', '_')}" if expert else ""
     if form.is_folder:
-        return path.with_name(path.name.removesuffix(SUFFIX) + mark)
-    if path.suffix != SUFFIX:
+        path = path.with_name(path.name.removesuffix(SUFFIX))
+    elif path.suffix != SUFFIX:
         raise InputError(f"{path} is no name of a LoRA file: end it in {SUFFIX}.")
-    return path.with_name(path.stem + mark + SUFFIX)
+    return marked(path, expert.replace("-", "_")) if expert else path
 
 
 def _is_there(path: Path, form: LoraForm) -> bool:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from ..method.blend_weights import StepFactors
 
@@ -12,44 +12,50 @@ NEGLIGIBLE = 5e-3
 """Of a weight, below which an error is not worth a word."""
 
 
-def wan2gp_multiplier(factors: StepFactors, phase: int = 0, num_phases: int = 1) -> str:
+@dataclass(frozen=True)
+class FileStrengths:
+    """Strengths of one LoRA file at the steps at which its model runs.
+
+    Attributes:
+        file: its name.
+        phase, num_phases: which of the experts it is for, and how many there are.
+    """
+
+    file: str
+    factors: StepFactors
+    phase: int = 0
+    num_phases: int = 1
+
+
+def wan2gp_multiplier(own: FileStrengths) -> str:
     """One LoRA's word among the multipliers of Wan2GP: commas between steps, semicolons between phases, which are the experts."""
-    phases = ["0"] * num_phases
-    phases[phase] = _listed(factors.factors, ",")
+    numbers = [_number(one) for one in own.factors.factors] or ["0"]
+    phases = ["0"] * own.num_phases
+    phases[own.phase] = numbers[0] if len(set(numbers)) == 1 else ",".join(numbers)
     return ";".join(phases)
 
 
-def wrapper_list(factors: StepFactors, phase: int = 0, num_phases: int = 1) -> str:
-    """A float list for `strength` of WanVideo Lora Select, from the first step of the sampler that the LoRA is loaded for."""
-    return ", ".join(_number(one) for one in factors.factors)
+def float_list(own: FileStrengths) -> str:
+    """Floats for `strength` of WanVideo Lora Select, from the first step of the sampler that the LoRA is loaded for."""
+    return ", ".join(_number(one) for one in own.factors.factors)
 
 
-TOOLS: dict[str, tuple[str, Callable[[StepFactors, int, int], str]]] = {
+TOOLS: dict[str, tuple[str, Callable[[FileStrengths], str]]] = {
     "wan2gp": ("Wan2GP, Loras Multipliers, in the order of the LoRAs and separated by spaces", wan2gp_multiplier),
-    "wrapper": ("WanVideoWrapper, a list of floats into strength of WanVideo Lora Select, merge_loras off", wrapper_list),
+    "wrapper": ("WanVideoWrapper, a list of floats into strength of WanVideo Lora Select, merge_loras off", float_list),
 }
 """By name, where the text goes, and how it is written."""
 
 
-def strengths_text(tool: str, factors: Mapping[Path, tuple[StepFactors, int, int]]) -> str:
-    """A line for each file, and what is off.
-
-    Args:
-        factors: by file, its factors, its phase and the number of phases.
-    """
+def strengths_text(tool: str, files: Sequence[FileStrengths]) -> str:
+    """A line for each file, and what is off."""
     title, write = TOOLS[tool]
-    words = {path: write(*own) for path, own in factors.items()}
-    lines = [f"{title}:", *(f"  {path.name}: {word}" for path, word in words.items())]
-    if tool == "wan2gp" and len(words) > 1:
-        lines.append(f"  all: {' '.join(words.values())}")
-    off = [(path.name, own[0].error) for path, own in factors.items() if own[0].error > NEGLIGIBLE]
-    lines += [f"  {name}: off by {error:.2g} of a weight at most, as depth changes it otherwise at each step." for name, error in off]
+    lines = [f"{title}:", *(f"  {own.file}: {write(own)}" for own in files)]
+    if tool == "wan2gp" and len(files) > 1:
+        lines.append(f"  all: {' '.join(map(write, files))}")
+    off = [(own.file, own.factors.error) for own in files if own.factors.error > NEGLIGIBLE]
+    lines += [f"  {file}: off by {error:.2g} of a weight at most, as depth changes it otherwise at each step." for file, error in off]
     return "\n".join(lines)
-
-
-def _listed(factors: Sequence[float], separator: str) -> str:
-    numbers = [_number(one) for one in factors] or ["0"]
-    return numbers[0] if len(set(numbers)) == 1 else separator.join(numbers)
 
 
 def _number(factor: float) -> str:

@@ -22,7 +22,7 @@ from dualreal_core.method.presets import PRESETS
 from dualreal_core.storage import save_pair
 from dualreal_core.storage.export_plan import SIDES, plan_export, read_blend
 from dualreal_core.storage.lora_forms import DTYPES, FORMS
-from dualreal_core.storage.step_strengths import TOOLS, wan2gp_multiplier, wrapper_list
+from dualreal_core.storage.step_strengths import TOOLS, FileStrengths, float_list, wan2gp_multiplier
 
 SIX = Denoising.of_steps(6, 5.0)
 
@@ -117,10 +117,11 @@ def test_blends_by_name_text_and_file(tmp_path: Path) -> None:
 
 def test_the_syntax_of_other_tools() -> None:
     factors = StepFactors((0.4, 0.4, 1.25), 0.0)
-    assert wan2gp_multiplier(factors) == "0.4,0.4,1.25"
-    assert [wan2gp_multiplier(factors, phase, 2) for phase in (0, 1)] == ["0.4,0.4,1.25;0", "0;0.4,0.4,1.25"]
-    assert wan2gp_multiplier(StepFactors((1.0, 1.0), 0.0), 1, 2) == "0;1"
-    assert wrapper_list(factors, 1, 2) == "0.4, 0.4, 1.25"
+    assert wan2gp_multiplier(FileStrengths("cat", factors)) == "0.4,0.4,1.25"
+    of_experts = [FileStrengths("cat", factors, phase, 2) for phase in (0, 1)]
+    assert [wan2gp_multiplier(own) for own in of_experts] == ["0.4,0.4,1.25;0", "0;0.4,0.4,1.25"]
+    assert wan2gp_multiplier(FileStrengths("cat", StepFactors((1.0, 1.0), 0.0), 1, 2)) == "0;1"
+    assert float_list(of_experts[1]) == "0.4, 0.4, 1.25"
 
 
 def test_export_from_end_to_end(base: TinyBase, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
