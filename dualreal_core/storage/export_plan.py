@@ -59,9 +59,9 @@ class ExportPlan:
             for role in roles:
                 stray = own.strays(role)
                 if stray.off > 1e-4:
-                    where = f" of the {expert} expert" if expert else ""
+                    whose = f"The {role}'s weight" + (f" in the {expert} expert" if expert else "")
                     said.append(
-                        f"The {role}'s weight{where} runs from {stray.least:.3g} to {stray.most:.3g} over denoising and depth; the file "
+                        f"{whose} runs from {stray.least:.3g} to {stray.most:.3g} over denoising and depth; the file "
                         f"holds its mean over denoising, from which it strays by {stray.off:.0%}."
                     )
             said.append(own.left_out)
