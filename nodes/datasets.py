@@ -4,21 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import comfy.utils
 import torch
-from comfy_api.latest import Input, io, ui
+from comfy_api.latest import Input, io
 
 from ..dualreal_core.dataset.captions import match_captions
 from ..dualreal_core.dataset.crops import CropSettings
 from ..dualreal_core.dataset.frames import clips_report, cut_photos
 from ..dualreal_core.dataset.items import Item
-from ..dualreal_core.dataset.report import Report
 from ..dualreal_core.dataset.selection import ClipSelection
 from ..dualreal_core.dataset.sizes import TrainingSize
 from ..dualreal_core.errors import InputError
 from .dataset_inputs import picture_names, planes, without_notes_of_macos
+from .dataset_view import DatasetView
 from .encoding import check_models, clip_lengths, embed, encode, encode_captions, size_multiple, tell_first_frame, tell_rate
 from .first_frame import way_to_tell
+from .progress import told
 from .videos import clip_source, with_file_name
 
 MAX_SIDE = 8192
@@ -91,15 +91,17 @@ class IdentityDataset(io.ComfyNode):
         captions = match_captions(texts, len(pictures), "image", names)
         size = TrainingSize(height[0], width[0], size_multiple(vae))
         items, report = cut_photos(pictures, captions, masks or None, size, CropSettings(num_crops[0], crop_margin[0]), names)
-        bar = comfy.utils.ProgressBar(len(items), node_id=cls.hidden.unique_id)
+        view = DatasetView(cls.hidden.unique_id, len(items), "photos")
         latents, subjects, knows = [], [], []
         for item in items:
             frames, subject = item.pixels()
             latents.append(encode(vae, item, frames))
             knows.append(tell_first_frame(tell, vae, item, frames, latents[-1], 0))
             subjects.append(torch.ones(frames.shape[:3]) if subject is None else subject)
-            bar.update(1)
-        return _result(latents, encode_captions(clip, [item.caption for item in items], latents, knows), subjects, report)
+            view.add(frames)
+        spoken = encode_captions(clip, [item.caption for item in items], latents, knows, view.progress.say)
+        text = "\n".join(report.lines())
+        return io.NodeOutput(latents, spoken, subjects, text, ui=told(text))
 
 
 class MotionDataset(io.ComfyNode):
@@ -177,7 +179,7 @@ class MotionDataset(io.ComfyNode):
         chosen = ClipSelection("videos", size, frames[0], fps[0], max_segments[0], *clip_lengths(vae))
         tell, encoder = way_to_tell(vae) if image_to_video[0] else None, clip_vision[0] if clip_vision else None
         chosen.skipped.update(strays)
-        bar = comfy.utils.ProgressBar(len(videos) * max_segments[0], node_id=cls.hidden.unique_id)
+        view = DatasetView(cls.hidden.unique_id, len(videos) * max_segments[0], "segments of clips")
         latents, spoken, references, knows = [], [], [], []
         for index, (video, caption) in enumerate(zip(videos, captions, strict=True)):
             for item, shown in _cut(chosen, f"video {index + 1}", video, caption):
@@ -185,10 +187,11 @@ class MotionDataset(io.ComfyNode):
                 spoken.append(caption)
                 references.append(embed(encoder, item, shown[len(shown) // 2]))
                 knows.append(tell_rate(vae, item, tell_first_frame(tell, vae, item, shown, latents[-1], 1, encoder)))
-                bar.update(1)
-            bar.update_absolute((index + 1) * max_segments[0])
-        report = clips_report(chosen)
-        return _result(latents, encode_captions(clip, spoken, latents, knows), references, report)
+                view.add(shown)
+            view.progress.reach((index + 1) * max_segments[0])
+        said = encode_captions(clip, spoken, latents, knows, view.progress.say)
+        text = "\n".join(clips_report(chosen).lines())
+        return io.NodeOutput(latents, said, references, text, ui=told(text))
 
 
 def _encoding_inputs(noun: str, advice: str) -> list[io.Input]:
@@ -225,11 +228,6 @@ def _outputs(noun: str, own: io.Output) -> list[io.Output]:
         own,
         io.String.Output("report", tooltip=fate),
     ]
-
-
-def _result(latents: list[dict], conditioning: list[list], own: list, report: Report) -> io.NodeOutput:
-    text = "\n".join(report.lines())
-    return io.NodeOutput(latents, conditioning, own, text, ui=ui.PreviewText(text))
 
 
 def _cut(chosen: ClipSelection, name: str, video: Input.Video, caption: str) -> Iterator[tuple[Item, torch.Tensor]]:

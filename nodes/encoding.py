@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import comfy.clip_vision
@@ -14,6 +14,7 @@ import torch
 from ..dualreal_core.dataset.items import Item
 from ..dualreal_core.errors import InputError
 from .first_frame import FirstFrame, Tell
+from .progress import interruptible
 from .types import FILE_KEY
 from .videos import named
 
@@ -60,7 +61,8 @@ def clip_lengths(vae: comfy.sd.VAE) -> tuple[int, int]:
 def encode(vae: comfy.sd.VAE, item: Item, frames: torch.Tensor) -> Latent:
     """One latent (1, C, f, h, w), with the name of the picture or clip, so that its samples can be told from others'."""
     comfy.model_management.throw_exception_if_processing_interrupted()
-    with named(f"The VAE cannot encode {item.name}", "load the right VAE, or train at a smaller size"):
+    problem = f"The VAE cannot encode {item.name}"
+    with named(problem, "load the right VAE, or train at a smaller size"), interruptible(getattr(vae, "first_stage_model", None)):
         latent = vae.encode(frames)
         is_finite = bool(latent.isfinite().all())
     if not is_finite:
@@ -104,17 +106,21 @@ def tell_rate(vae: comfy.sd.VAE, item: Item, known: FirstFrame) -> FirstFrame:
     return replace(known, conditioning={**known.conditioning, "frame_rate": float(item.fps)})
 
 
-def encode_captions(clip: comfy.sd.CLIP, captions: Sequence[str], latents: Sequence[Latent], knows: Sequence[FirstFrame]) -> list[list]:
+def encode_captions(
+    clip: comfy.sd.CLIP, captions: Sequence[str], latents: Sequence[Latent], knows: Sequence[FirstFrame], say: Callable[[str], None]
+) -> list[list]:
     """A CONDITIONING of each sample; equal captions are encoded once, unless the encoder sees pictures with them.
 
-    latents, knows: of the same samples.
+    latents, knows: of the same samples. say: is told which caption is encoded.
     """
     encoded, found = {}, []
     for caption, latent, known in zip(captions, latents, knows, strict=True):
         comfy.model_management.throw_exception_if_processing_interrupted()
         spoken = caption, *map(id, known.images)
         if spoken not in encoded:
-            with named(f"The text encoder cannot encode the caption of {latent[FILE_KEY]}", "load the right text encoder"):
+            problem = f"The text encoder cannot encode the caption of {latent[FILE_KEY]}"
+            with named(problem, "load the right text encoder"), interruptible(getattr(clip, "cond_stage_model", None)):
+                say(f"Encoding the caption of {latent[FILE_KEY]}.")
                 seen = {"images": list(known.images)} if known.images else {}
                 encoded[spoken] = clip.encode_from_tokens_scheduled(clip.tokenize(caption, **seen))
         said = encoded[spoken]

@@ -5,21 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 
 import comfy.model_management
-import comfy.utils
 import folder_paths
 import torch
-from comfy_api.latest import InputImpl, io, ui
+from comfy_api.latest import InputImpl, io
 
 from ..dualreal_core.dataset.folder import Listing, list_folder
 from ..dualreal_core.dataset.loading import Loader, folder_state
 from ..dualreal_core.dataset.photos import PHOTO_SUFFIXES
 from ..dualreal_core.errors import InputError
 from ..dualreal_core.files.regular import printable
+from ..dualreal_core.plots.thumbnails import rows_of, thumbnail, thumbnail_sheet
 from ..dualreal_core.video import VIDEO_SUFFIXES
+from .progress import Progress, told
 
 MAX_SIDE = 16384
 PHOTO_CURE = "add PNG, JPEG or WebP photos"
 CLIP_CURE = "add MP4, MOV, AVI, WebM, MKV or GIF clips"
+MAX_SHOWN = 20
 CHANNELS = 4
 """Three of the picture, one of its mask."""
 
@@ -87,18 +89,19 @@ class LoadPhotos(_FolderNode):
     @classmethod
     def execute(cls, folder: str, caption: str, max_side: int) -> io.NodeOutput:
         loader = Loader(_listing(folder, caption, "identity", "image", PHOTO_SUFFIXES, PHOTO_CURE), "photo")
-        bar = comfy.utils.ProgressBar(len(loader.listing.files), node_id=cls.hidden.unique_id)
-        photos = []
+        progress = Progress(cls.hidden.unique_id, len(loader.listing.files), "Loading photos")
+        photos, shown = [], []
         for photo in loader.photos(max_side):
-            comfy.model_management.throw_exception_if_processing_interrupted()
             photos.append(photo)
-            bar.update(1)
+            if len(shown) < MAX_SHOWN:
+                shown.append(thumbnail(photo.picture.movedim(-1, 0) * 2 - 1))
+            progress.advance(picture=thumbnail_sheet(rows_of(shown)))
             if photo.mask.nbytes * CHANNELS > comfy.model_management.get_free_memory(torch.device("cpu")):
                 place = f"{len(photos)} of {len(loader.listing.files)}"
                 raise InputError(f"{photo.name} is number {place}, and the memory is full; lower max_side.")
         text = "\n".join(loader.report(folder, PHOTO_CURE))
         columns = [photo.picture[None] for photo in photos], [photo.caption for photo in photos], [photo.mask[None] for photo in photos]
-        return io.NodeOutput(*columns, loader.loaded, text, ui=ui.PreviewText(text))
+        return io.NodeOutput(*columns, loader.loaded, text, ui=told(text))
 
 
 class LoadClips(_FolderNode):
@@ -140,7 +143,7 @@ class LoadClips(_FolderNode):
             videos.append(video)
             texts.append(text)
         report = "\n".join(loader.report(folder, CLIP_CURE))
-        return io.NodeOutput(videos, texts, loader.loaded, report, ui=ui.PreviewText(report))
+        return io.NodeOutput(videos, texts, loader.loaded, report, ui=told(report))
 
 
 def _folder_inputs(noun: str) -> list[io.Input]:

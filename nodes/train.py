@@ -11,7 +11,7 @@ from pathlib import Path
 
 import comfy.model_management
 import folder_paths
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..dualreal_core.api import Training, fit_recipe
 from ..dualreal_core.bases.two_experts import TwoExpertBase, expert_fields, record_of
@@ -123,8 +123,9 @@ class JointTrainer(io.ComfyNode):
                 training.close()
             losses = [record["loss"] for record in training.directory.metrics()]
             step, report = len(losses), "\n".join(training.directory.report())
+            shown = view.result(view.summary(step, losses, report), training, cls)
         pair = TrainedPair(training.pair.cpu().requires_grad_(False), training.result_header)
-        return io.NodeOutput(pair, {"loss": losses}, step, report, ui=ui.PreviewText(view.summary(step, losses, report)))
+        return io.NodeOutput(pair, {"loss": losses}, step, report, ui=shown)
 
 
 def _wired(values: list | None) -> list:

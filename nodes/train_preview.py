@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
+import numpy
 import torch
 from comfy.utils import ProgressBar
+from comfy_api.latest import io, ui
 from PIL import Image
 from server import PromptServer
 
@@ -19,12 +21,11 @@ from ..dualreal_core.training.loop import StepResult
 from ..dualreal_core.training.scores import Evaluation
 from .comfy_base import ComfyBase, ComfyConds, ComfyItem
 from .model_inputs import check_channels
+from .progress import PICTURE_SIZE, TEXT_INTERVAL, duration, told
 from .training_model import load_to_train
 
 SAMPLE_STEPS = 8
 SAMPLE_SEED = 0
-TEXT_INTERVAL = 1.0
-PREVIEW_SIZE = 768
 
 
 class TrainingView:
@@ -38,6 +39,7 @@ class TrainingView:
         self.last_text = 0.0
         self.latest = ""
         self.sample_text: ComfyConds | None = None
+        self.is_pictured = False
         self._say(note)
 
     def prepare_sample(self, conditioning: Sequence[list], vae: Sequence[object], item: ComfyItem) -> None:
@@ -61,13 +63,14 @@ class TrainingView:
             self.begun = now, done.step
         is_due = self.every > 0 and (done.step % self.every == 0 or done.step == self.total)
         picture = self._picture(training) if is_due else None
-        self.bar.update_absolute(done.step, self.total, ("JPEG", picture, PREVIEW_SIZE) if picture else None)
+        self.is_pictured |= is_due
+        self.bar.update_absolute(done.step, self.total, ("JPEG", picture, PICTURE_SIZE) if picture else None)
         if now - self.last_text > TEXT_INTERVAL and done.step > self.begun[1]:
             self.last_text = now
             left = (now - self.begun[0]) / (done.step - self.begun[1]) * (self.total - done.step)
             names = training.pair.config.experts
             who = f"{names[training.recipe.train.expert_at(done.step - 1, len(names))]} {done.role}" if names else done.role
-            position = f"Step {done.step} of {self.total}, {_duration(left)} left; {who} loss {done.loss:.4f}."
+            position = f"Step {done.step} of {self.total}, {duration(left)} left; {who} loss {done.loss:.4f}."
             self._say(f"{self.note}\n{position}{self.latest}")
 
     def noted(self, note: str) -> None:
@@ -85,12 +88,23 @@ class TrainingView:
         last = f", last loss {losses[-1]:.4f}" if losses else ""
         return f"{self.note}\n{step} steps done{last}.\n\n{report}".rstrip()
 
+    def result(self, text: str, training: Training, node: type[io.ComfyNode]) -> dict:
+        """The node's ui output: a text, and the loss curves where no picture was due. The page keeps a picture that was shown."""
+        said = told(text).as_dict()
+        if self.is_pictured:
+            return said
+        levels = numpy.asarray(self._curves(training).convert("RGB")).astype(numpy.float32) / 255
+        return {**ui.PreviewImage(torch.from_numpy(levels)[None], cls=node).as_dict(), **said}
+
     def _say(self, text: str) -> None:
         PromptServer.instance.send_progress_text(text, self.node_id)
 
-    def _picture(self, training: Training) -> Image.Image:
+    def _curves(self, training: Training) -> Image.Image:
         losses = training.directory.loss_history.read()
-        curves = draw_losses(losses.trained, f"Joint training, {self.total} steps", losses.evaluated)
+        return draw_losses(losses.trained, f"Joint training, {self.total} steps", losses.evaluated)
+
+    def _picture(self, training: Training) -> Image.Image:
+        curves = self._curves(training)
         if self.sample_text is None:
             return curves
         strip = contact_sheet([("sample", "", self._sample(training))])
@@ -108,8 +122,3 @@ class TrainingView:
             frames = self.vae.decode(self.base.patcher.model.process_latent_out(latents.cpu()))
         load_to_train(at_work(self.trained, current_expert(self.trained)).patcher)
         return frames.reshape(-1, *frames.shape[-3:]).movedim(-1, 1).float() * 2 - 1
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{round(seconds)} s" if seconds < 90 else f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from subgraph_format import Subgraph
 
 ObjectInfo = Mapping[str, dict]
 WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "CURVE", "COMFY_DYNAMICCOMBO_V3"}
 AUTOGROW, DYNAMIC_COMBO, MATCH_TYPE = "COMFY_AUTOGROW_V3", "COMFY_DYNAMICCOMBO_V3", "COMFY_MATCHTYPE_V3"
 SEEDS = {"seed", "noise_seed"}
-NOTE, NOTE_TITLE = "MarkdownNote", "What to do"
+NOTE, NOTE_TITLES = "MarkdownNote", ("What to do", "説明")
 
 # The page's own measures, in pixels: a node's title bar lies above its position.
 TITLE_HEIGHT, SLOT_HEIGHT, WIDGET_HEIGHT, BORDER = 30, 20, 24, 14
@@ -53,7 +58,7 @@ class Output:
 
 @dataclass(eq=False)
 class Node:
-    """`values` holds what was given: widget values, and `Output`s for wires."""
+    """`values` holds what was given: widget values, and `Output`s for wires. One that stands for a subgraph has it `inside`."""
 
     id: int
     class_type: str
@@ -66,6 +71,7 @@ class Node:
     extra_height: int = 0
     pos: tuple[int, int] = (0, 0)
     width: int = COLUMN_WIDTH
+    inside: Subgraph | None = None
 
     def __getitem__(self, name: str) -> Output:
         return Output(self, self.schema["output_name"].index(name))
@@ -90,6 +96,7 @@ class Node:
 @dataclass
 class Note:
     id: int
+    title: str
     text: str
     pos: tuple[int, int]
     size: tuple[int, int]
@@ -105,17 +112,20 @@ class Group:
 class Sheet:
     """A graph that grows from left to right: `group` opens a group, `column` a column in it, `node` adds below the last one."""
 
-    def __init__(self, name: str, object_info: ObjectInfo) -> None:
+    def __init__(self, name: str, object_info: ObjectInfo, ids: Iterator[int] | None = None) -> None:
         self.name, self.object_info = name, object_info
+        self.ids = ids or count(1)
         self.nodes: list[Node] = []
         self.notes: list[Note] = []
         self.groups: list[Group] = []
         self.left, self.width, self.bottom = 0, 0, 0
 
-    def note(self, text: str, width: int = 400, height: int = 500) -> None:
-        """What to do, beside the graph."""
+    def note(self, texts: Sequence[str], width: int = 400, height: int = 500) -> None:
+        """What to do, beside the graph: a note in English, and one in Japanese below it."""
         self.column(width)
-        self.notes.append(Note(self._next_id(), text, (self.left, 0), (width, height)))
+        for title, text in zip(NOTE_TITLES, texts, strict=False):
+            self.notes.append(Note(next(self.ids), title, text, (self.left, self.bottom), (width, height)))
+            self.bottom += height + NODE_GAP
 
     def group(self, title: str, width: int = COLUMN_WIDTH) -> None:
         self.left += self.width + (GROUP_GAP + GROUP_PADDING if self.width else GROUP_PADDING)
@@ -144,21 +154,34 @@ class Sheet:
         if unknown:
             raise KeyError(f"{self.name}: {class_type} has no input {', '.join(sorted(unknown))}")
         title = title or schema["display_name"] or class_type
-        node = Node(self._next_id(), class_type, schema, values, title, sockets, widgets, dict(properties or {}), extra_height)
-        node.pos, node.width = (self.left, self.bottom), self.width
+        return self.add(Node(0, class_type, schema, values, title, sockets, widgets, dict(properties or {}), extra_height))
+
+    def add(self, node: Node) -> Node:
+        """Places a node below the last one."""
+        node.id, node.pos, node.width = next(self.ids), (self.left, self.bottom), self.width
         self.bottom += node.height + NODE_GAP
         self.nodes.append(node)
         if self.groups:
             self.groups[-1].nodes.append(node)
         return node
 
-    def api(self) -> dict[str, dict]:
-        """What /prompt takes."""
+    def api(self, place: str = "", given: Mapping[str, object] | None = None) -> dict[str, dict]:
+        """What /prompt takes.
+
+        Args:
+            place: of a subgraph, what its nodes' keys begin with.
+            given: of a subgraph, what its ports bring: wires and values.
+        """
         graph = {}
         for node in self.nodes:
-            given = {name: _link(value) for name, value in node.values.items() if isinstance(value, Output)}
-            inputs = {widget.name: given.get(widget.name, widget.value) for widget in node.widgets}
-            graph[str(node.id)] = {"class_type": node.class_type, "inputs": inputs | given, "_meta": {"title": node.title}}
+            key = f"{place}{node.id}"
+            wires = {name: _link(value, place, given or {}) for name, value in node.values.items() if isinstance(value, Output)}
+            wires = {name: wire for name, wire in wires.items() if wire is not None}
+            inputs = {widget.name: widget.value for widget in node.widgets} | wires
+            if node.inside:
+                graph |= node.inside.api(f"{key}:", inputs)
+                continue
+            graph[key] = {"class_type": node.class_type, "inputs": inputs, "_meta": {"title": node.title}}
         return graph
 
     def canvas(self) -> dict[str, object]:
@@ -166,20 +189,30 @@ class Sheet:
         links, nodes = self.wired_nodes()
         order = len(nodes)
         notes = [_note_json(note, order + index) for index, note in enumerate(self.notes)]
+        last_node, last_link, definitions = max(node["id"] for node in nodes + notes), len(links), []
+        for node in self.nodes:
+            if node.inside:
+                definitions.append(node.inside.definition(last_link))
+                state = definitions[-1]["state"]
+                last_node, last_link = max(last_node, state["lastNodeId"]), state["lastLinkId"]
         return {
             "id": str(uuid.uuid5(uuid.NAMESPACE_URL, f"dualreal/{self.name}")),
             "revision": 0,
-            "last_node_id": len(self.nodes) + len(self.notes),
-            "last_link_id": len(links),
+            "last_node_id": last_node,
+            "last_link_id": last_link,
             "nodes": nodes + notes,
             "links": links,
-            "groups": [_group_json(index, group) for index, group in enumerate(self.groups, start=1)],
+            "groups": self.groups_json(),
+            **({"definitions": {"subgraphs": definitions}} if definitions else {}),
             "config": {},
             "extra": {"ds": {"scale": 0.6, "offset": [60, 120]}},
             "version": 0.4,
         }
 
-    def wired_nodes(self) -> tuple[list[list], list[dict]]:
+    def groups_json(self) -> list[dict]:
+        return [_group_json(index, group) for index, group in enumerate(self.groups, start=1)]
+
+    def wired_nodes(self, first_link: int = 0) -> tuple[list[list], list[dict]]:
         """Links as [id, from node, from slot, to node, to slot, type], and the nodes that name them."""
         links: list[list] = []
         incoming: dict[tuple[int, int], int] = {}
@@ -187,16 +220,24 @@ class Sheet:
             for slot, socket in enumerate(node.inputs):
                 value = node.values.get(socket.name)
                 if isinstance(value, Output):
-                    links.append([len(links) + 1, value.node.id, value.index, node.id, slot, value.type])
-                    incoming[node.id, slot] = len(links)
+                    links.append([first_link + len(links) + 1, value.node.id, value.index, node.id, slot, value.type])
+                    incoming[node.id, slot] = links[-1][0]
         return links, [_node_json(node, order, links, incoming) for order, node in enumerate(self.nodes)]
 
-    def _next_id(self) -> int:
-        return len(self.nodes) + len(self.notes) + 1
+
+def _link(output: Output, place: str, given: Mapping[str, object]) -> object | None:
+    """Key and slot of a node that runs: an output of a subgraph is one of a node inside, a port of it what is given to it outside."""
+    if not isinstance(output.node, Node):
+        return given.get(output.node.sockets[output.index].name)
+    inside = output.node.inside
+    if inside is None:
+        return [f"{place}{output.node.id}", output.index]
+    return _link(list(inside.outputs.values())[output.index], f"{place}{output.node.id}:", {})
 
 
-def _link(output: Output) -> list:
-    return [str(output.node.id), output.index]
+def widgets_of(schema: dict) -> list[Widget]:
+    """What a node shows as it is added to the canvas."""
+    return _split_inputs(schema, {})[1]
 
 
 def _split_inputs(schema: dict, values: Mapping[str, object]) -> tuple[list[Socket], list[Widget]]:
@@ -268,7 +309,7 @@ def _node_json(node: Node, order: int, links: list[list], incoming: Mapping[tupl
         "mode": 0,
         "inputs": inputs,
         "outputs": [{"name": name, "type": node.output_type(index), "links": outgoing[index]} for index, name in enumerate(names)],
-        "properties": {"Node name for S&R": node.class_type, **node.properties},
+        "properties": {**({} if node.inside else {"Node name for S&R": node.class_type}), **node.properties},
         "widgets_values": widget_values,
     }
     has_own_title = node.title != (node.schema["display_name"] or node.class_type)
@@ -279,7 +320,7 @@ def _note_json(note: Note, order: int) -> dict[str, object]:
     place = {"pos": list(note.pos), "size": list(note.size)}
     shell = {"flags": {}, "order": order, "mode": 0, "inputs": [], "outputs": [], "properties": {}}
     content = {"widgets_values": [note.text], "color": "#222", "bgcolor": "#000"}
-    return {"id": note.id, "type": NOTE, "title": NOTE_TITLE, **place, **shell, **content}
+    return {"id": note.id, "type": NOTE, "title": note.title, **place, **shell, **content}
 
 
 def _group_json(index: int, group: Group) -> dict[str, object]:

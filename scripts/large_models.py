@@ -102,7 +102,7 @@ There is no negative prompt here, so *negative* in Apply StageBlender changes no
 
 
 def wan22_4_steps(sheet: Sheet) -> None:
-    sheet.note(WAN22_NOTE, height=560)
+    sheet.note((WAN22_NOTE,), height=560)
     sheet.group("Models", width=400)
     experts = []
     for noise in ("high", "low"):
@@ -150,7 +150,7 @@ def wan22_4_steps(sheet: Sheet) -> None:
 
 
 def ltx23(sheet: Sheet) -> None:
-    sheet.note(LTX_NOTE, height=640)
+    sheet.note((LTX_NOTE,), height=640)
     sheet.group("Models", width=400)
     checkpoint = download(LTX_SOURCE, "checkpoints", LTX_MODEL)
     base = sheet.node("CheckpointLoaderSimple", properties=checkpoint, ckpt_name=LTX_MODEL)
@@ -203,7 +203,7 @@ def ltx23(sheet: Sheet) -> None:
 
 
 def minimax_h3(sheet: Sheet) -> None:
-    sheet.note(H3_NOTE, height=600)
+    sheet.note((H3_NOTE,), height=600)
     sheet.group("Models", width=400)
     kept = download(f"{H3}/diffusion_models", "diffusion_models", H3_MODEL)
     model = sheet.node("UNETLoader", properties=kept, unet_name=H3_MODEL)["MODEL"]

@@ -73,9 +73,10 @@ def quick_start(server: Server, graph: dict) -> Pictures:
         "decode": with_inputs(graph[outputs["fused"]], samples=["sample", 0]),
         "clip": {"class_type": "GetVideoComponents", "inputs": {"video": [examples, 2]}},
         "blend map": {"class_type": "DualRealBlendMap", "inputs": {"model": ["apply", 0], "latent": ["sample", 0]}},
+        "loss": {"class_type": "LossGraphNode", "inputs": {"loss": [find(graph, "Joint Trainer"), 1], "filename_prefix": "dualreal/loss"}},
     }
     sources |= {"scheduled": ["decode", 0], "clip": ["clip", 0]}
-    pictures = run(server, graph, sources, {"loss": find(graph, "Plot Loss Graph"), "blend map": "blend map"})
+    pictures = run(server, graph, sources, {"loss": "loss", "blend map": "blend map"})
     # Of the list of clips the first one is enough.
     pictures["clip"] = [pictures["clip"][frame] for frame in SHOWN_FRAMES]
     return pictures

@@ -6,10 +6,9 @@ import torch
 from PIL import Image, ImageDraw
 
 from ..dataset.segments import evenly_spread
+from .thumbnails import thumbnail
 from .typography import BACKGROUND, MARGIN, RULE, draw_label, label_height, wrap_labels
 
-FRAME_HEIGHT = 96
-FRAME_WIDTH = 240
 LABEL_WIDTHS = (96, 220)
 FRAME_GAP = 4
 ROW_GAP = 20
@@ -33,7 +32,7 @@ def contact_sheet(rows: list[tuple[str, str, torch.Tensor]], columns: int = 9) -
     for _, _, video in rows:
         if video.ndim != 4 or video.shape[1] != 3 or not video.numel():
             raise ValueError(f"A video has shape {tuple(video.shape)}; it must be (F, 3, H, W) with at least one frame.")
-    strips = [[_picture(frame) for frame in video[evenly_spread(len(video), min(len(video), columns))]] for _, _, video in rows]
+    strips = [[thumbnail(frame) for frame in video[evenly_spread(len(video), min(len(video), columns))]] for _, _, video in rows]
     label_width, texts = wrap_labels([row[:2] for row in rows], LABEL_WIDTHS)
     heights = [
         max(label_height(*text, LABEL_PARTING), *(frame.height for frame in strip)) for text, strip in zip(texts, strips, strict=True)
@@ -51,14 +50,3 @@ def contact_sheet(rows: list[tuple[str, str, torch.Tensor]], columns: int = 9) -
         if top < sheet.height - MARGIN:
             ImageDraw.Draw(sheet).line([(MARGIN, top - ROW_GAP // 2), (width - MARGIN, top - ROW_GAP // 2)], fill=RULE)
     return sheet
-
-
-def _picture(frame: torch.Tensor) -> Image.Image:
-    """frame: (3, H, W) in [-1, 1]. Small frames are enlarged a whole number of times, so that pixels stay square."""
-    levels = ((torch.nan_to_num(frame.detach().float()).clamp(-1, 1) + 1) * 127.5).round().to(torch.uint8)
-    picture = Image.fromarray(levels.permute(1, 2, 0).contiguous().cpu().numpy())
-    factor = min(FRAME_HEIGHT / picture.height, FRAME_WIDTH / picture.width)
-    if factor < 1:
-        size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
-        return picture.resize(size, Image.Resampling.LANCZOS)
-    return picture.resize((picture.width * round(factor), picture.height * round(factor)), Image.Resampling.NEAREST)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from io import BytesIO
 from pathlib import Path
 
 import numpy
@@ -106,6 +107,18 @@ def test_the_identity_dataset_names_files_that_a_loader_named(server: ComfyServe
     assert "skipped image 4 (dog11.png): exact duplicate of image 3 (dog10.png)" in report
     message = refusal(server, loaded_photos(caption=""))
     assert "image 3 (dog10.png) has no caption" in message and "\n" not in message.strip(), message
+
+
+def test_nodes_show_their_pictures_and_what_they_say(server: ComfyServer, photos: Path) -> None:
+    """The page shows PreviewText of a few stock nodes only: the text goes to it as progress too."""
+    run = server.run(loaded_photos("* shown"))
+    for key in ("photos", "data"):
+        shown = [preview.image for preview in run.previews if preview.metadata["node_id"] == key]
+        assert len(shown) == 3
+        shapes = [picture.width / picture.height for picture in map(Image.open, map(BytesIO, shown))]
+        assert shapes == sorted(shapes) and shapes[-1] > 2 * shapes[0], "a picture more each time"
+        texts = [event.payload["text"] for event in server.socket.events if event.type == "progress_text" and event.payload["node"] == key]
+        assert texts[-1] == run.text(key)
 
 
 def test_a_changed_file_is_noticed(server: ComfyServer, photos: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 import subprocess
@@ -126,13 +127,32 @@ def shortened(graph: dict[str, dict]) -> dict[str, dict]:
 
 def shortened_canvas(canvas: dict) -> dict:
     """The same for a canvas file."""
-    nodes = []
+    canvas = copy.deepcopy(canvas)
+    subgraphs = {subgraph["id"]: subgraph for subgraph in canvas.get("definitions", {}).get("subgraphs", [])}
     for node in canvas["nodes"]:
-        names = _widget_names(node)
-        values = dict(zip(names, node["widgets_values"], strict=True))
+        _shorten_node(node, subgraphs.get(node["type"]))
+    for subgraph in subgraphs.values():
+        for node in subgraph["nodes"]:
+            _shorten_node(node)
+    return canvas
+
+
+def _shorten_node(node: dict, subgraph: dict | None = None) -> None:
+    """subgraph: what the node stands for, if anything; what it shows is then what nodes inside do."""
+    names = _widget_names(node)
+    values = dict(zip(names, node["widgets_values"], strict=True))
+    if subgraph is None:
         values |= {name: value for name, value in _short(node["type"], values).items() if name in values}
-        nodes.append({**node, "type": stand_in(node["type"], values), "widgets_values": [values[name] for name in names]})
-    return {**canvas, "nodes": nodes}
+        node["type"] = stand_in(node["type"], values)
+    else:
+        inside = {one["id"]: one for one in subgraph["nodes"]}
+        for link in subgraph["links"]:
+            name = subgraph["inputs"][link["origin_slot"]]["name"] if link["origin_id"] < 0 else None
+            if name in values:
+                target = inside[link["target_id"]]
+                inner = target["inputs"][link["target_slot"]]["name"]
+                values[name] = _short(target["type"], {inner: values[name]})[inner]
+    node["widgets_values"] = [values[name] for name in names]
 
 
 def _short(kind: str, inputs: dict) -> dict:

@@ -61,15 +61,50 @@ def widget_values(node: dict) -> dict[str, object]:
 
 def as_api(canvas: dict) -> dict[str, dict]:
     """What the page makes of a canvas file when Run is pressed."""
-    links = {link[0]: link for link in canvas["links"]}
+    subgraphs = {subgraph["id"]: subgraph for subgraph in canvas.get("definitions", {}).get("subgraphs", [])}
+    links = {link[0]: tuple(link[1:3]) for link in canvas["links"]}
+    return run_nodes(canvas["nodes"], links, subgraphs, "", [])
+
+
+def run_nodes(nodes: list[dict], links: dict[int, tuple], subgraphs: dict[str, dict], place: str, given: list) -> dict[str, dict]:
+    """The nodes that run, those in subgraphs under the key of the node that stands for them.
+
+    links: number to (node it comes from, slot). given: what the ports of the subgraph bring, a wire or a value or None.
+    """
+    by_id = {node["id"]: node for node in nodes}
+
+    def source(link: int) -> object:
+        origin, slot = links[link]
+        if origin == -10:
+            return given[slot]
+        key, inner = f"{place}{origin}", subgraphs.get(by_id[origin]["type"])
+        if inner is None:
+            return [key, slot]
+        (exit_link,) = [link for link in inner["links"] if (link["target_id"], link["target_slot"]) == (-20, slot)]
+        return [f"{key}:{exit_link['origin_id']}", exit_link["origin_slot"]]
+
     graph = {}
-    for node in canvas["nodes"]:
+    for node in nodes:
         if node["type"] == "MarkdownNote":
             continue
-        wires = {entry["name"]: links[entry["link"]] for entry in node["inputs"] if entry["link"] is not None}
-        inputs = widget_values(node) | {name: [str(link[1]), link[2]] for name, link in wires.items()}
-        graph[str(node["id"])] = {"class_type": node["type"], "inputs": inputs}
+        wires = {entry["name"]: source(entry["link"]) for entry in node["inputs"] if entry["link"] is not None}
+        inputs = widget_values(node) | {name: wire for name, wire in wires.items() if wire is not None}
+        inner, key = subgraphs.get(node["type"]), f"{place}{node['id']}"
+        if inner is None:
+            graph[key] = {"class_type": node["type"], "inputs": inputs}
+            continue
+        inner_links = {link["id"]: (link["origin_id"], link["origin_slot"]) for link in inner["links"]}
+        brought = [inputs.get(port["name"]) for port in inner["inputs"]]
+        graph |= run_nodes(inner["nodes"], inner_links, subgraphs, f"{key}:", brought)
     return graph
+
+
+def all_nodes(canvas: dict) -> list[dict]:
+    """Those in subgraphs included, but not those that stand for one."""
+    subgraphs = canvas.get("definitions", {}).get("subgraphs", [])
+    identities = {subgraph["id"] for subgraph in subgraphs}
+    listed = [*canvas["nodes"], *(node for subgraph in subgraphs for node in subgraph["nodes"])]
+    return [node for node in listed if node["type"] not in identities]
 
 
 def check_links(nodes: list[dict], links: list[list]) -> None:
@@ -102,28 +137,42 @@ def test_canvas_file_and_api_twin_are_one_graph(name: str) -> None:
 @each_workflow
 def test_titles_agree(name: str) -> None:
     twin = read(WORKFLOWS / "api" / f"{name}.json")
-    for node in read(WORKFLOWS / f"{name}.json")["nodes"]:
+    titles = {int(key.rpartition(":")[2]): node["_meta"]["title"] for key, node in twin.items()}
+    assert len(titles) == len(twin)
+    for node in all_nodes(read(WORKFLOWS / f"{name}.json")):
         if "title" in node and node["type"] != "MarkdownNote":
-            assert twin[str(node["id"])]["_meta"]["title"] == node["title"]
+            assert titles[node["id"]] == node["title"]
 
 
 @each_workflow
 def test_canvas_file_is_sound(name: str) -> None:
     canvas = read(WORKFLOWS / f"{name}.json")
-    ids = [node["id"] for node in canvas["nodes"]]
+    subgraphs = canvas.get("definitions", {}).get("subgraphs", [])
+    # The page gives nodes and links of subgraphs new numbers where they are not the only ones of theirs.
+    ids = [node["id"] for part in (canvas, *subgraphs) for node in part["nodes"]]
+    numbers = [link[0] for link in canvas["links"]] + [link["id"] for subgraph in subgraphs for link in subgraph["links"]]
     assert len(set(ids)) == len(ids) and max(ids) == canvas["last_node_id"]
+    assert len(set(numbers)) == len(numbers) and max(numbers) == canvas["last_link_id"]
     assert canvas["version"] == 0.4
     check_links(canvas["nodes"], canvas["links"])
-    assert [node["type"] for node in canvas["nodes"]].count("MarkdownNote") == 1
+    for subgraph in subgraphs:
+        check_subgraph(subgraph, next(node for node in canvas["nodes"] if node["type"] == subgraph["id"]))
     assert canvas["groups"]
+
+
+def test_the_quick_start_is_small() -> None:
+    canvas = read(WORKFLOWS / "1_quick_start.json")
+    assert len(canvas["nodes"]) <= 12
 
 
 @each_workflow
 def test_no_two_nodes_overlap(name: str) -> None:
-    boxes = [(node["id"], *node["pos"], *node["size"]) for node in read(WORKFLOWS / f"{name}.json")["nodes"]]
-    for (one, x, y, width, height), (other, x2, y2, width2, height2) in combinations(boxes, 2):
-        is_beside = x + width <= x2 or x2 + width2 <= x
-        assert is_beside or y + height <= y2 - TITLE_HEIGHT or y2 + height2 <= y - TITLE_HEIGHT, f"nodes {one} and {other} overlap"
+    canvas = read(WORKFLOWS / f"{name}.json")
+    for part in (canvas, *canvas.get("definitions", {}).get("subgraphs", [])):
+        boxes = [(node["id"], *node["pos"], *node["size"]) for node in part["nodes"]]
+        for (one, x, y, width, height), (other, x2, y2, width2, height2) in combinations(boxes, 2):
+            is_beside = x + width <= x2 or x2 + width2 <= x
+            assert is_beside or y + height <= y2 - TITLE_HEIGHT or y2 + height2 <= y - TITLE_HEIGHT, f"nodes {one} and {other} overlap"
 
 
 @each_workflow
@@ -142,7 +191,7 @@ def test_groups_hold_their_nodes_and_do_not_overlap(name: str) -> None:
 
 @each_workflow
 def test_every_node_is_known(name: str) -> None:
-    types = {node["type"] for node in read(WORKFLOWS / f"{name}.json")["nodes"]}
+    types = {node["type"] for node in all_nodes(read(WORKFLOWS / f"{name}.json"))}
     assert types - own_nodes() <= STOCK_NODES
     assert any(kind.startswith("DualReal") for kind in types)
 
@@ -158,6 +207,26 @@ def test_thumbnail(name: str) -> None:
         assert picture.format == "JPEG" and picture.width == 512
 
 
+def check_subgraph(inner: dict, outer: dict) -> None:
+    """outer: the node that stands for it."""
+    keys = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
+    check_links(inner["nodes"], [[link[key] for key in keys] for link in inner["links"]])
+    for side, end in (("inputs", "origin"), ("outputs", "target")):
+        assert [(port["name"], port["type"]) for port in inner[side]] == [(port["name"], port["type"]) for port in outer[side]]
+        for slot, port in enumerate(inner[side]):
+            place = (inner[f"{side[:-1]}Node"]["id"], slot)
+            wires = [link["id"] for link in inner["links"] if (link[f"{end}_id"], link[f"{end}_slot"]) == place]
+            assert port["linkIds"] == wires and wires
+    # What the outer node shows are widgets of nodes inside, of the same type.
+    inside = {node["id"]: node for node in inner["nodes"]}
+    for slot, port in enumerate(outer["inputs"]):
+        if "widget" in port:
+            targets = [link for link in inner["links"] if (link["origin_id"], link["origin_slot"]) == (-10, slot)]
+            entries = [inside[link["target_id"]]["inputs"][link["target_slot"]] for link in targets]
+            assert all("widget" in entry and entry["type"] == port["type"] for entry in entries)
+    widget_values(outer)
+
+
 @each_blueprint
 def test_blueprint_is_sound(file: Path) -> None:
     blueprint = read(file)
@@ -165,17 +234,7 @@ def test_blueprint_is_sound(file: Path) -> None:
     (inner,) = blueprint["definitions"]["subgraphs"]
     assert outer["type"] == inner["id"] and inner["name"] == file.stem
     assert {node["type"] for node in inner["nodes"]} <= own_nodes()
-    keys = ("id", "origin_id", "origin_slot", "target_id", "target_slot", "type")
-    links = [[link[key] for key in keys] for link in inner["links"]]
-    check_links(inner["nodes"], links)
-    for side, end in (("inputs", "origin"), ("outputs", "target")):
-        assert [(port["name"], port["type"]) for port in inner[side]] == [(port["name"], port["type"]) for port in outer[side]]
-        for slot, port in enumerate(inner[side]):
-            place = (inner[f"{side[:-1]}Node"]["id"], slot)
-            wires = [link["id"] for link in inner["links"] if (link[f"{end}_id"], link[f"{end}_slot"]) == place]
-            assert port["linkIds"] == wires and wires
-    shown = {(str(node["id"]), name) for node in inner["nodes"] for name in widget_values(node)}
-    assert {tuple(proxy) for proxy in outer["properties"]["proxyWidgets"]} <= shown
+    check_subgraph(inner, outer)
 
 
 @pytest.fixture(scope="module")
