@@ -9,13 +9,14 @@ from typing import ClassVar
 import folder_paths
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..dualreal_core.errors import InputError
 from ..dualreal_core.method.combine import combine, combine_headers
 from ..dualreal_core.method.pair import Role
 from ..dualreal_core.storage import load_pair, save_pair
 from .lora_import import import_lora
+from .progress import told
 from .types import CATEGORY, PairType, TrainedPair
 
 PAIRS = "dualreal"
@@ -98,7 +99,7 @@ class LoadLora(io.ComfyNode):
     @classmethod
     def execute(cls, model: ModelPatcher, lora: str) -> io.NodeOutput:
         pair, note = import_lora(model, file_in(LORAS, lora), cls.ROLE)
-        return io.NodeOutput(pair, ui=ui.PreviewText(note) if note else None)
+        return io.NodeOutput(pair, ui=told(note) if note else None)
 
 
 class LoadIdentityLora(LoadLora):
@@ -191,7 +192,7 @@ class SavePair(io.ComfyNode):
         notes = [note for note in (pair.header.get("consent"), consent.strip()) if note]
         header = {**pair.header, "consent": "\n".join(dict.fromkeys(notes))} if notes else pair.header
         save_pair(path, pair.pair, header)
-        return io.NodeOutput(ui=ui.PreviewText(f"Saved as {name} in models/{PAIRS}."))
+        return io.NodeOutput(ui=told(f"Saved as {name} in models/{PAIRS}."))
 
 
 def file_in(folder: str, name: str) -> Path:

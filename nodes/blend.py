@@ -20,6 +20,7 @@ from ..dualreal_core.plots.heat_map import blend_map
 from .expert_parts import differences_from, part_for
 from .model_inputs import check_references
 from .patching import Strengths, applied_pairs, apply_pair, diffusion_model
+from .progress import told
 from .sampled_part import record_of, run_behind
 from .types import CATEGORY, BlendType, PairType, TrainedPair
 
@@ -107,7 +108,7 @@ class ApplyStageBlender(io.ComfyNode):
             logging.warning(difference)
         silence = "" if audio_strength else silent_on_sound(own, diffusion_model(model))
         said = " ".join(filter(None, (said_of_part, *differences, silence)))
-        return io.NodeOutput(patched, ui=ui.PreviewText(said)) if said else io.NodeOutput(patched)
+        return io.NodeOutput(patched, ui=told(said)) if said else io.NodeOutput(patched)
 
 
 class FixedBlend(io.ComfyNode):
@@ -221,7 +222,7 @@ class BlendMap(io.ComfyNode):
         weights = {role: [[round(float(value), 5) for value in row] for row in table[..., index]] for index, role in enumerate(ROLES)}
         notes = list(dict.fromkeys(part.note for part in run if part.note))
         data = {"stages": stages, **weights, **({"notes": notes} if notes else {})}
-        said = ui.PreviewText(" ".join(notes)).as_dict() if notes else {}
+        said = told(" ".join(notes)).as_dict() if notes else {}
         return io.NodeOutput(image, json.dumps(data), ui={**ui.PreviewImage(image, cls=cls).as_dict(), **said})
 
 

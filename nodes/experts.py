@@ -11,7 +11,7 @@ from typing import ClassVar
 import folder_paths
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..dualreal_core.errors import InputError
 from ..dualreal_core.families.base_record import expert_boundary
@@ -24,6 +24,7 @@ from .expert_parts import differences_from
 from .lora_import import experts_in, import_lora
 from .model_file import model_file
 from .patching import Strengths, applied_pairs, apply_pair, diffusion_model
+from .progress import told
 from .types import CATEGORY, PairType, TrainedPair
 
 FOUND_BY_NAME = "found by name"
@@ -86,7 +87,7 @@ class ApplyTwoExperts(io.ComfyNode):
         said += as_one([patched[expert] for expert in models if patched[expert] is not models[expert]])
         for sentence in said:
             logging.warning(sentence)
-        return io.NodeOutput(patched[HIGH], patched[LOW], ui=ui.PreviewText("\n".join(said)) if said else None)
+        return io.NodeOutput(patched[HIGH], patched[LOW], ui=told("\n".join(said)) if said else None)
 
 
 class LoadTwoExpertLoras(io.ComfyNode):
@@ -132,7 +133,7 @@ class LoadTwoExpertLoras(io.ComfyNode):
         files, said = files_of_experts(lora, partner)
         pair, notes = import_experts(models, files, role)
         said = [*swapped(models), *said, *notes, *of_unequal_kind(models)]
-        return io.NodeOutput(pair, ui=ui.PreviewText("\n".join(said)))
+        return io.NodeOutput(pair, ui=told("\n".join(said)))
 
 
 def import_experts(models: dict[str, ModelPatcher], files: dict[str, str], role: Role) -> tuple[TrainedPair, list[str]]:

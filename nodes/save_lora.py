@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from comfy_api.latest import io, ui
+from comfy_api.latest import io
 
 from ..dualreal_core.errors import InputError
 from ..dualreal_core.method.blend_weights import Denoising
@@ -13,6 +13,7 @@ from ..dualreal_core.storage.exported_files import Exported, ExportRequest, writ
 from ..dualreal_core.storage.lora_forms import DTYPES, FORMS
 from ..dualreal_core.storage.step_strengths import TOOLS, float_list, wan2gp_multiplier
 from .adapters import LORAS, new_file
+from .progress import told
 from .types import CATEGORY, BlendType, PairType, TrainedPair
 
 
@@ -102,7 +103,7 @@ class SaveLora(io.ComfyNode):
             written = write_planned(path, pair.pair, plan, SIDES[side], ExportRequest(form, dtype), pair.header)
         folder = f" in models/{LORAS}/{name.rpartition(path.name)[0].rstrip('/')}".rstrip("/")
         said = [*written.lines(list(TOOLS) if sigmas is not None else ()), f"All{folder}."]
-        return io.NodeOutput(*_texts(written, sigmas is not None), ui=ui.PreviewText("\n".join(said)))
+        return io.NodeOutput(*_texts(written, sigmas is not None), ui=told("\n".join(said)))
 
 
 def _falling(sigmas: torch.Tensor) -> list[float]:

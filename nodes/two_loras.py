@@ -25,6 +25,7 @@ from .expert_parts import differences_from
 from .experts import FOUND_BY_NAME, as_one, of_unequal_kind, swapped
 from .lora_sides import NONE, SAME_FILE, LoraFile, LoraSides, fingerprint_of, read_sides
 from .patching import Strengths, apply_pair, diffusion_model
+from .progress import told
 from .types import CATEGORY, BlendType, PairType
 
 MOVEMENT_FIRST = "movement first"
@@ -127,7 +128,7 @@ class BlendTwoLoras(io.ComfyNode):
         text = "\n".join(filter(None, (*sides.said, *said, silence)))
         shown = ui.PreviewImage(_picture(sides, strengths), cls=cls).as_dict()
         outputs = (patched[0], patched[1] if len(patched) > 1 else None, sides.pair)
-        return io.NodeOutput(*outputs, ui={**ui.PreviewText(text).as_dict(), **shown})
+        return io.NodeOutput(*outputs, ui={**told(text).as_dict(), **shown})
 
 
 def _files(identity_lora: str, motion_lora: str, identity_partner: str, motion_partner: str) -> dict[Role, LoraFile]:
