@@ -23,8 +23,8 @@ PAIRS = "dualreal"
 LORAS = "loras"
 PAIR_EXTENSIONS = {".safetensors", ".pth"}
 LORA_TOOLTIP = (
-    "A LoRA of this very model, from models/loras, in any common key naming: plain LoRA on linear layers of the blocks. Its text "
-    "encoder part, if it has one, is left out: apply that with the stock LoRA loader."
+    "A LoRA of this very model, from models/loras, of any kind (LoRA, LoKr, LoHa, DoRA, OFT ...) and in any key naming. The preview says "
+    "what of it acts by stage and depth, what with a constant strength, and what is left out, as a text encoder part."
 )
 
 
@@ -148,7 +148,8 @@ class Combine(io.ComfyNode):
     def execute(cls, identity: TrainedPair, motion: TrainedPair) -> io.NodeOutput:
         with torch.inference_mode(False):
             pair = combine(identity.pair, motion.pair)
-        return io.NodeOutput(TrainedPair(pair.requires_grad_(False), combine_headers(identity.header, motion.header)))
+        beside = identity.beside_of("identity") + motion.beside_of("motion")
+        return io.NodeOutput(TrainedPair(pair.requires_grad_(False), combine_headers(identity.header, motion.header), beside))
 
 
 class SavePair(io.ComfyNode):
@@ -192,7 +193,19 @@ class SavePair(io.ComfyNode):
         notes = [note for note in (pair.header.get("consent"), consent.strip()) if note]
         header = {**pair.header, "consent": "\n".join(dict.fromkeys(notes))} if notes else pair.header
         save_pair(path, pair.pair, header)
-        return io.NodeOutput(ui=told(f"Saved as {name} in models/{PAIRS}."))
+        said = f"Saved as {name} in models/{PAIRS}."
+        return io.NodeOutput(ui=told(said + _not_saved(pair)))
+
+
+def _not_saved(pair: TrainedPair) -> str:
+    """What the file does not hold."""
+    number = len(pair.beside)
+    if not number:
+        return ""
+    return (
+        f" What its LoRAs change with a constant strength ({number} weight{'s' * (number > 1)} outside of blocks, such as "
+        f"{pair.beside[0].update.parameter}) is not in the file: load the LoRAs themselves where you need it."
+    )
 
 
 def file_in(folder: str, name: str) -> Path:

@@ -14,10 +14,13 @@ from torch import nn
 
 from ..dualreal_core.errors import InputError
 from ..dualreal_core.families import family_of
+from ..dualreal_core.families.expert_names import named_expert
 from ..dualreal_core.method.blend import PLANS, SharePlan
 from ..dualreal_core.method.pair import ROLES, AdapterPair, iterate_sides
 from ..dualreal_core.plots.heat_map import blend_map
+from .base_weights import with_beside
 from .expert_parts import differences_from, part_for
+from .model_file import model_file
 from .model_inputs import check_references
 from .patching import Strengths, applied_pairs, apply_pair, diffusion_model
 from .progress import told
@@ -103,6 +106,8 @@ class ApplyStageBlender(io.ComfyNode):
         own, said_of_part = part_for(own, model)
         weights = None if blend is None else blend.blend(own.config)
         patched = apply_pair(model, own, strengths, weights, condition_for(own, reference))
+        beside = [one for one in pair.beside if one.expert in (None, named_expert(model_file(model)))]
+        with_beside(patched, beside, {"identity": identity_strength, "motion": motion_strength})
         differences = differences_from(pair.header, model)
         for difference in differences:
             logging.warning(difference)

@@ -19,6 +19,7 @@ from ..dualreal_core.families.expert_names import EXPERTS, HIGH, LOOKED_FOR, LOW
 from ..dualreal_core.method.experts import experts_of, join_experts
 from ..dualreal_core.method.pair import ROLES, AdapterPair, Role
 from .adapters import LORA_TOOLTIP, LORAS, file_in, fingerprint
+from .base_weights import with_beside
 from .blend import NEGATIVE_CHOICES, blending_inputs, condition_for
 from .expert_parts import differences_from
 from .lora_import import experts_in, import_lora
@@ -80,6 +81,9 @@ class ApplyTwoExperts(io.ComfyNode):
             weights = None if blend is None else blend.blend(own.config)
             try:
                 patched[expert] = apply_pair(model, own, strengths, weights, condition_for(own, reference))
+                source = low_pair if low_pair is not None and expert == LOW else pair
+                beside = [one for one in source.beside if one.expert in (None, expert)]
+                with_beside(patched[expert], beside, {"identity": identity_strength, "motion": motion_strength})
             except InputError as error:
                 raise InputError(f"{input_of(expert)}: {error}") from error
             said += differences_from(header, model, expert)
@@ -154,7 +158,8 @@ def import_experts(models: dict[str, ModelPatcher], files: dict[str, str], role:
     }
     with torch.inference_mode(False):
         pair = pair_of(found, expert_boundary(diffusion_model(models[HIGH])))
-    return TrainedPair(pair.requires_grad_(False), header), said
+    beside = tuple(replace(weight, expert=expert) for expert, one in found.items() for weight in one.beside)
+    return TrainedPair(pair.requires_grad_(False), header, beside), said
 
 
 def halves(pair: TrainedPair, low_pair: TrainedPair | None) -> dict[str, tuple[AdapterPair, dict]]:

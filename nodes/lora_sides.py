@@ -135,7 +135,8 @@ def _joined(found: Mapping[Role, TrainedPair]) -> TrainedPair:
         return next(iter(found.values()))
     identity, motion = (found[role] for role in ROLES)
     pair = combine(identity.pair, motion.pair).requires_grad_(False)
-    return TrainedPair(pair, combine_headers(identity.header, motion.header))
+    beside = identity.beside_of("identity") + motion.beside_of("motion")
+    return TrainedPair(pair, combine_headers(identity.header, motion.header), beside)
 
 
 def _about(role: Role, file: LoraFile, read: TrainedPair) -> str:

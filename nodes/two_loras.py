@@ -20,6 +20,7 @@ from ..dualreal_core.method.placement import sharing_weights
 from ..dualreal_core.method.presets import IDENTITY_EARLY, PRESETS, movement_first
 from ..dualreal_core.plots.depth_bars import depth_bars
 from .adapters import LORAS
+from .base_weights import with_beside
 from .blend import NEGATIVE_CHOICES, blending_inputs, silent_on_sound
 from .expert_parts import differences_from
 from .experts import FOUND_BY_NAME, as_one, of_unequal_kind, swapped
@@ -151,6 +152,8 @@ def _applied(
             continue
         try:
             patched[index] = apply_pair(one, own, strengths, blend.blend(own.config))
+            beside = [weight for weight in sides.pair.beside if weight.expert in (None, expert)]
+            with_beside(patched[index], beside, {"identity": strengths.identity, "motion": strengths.motion})
         except InputError as error:
             raise InputError(f"The {expert} model: {error}" if len(models) > 1 else str(error)) from error
         changed.append(patched[index])

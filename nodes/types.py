@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 
 from comfy_api.latest import io
 
-from ..dualreal_core.method.pair import AdapterPair
+from ..dualreal_core.method.pair import AdapterPair, Role
+from ..dualreal_core.storage.lora_file import BesideUpdate
 from ..dualreal_core.training.recipes import Recipe
 
 CATEGORY = "DualReal"
@@ -16,11 +17,33 @@ FILE_KEY = "dualreal_file"
 
 
 @dataclass(frozen=True)
+class BesideWeight:
+    """What a LoRA changes where a pair cannot act by stage and depth: it is patched into the weight, at its side's strength.
+
+    Attributes:
+        expert: which of two models it is of; None: of any.
+    """
+
+    role: Role
+    update: BesideUpdate
+    expert: str | None = None
+
+
+@dataclass(frozen=True)
 class TrainedPair:
-    """A pair and the header that its file has or would get."""
+    """A pair and the header that its file has or would get.
+
+    Attributes:
+        beside: of LoRAs that it was made of; files of pairs do not keep it.
+    """
 
     pair: AdapterPair
     header: Mapping[str, object] = field(default_factory=dict)
+    beside: tuple[BesideWeight, ...] = ()
+
+    def beside_of(self, role: Role) -> tuple[BesideWeight, ...]:
+        """What one side brings."""
+        return tuple(one for one in self.beside if one.role == role)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from ..errors import InputError
-from .pair import PER_SIDE, ROLES, AdapterPair, Role, shapes_of, split_key
+from .pair import PER_SIDE, ROLES, AdapterPair, Role, scaled_state, shapes_of, split_key
 
 
 def combine(identity: AdapterPair, motion: AdapterPair) -> AdapterPair:
@@ -58,10 +58,7 @@ def combine(identity: AdapterPair, motion: AdapterPair) -> AdapterPair:
     with torch.device("meta"):
         pair = AdapterPair(config, _sites(bottlenecks), {role: shapes_of(sources[role], role) for role in loras})
     for role, source in sources.items():
-        factor = source.config.scale / scale
-        state = {name: tensor.detach().to("cpu", torch.float32) for name, tensor in source.sides[role].state_dict().items()}
-        scaled = {name: tensor * (factor if ".up." in name else 1.0) for name, tensor in state.items()}
-        pair.sides[role].load_state_dict(scaled, assign=True)
+        pair.sides[role].load_state_dict(scaled_state(source, role, source.config.scale / scale), assign=True)
     return pair
 
 

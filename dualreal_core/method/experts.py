@@ -10,7 +10,7 @@ import torch
 from ..errors import InputError
 from ..families.expert_names import EXPERTS
 from .combine import common_scale, common_target_layers
-from .pair import ROLES, AdapterPair, Role, moved_key, shapes_of
+from .pair import ROLES, AdapterPair, Role, moved_key, scaled_state, shapes_of
 
 SAME_IN_BOTH = {
     "bottleneck": ("bottleneck_dim", "condition_dim"),
@@ -105,13 +105,10 @@ def join_experts(high: AdapterPair, low: AdapterPair, boundary: float | None = N
             keys[role] += moved.values()
             if config.kind(role) == "lora":
                 shapes[role] |= {moved[key]: shape for key, shape in shapes_of(source, role).items()}
-            factor = source.config.scale / scale
-            if config.kind(role) == "lora":
-                factor *= source.config.scaling(role) / config.scaling(role)
-            for name, tensor in source.sides[role].state_dict().items():
+            scaling = source.config.scaling(role) / config.scaling(role) if config.kind(role) == "lora" else 1.0
+            for name, tensor in scaled_state(source, role, source.config.scale / scale, scaling).items():
                 key, _, rest = name.partition(".")
-                own = tensor.detach().to("cpu", torch.float32, copy=True)
-                state[f"sides.{role}.{moved[key]}.{rest}"] = own * factor if rest.startswith("up.") else own
+                state[f"sides.{role}.{moved[key]}.{rest}"] = tensor
     with torch.device("meta"):
         pair = AdapterPair(config, keys, shapes)
     pair.load_state_dict(state, assign=True)

@@ -11,14 +11,17 @@ import torch
 from torch import nn
 
 from ..families import CANONICAL, FamilyDescription, family_of
-from .adapter import Bottleneck, LoRA
+from .adapter import Adapter, Bottleneck, LoRA
+from .layer_forms import FormAdapter
 from .stage_blender import StageBlender
 
 Role = Literal["identity", "motion"]
 ROLES: tuple[Role, ...] = get_args(Role)
 AdapterKind = Literal["bottleneck", "bottleneck-skip", "lora", "none"]
-LoraShapes = Mapping[Role, Mapping[str, tuple[int, int, int]]]
-"""(in width, out width, rank) of each LoRA adapter of a side, by its key."""
+LoraShape = tuple[int, int, int] | FormAdapter
+"""(in width, out width, rank) of a LoRA adapter; one of another form, out of a file, is given itself, with weights of any kind."""
+LoraShapes = Mapping[Role, Mapping[str, LoraShape]]
+"""What each adapter of a LoRA side is, by its key."""
 PER_SIDE = ("bottleneck_dim", "rank", "alpha")
 """Sizes that each side has of its own, as `identity_rank` and `motion_rank`; settings that name none, as `rank`, mean both."""
 EXPERT_FIELDS = ("experts", "boundary")
@@ -160,9 +163,7 @@ class AdapterPair(nn.Module):
         for role in ROLES:
             if kinds[role] == "lora":
                 shapes = (lora_shapes or {})[role]
-                self.sides[role] = nn.ModuleDict(
-                    {key: LoRA(*shape, scaling=config.scaling(role)) for key, shape in shapes.items()}
-                )
+                self.sides[role] = nn.ModuleDict({key: _of_shape(shape, config.scaling(role)) for key, shape in shapes.items()})
             elif kinds[role] != "none":
                 keeps_skip = kinds[role] == "bottleneck-skip"
                 sizes = config.dim, config.bottleneck_dim(role), config.condition_dim(role)
@@ -276,11 +277,36 @@ def lora_shapes(transformer: nn.Module, config: PairConfig, role: Role) -> dict[
     return shapes
 
 
-def shapes_of(pair: AdapterPair, role: Role) -> dict[str, tuple[int, int, int]]:
-    """(in, out, rank) of the adapters of a LoRA side, by key."""
+def shapes_of(pair: AdapterPair, role: Role) -> dict[str, LoraShape]:
+    """What the adapters of a LoRA side are, by key, for another pair that gets weights of its own."""
     return {
-        key: (adapter.down.in_features, adapter.up.out_features, adapter.down.out_features) for key, adapter in pair.sides[role].items()
+        key: FormAdapter.of_state({name: tensor.to("meta") for name, tensor in adapter.state_dict().items()})
+        if isinstance(adapter, FormAdapter)
+        else (adapter.down.in_features, adapter.up.out_features, adapter.down.out_features)
+        for key, adapter in pair.sides[role].items()
     }
+
+
+def scaled_state(pair: AdapterPair, role: Role, factor: float, scaling: float = 1.0) -> dict[str, torch.Tensor]:
+    """The state of a side whose updates are so many times as strong, in float32 on the CPU.
+
+    Args:
+        scaling: a further factor on what has one in the pair's configuration, that is on low-rank adapters.
+    """
+    state = {}
+    for key, adapter in pair.sides[role].items():
+        for name, tensor in adapter.state_dict().items():
+            own = tensor.detach().to("cpu", torch.float32, copy=True)
+            if isinstance(adapter, FormAdapter):
+                state[f"{key}.{name}"] = own * factor if name == "strength" else own
+            else:
+                state[f"{key}.{name}"] = own * (factor * scaling) if name.startswith("up.") else own
+    return state
+
+
+def is_formed_side(pair: AdapterPair, role: Role) -> bool:
+    """Whether a side has adapters of other forms than the plain low-rank one."""
+    return role in pair.sides and any(isinstance(adapter, FormAdapter) for adapter in pair.sides[role].values())
 
 
 def moved_key(key: str, num_blocks: int) -> str:
@@ -300,6 +326,10 @@ def iterate_sides(pair: AdapterPair) -> Iterator[tuple[Role, int, str, nn.Module
     for role in ROLES:
         for key, adapter in pair.sides[role].items() if role in pair.sides else ():
             yield role, *split_key(key), adapter
+
+
+def _of_shape(shape: LoraShape, scaling: float) -> Adapter:
+    return shape if isinstance(shape, FormAdapter) else LoRA(*shape, scaling=scaling)
 
 
 def _matches(layer: str, target: str) -> bool:

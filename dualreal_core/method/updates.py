@@ -14,6 +14,7 @@ from .call import Call
 from .coverage import Mark, stepped_past
 from .fused import FusedAdapters, can_fuse, fuse
 from .interception import Interceptor
+from .layer_forms import FormAdapter
 from .pair import ROLES, Role
 
 
@@ -32,7 +33,8 @@ class Updates(Interceptor):
     """The adapters of both sides at one place.
 
     Calls without autograd run sides of one low-rank form fused (`arrange`), leave out rows in which the pair does not act, and add
-    in place to what a linear layer has just made. Others take one side after the other, as each has gradients of its own.
+    in place to what a linear layer has just made. Others take one side after the other, as each has gradients of its own, or a form
+    that reads what the module itself has made.
 
     Args:
         module: whose output is updated.
@@ -97,8 +99,13 @@ class Updates(Interceptor):
     def _added(self, output: torch.Tensor, hidden: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
         if self.can_fuse and not self.call.uses_autograd:
             return self._fused(output, hidden) if self.acting else output
+        base = output
         for role, adapter in self.acting.items():
-            output = adapter.add_to(output, hidden, weights[:, ROLES.index(role)], self.call.condition)
+            of_side = weights[:, ROLES.index(role)]
+            if isinstance(adapter, FormAdapter):
+                output = adapter.add_update(output, hidden, of_side, base, self.module)
+            else:
+                output = adapter.add_to(output, hidden, of_side, self.call.condition)
         return output
 
     def _fused(self, output: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:

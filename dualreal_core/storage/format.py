@@ -4,7 +4,9 @@ Header, in all format versions (`renames` has the former names of fields): `form
 `PairConfig`), `digest` (sha256 of the weights), `base` (name and fingerprint), `prompts` (identity and motion, with their
 triggers), `training` (settings and steps), `datasets` (sha256 of each file used, per role), `consent` (the user's note),
 `provenance` (date, library versions); since version 5 `seal` (sha256 of the rest of the header). Files of version 6 are of pairs
-for several experts, whose blocks are counted through in the names of tensors; all other pairs are still written as version 5.
+for several experts, whose blocks are counted through in the names of tensors, those of version 7 of pairs with adapters out of LoRA
+files of other forms than the plain one (LoKr, DoRA, OFT ...), whose forms are in the names of tensors; all other pairs are still
+written as version 5.
 """
 
 from __future__ import annotations
@@ -22,17 +24,20 @@ from ..errors import InputError
 from ..families import CANONICAL
 from ..files.atomic import atomic_path
 from ..files.provenance import provenance
-from ..method.pair import ROLES, AdapterPair, LoraShapes, PairConfig, Role, split_key
+from ..method.layer_forms import FormAdapter
+from ..method.pair import ROLES, AdapterPair, LoraShape, LoraShapes, PairConfig, Role, is_formed_side, split_key
 from .reference import is_reference, pair_from_reference, read_reference
 from .renames import pair_fields, tensor_name, training_fields
 
-FORMAT_VERSION = 6
+FORMAT_VERSION = 7
 SCHEDULE_ALONE_VERSION = 2
 """From this version on a share schedule counts without a controller too."""
 SEALED_VERSION = 5
 """From this version on the header holds a checksum of itself."""
 EXPERTS_VERSION = 6
 """From this version on a pair may be for several experts."""
+FORMS_VERSION = 7
+"""From this version on adapters of a LoRA side may be of other forms than the plain low-rank one."""
 HEADER_KEY = "dualreal"
 SIDES = "sides."
 
@@ -52,7 +57,9 @@ def save_pair(path: Path, pair: AdapterPair, header: Mapping[str, object] | None
     if pair.controller is not None and pair.controller.out.out_features != pair.config.total_groups:
         raise ValueError("A part of a pair is no pair of its own, as the StageBlender is of all experts: save the whole, or join_experts.")
     tensors = {name.removeprefix(SIDES): tensor.detach().cpu().contiguous() for name, tensor in pair.state_dict().items()}
-    version = FORMAT_VERSION if pair.config.experts else EXPERTS_VERSION - 1
+    version = EXPERTS_VERSION if pair.config.experts else EXPERTS_VERSION - 1
+    if any(is_formed_side(pair, role) for role in ROLES):
+        version = FORMS_VERSION
     own = {"format_version": version, "config": pair.config.recorded(), "digest": digest(tensors)}
     full = json.loads(json.dumps({"provenance": provenance(), **(header or {}), **own}))
     sealed = {**full, "seal": seal(full)}
@@ -183,12 +190,20 @@ def _lora_shapes(config: PairConfig, tensors: dict[str, torch.Tensor]) -> LoraSh
     shapes = {}
     for role in ROLES:
         if config.kind(role) == "lora":
-            shapes[role] = {
-                key: (down.shape[1], tensors[f"{role}.{key}.up.weight"].shape[0], down.shape[0])
-                for key in _adapter_keys(config, tensors, role)
-                for down in [tensors[f"{role}.{key}.down.weight"]]
-            }
+            states: dict[str, dict[str, torch.Tensor]] = {}
+            for name, tensor in tensors.items():
+                if name.startswith(f"{role}."):
+                    _, key, rest = name.split(".", 2)
+                    states.setdefault(key, {})[rest] = tensor
+            shapes[role] = {key: _lora_shape(states[key]) for key in _adapter_keys(config, tensors, role)}
     return shapes
+
+
+def _lora_shape(state: Mapping[str, torch.Tensor]) -> LoraShape:
+    if "strength" in state:
+        return FormAdapter.of_state({name: torch.empty_like(tensor, device="meta") for name, tensor in state.items()})
+    down = state["down.weight"]
+    return down.shape[1], state["up.weight"].shape[0], down.shape[0]
 
 
 def _adapter_keys(config: PairConfig, tensors: dict[str, torch.Tensor], role: str) -> list[str]:

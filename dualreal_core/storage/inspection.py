@@ -5,28 +5,27 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
-from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from ..errors import InputError
 from ..method.experts import experts_of, is_expert_pair
+from ..method.layer_forms import FormAdapter, FormSum
 from ..method.pair import ROLES, AdapterPair, iterate_sides
 from . import load_pair
-from .lora import layers_of, other_tensors
+from .lora_file import triggers_of
+from .lora_file.keys import FileLayer, layers_of
+from .lora_file.kinds import UNKNOWN as UNKNOWN_METHODS
+from .lora_file.kinds import BadLayer, Here, NeedsWeight, forms_of
+from .lora_file.models import recognise
+from .lora_file.reading import read_tensors
+from .lora_file.resolve import is_foreign
 from .lora_strength import LoraStrength
 
 HEADER_FIELDS = ("base", "prompts", "training", "datasets", "consent", "provenance")
 UNKNOWN = "-"
-OTHER_FORMS = {
-    "DoRA": (".dora_scale", "lora_magnitude_vector"),
-    "LoKr": (".lokr_",),
-    "LoHa": (".hada_",),
-    "full differences": (".diff",),
-    "biases": (".bias",),
-}
-"""What files hold besides LoRA layers, by a part of their tensors' names."""
 NUM_HASHES_SHOWN, HASH_LENGTH = 3, 12
 
 Description = dict[str, object]
@@ -37,9 +36,11 @@ def describe(path: Path) -> Description:
 
     Fields of every file: `file`, `kind` ('pair', 'reference', 'lora'), `bytes`, `parameters`. Of a pair and a
     reference: `config`, `up_norms` per role (`total`, and `blocks`, one number each; all zero: untrained), and the
-    header fields; of a pair for several experts also `experts`, the norms of each with the sides that it has. Of a LoRA: `layers`,
-    each with `rank`, `alpha`, `scaling` (the factor on `up @ down`), widths and `up_norm`; `empty`, the names of layers of rank 0,
-    which do nothing; `besides`, the forms it holds besides.
+    header fields; of a pair for several experts also `experts`, the norms of each with the sides that it has. Of a LoRA, of any kind:
+    `kinds`, the number of layers by the kind of their update; `model`, for which it seems to be made; `triggers`; `layers`, each with its
+    `kinds`, `parameters`, `norm` (of the change of the weight; None where it depends on the model's) and, if low-rank, `rank`, `alpha`,
+    `scaling` (the factor on `up @ down`), widths and `up_norm`; `empty`, the names of layers of rank 0, which do nothing;
+    `text_encoder`, the number of its tensors; `broken`, the names of layers with values that are no numbers.
 
     Raises:
         InputError: no such file, damaged, or none of these kinds.
@@ -82,8 +83,14 @@ def _count(parameters: Iterable[nn.Parameter]) -> int:
 def _up_norms(pair: AdapterPair) -> dict[str, dict[str, object]]:
     squares = {role: [0.0] * pair.config.total_blocks for role in pair.sides}
     for role, block, _, adapter in iterate_sides(pair):
-        squares[role][block] += float(adapter.up.weight.detach().double().square().sum())
+        squares[role][block] += _square(adapter)
     return {role: {"total": math.sqrt(sum(blocks)), "blocks": [math.sqrt(square) for square in blocks]} for role, blocks in squares.items()}
+
+
+def _square(adapter: nn.Module) -> float:
+    """Of an adapter's outputs: of what `up` holds, or of all weights of one of another form."""
+    weights = adapter.total.parameters() if isinstance(adapter, FormAdapter) else [adapter.up.weight]
+    return sum(float(weight.detach().double().square().sum()) for weight in weights)
 
 
 def _describe_lora(path: Path) -> Description | None:
@@ -93,51 +100,78 @@ def _describe_lora(path: Path) -> Description | None:
         InputError: half of a layer is missing, all layers are empty, or what is said of their strength is damaged.
     """
     try:
-        with safe_open(path, "pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
-            metadata = file.metadata() or {}
-    except (SafetensorError, OSError):
+        file = read_tensors(path)
+        named = layers_of(file.tensors)
+    except (InputError, ValueError):
         return None
-    named = layers_of(tensors)
-    if not named:
+    named = {name: layer for name, layer in named.items() if not set(layer.parts) <= {"weight", "bias", "value", "alpha"}}
+    unknown = sorted({title for key in file.tensors for mark, title in UNKNOWN_METHODS.items() if mark in key})
+    if not named and not unknown:
         return None
-    strength = LoraStrength.of(path, metadata)
-    layers, empty = [], []
-    for layer in sorted(named.values(), key=lambda layer: layer.short_name):
-        if layer.down is None or layer.up is None:
-            raise InputError(f"{path} has only one of the two matrices of {layer.short_name}: it is incomplete; use another copy.")
-        if layer.is_empty:
-            empty.append(layer.short_name)
+    strength = LoraStrength.of(file.path, file.metadata)
+    layers, kinds = [], dict.fromkeys(unknown, 0)
+    empty = [layer.short_name for layer in named.values() if layer.is_empty]
+    for layer in sorted((one for one in named.values() if not one.is_empty), key=lambda one: one.short_name):
+        if is_foreign(layer.name) or any(mark in part for part in layer.parts for mark in UNKNOWN_METHODS):
             continue
-        if min(layer.down.ndim, layer.up.ndim) < 2 or layer.down.shape[0] != layer.up.shape[1]:
-            sizes = f"{list(layer.down.shape)} and {list(layer.up.shape)}"
-            raise InputError(f"{path} has matrices of sizes {sizes} for {layer.short_name}, which do not fit: use another copy.")
-        if not all(tensor.float().isfinite().all() for tensor in (layer.down, layer.up)):
-            raise InputError(f"{path} holds values that are no numbers in {layer.short_name}: its training failed, or it is damaged.")
-        layers.append(
-            {
-                "layer": layer.short_name,
-                "rank": layer.down.shape[0],
-                "alpha": strength.alpha(layer),
-                "scaling": strength.scaling(layer),
-                "in_dim": layer.down.shape[1],
-                "out_dim": layer.up.shape[0],
-                "up_norm": float(layer.up.double().norm()),
-            }
-        )
-    if not layers:
+        found = _describe_layer(layer, strength, path)
+        layers.append(found)
+        for kind in found["kinds"]:
+            kinds[kind] = kinds.get(kind, 0) + 1
+    if not layers and empty:
         raise InputError(f"{path} is a LoRA whose {len(empty)} layers all have rank 0, so that it changes nothing: use another file.")
-    found = {"DoRA"} if strength.is_dora else set()
-    for name in other_tensors(tensors):
-        found.add(next((form for form, marks in OTHER_FORMS.items() if any(mark in name for mark in marks)), "others"))
+    if strength.is_dora and not any(kind.startswith("DoRA") for kind in kinds):
+        kinds["DoRA"] = 0
     return {
         "file": path.name,
         "kind": "lora",
-        "bytes": path.stat().st_size,
-        "parameters": {"lora": sum(layer["rank"] * (layer["in_dim"] + layer["out_dim"]) for layer in layers)},
+        "bytes": file.path.stat().st_size,
+        "parameters": {"lora": sum(layer["parameters"] for layer in layers)},
+        "kinds": kinds,
+        "model": recognise(named.values()),
+        "triggers": list(triggers_of(file.metadata)),
         "layers": layers,
-        "empty": empty,
-        "besides": [form for form in (*OTHER_FORMS, "others") if form in found],
+        "empty": sorted(empty),
+        "text_encoder": sum(len(layer.parts) for layer in named.values() if is_foreign(layer.name)),
+        "broken": [layer["layer"] for layer in layers if layer["norm"] is None and layer["is_broken"]],
+    }
+
+
+def _describe_layer(layer: FileLayer, strength: LoraStrength, path: Path) -> Description:
+    """One layer; `norm` is None where it depends on the model's weights, or where numbers of it are none (`is_broken`)."""
+    is_broken = not all(tensor.float().isfinite().all() for name, tensor in layer.parts.items() if name != "alpha")
+    parts = {name: tensor for name, tensor in layer.parts.items() if name not in ("dora_scale", "alpha")}
+    norm, sizes = None, {}
+    without_magnitudes = {name: tensor for name, tensor in layer.parts.items() if name != "dora_scale"}
+    try:
+        forms, kinds = forms_of(Here(replace(layer, parts=without_magnitudes), strength, None))
+        square = None if is_broken else FormSum.of(forms).squared_norm(None)
+        norm = None if square is None or "dora_scale" in layer.parts else math.sqrt(square)
+    except NeedsWeight:
+        kinds = ["full weights"]
+    except (BadLayer, RuntimeError) as error:
+        sizes_differ = f"has matrices for {layer.name} that do not fit each other: use another copy"
+        reason = str(error) if isinstance(error, BadLayer) else sizes_differ
+        raise InputError(f"{path} {reason.replace(layer.name, layer.short_name)}.") from error
+    if "dora_scale" in layer.parts:
+        kinds = [f"DoRA{'' if kind == 'LoRA' else f' of {kind}'}" for kind in kinds or ["LoRA"]]
+    if "down" in parts:
+        down, up = parts["down"], parts["up"]
+        sizes = {
+            "rank": down.shape[0],
+            "alpha": strength.alpha(layer),
+            "scaling": strength.scaling(layer, down.shape[0]),
+            "in_dim": down.shape[1],
+            "out_dim": up.shape[0],
+            "up_norm": None if is_broken else float(up.double().norm()),
+        }
+    return {
+        "layer": layer.short_name,
+        "kinds": kinds,
+        "parameters": sum(tensor.numel() for name, tensor in layer.parts.items() if name != "alpha"),
+        "norm": norm,
+        "is_broken": is_broken,
+        **sizes,
     }
 
 
@@ -207,12 +241,23 @@ def _hashes(value: object) -> str:
 
 def _lora_rows(description: Description) -> list[tuple[str, str]]:
     layers, empty = description["layers"], description["empty"]
-    besides = f" with {' and '.join(description['besides'])} (not listed)" if description["besides"] else ""
-    rows = [("kind", f"LoRA{besides}, {len(layers)} layers, {description['parameters']['lora']:,} parameters")]
-    width = max(len(layer["layer"]) for layer in layers)
-    for layer in layers:
-        alpha = UNKNOWN if layer["alpha"] is None else f"{layer['alpha']:g}"
-        strength = f"rank {layer['rank']}  alpha {alpha}  factor {layer['scaling']:.4g}"
-        sizes = f"{layer['in_dim']} to {layer['out_dim']}"
-        rows.append(("layer", f"{layer['layer']:<{width}}  {strength}  {sizes}  norm of up {layer['up_norm']:.4g}"))
+    kinds = [f"{kind} ({number} layers)" if number else kind for kind, number in description["kinds"].items()]
+    rows = [("kind", f"LoRA file: {', '.join(kinds)}; {len(layers)} layers, {description['parameters']['lora']:,} parameters")]
+    rows.append(("made for", description["model"] or UNKNOWN))
+    if description["triggers"]:
+        rows.append(("triggers", ", ".join(description["triggers"])))
+    width = max((len(layer["layer"]) for layer in layers), default=0)
+    rows += [("layer", f"{layer['layer']:<{width}}  {_lora_layer(layer)}") for layer in layers]
+    if description["text_encoder"]:
+        rows.append(("text encoder", f"{description['text_encoder']} tensors"))
     return rows + [("empty", f"{name}: rank 0, does nothing") for name in empty]
+
+
+def _lora_layer(layer: Description) -> str:
+    norm = "holds NaN or infinite values" if layer["is_broken"] else UNKNOWN if layer["norm"] is None else f"{layer['norm']:.4g}"
+    kinds = "" if layer["kinds"] == ["LoRA"] else f"{', '.join(layer['kinds'])}  "
+    if "rank" not in layer:
+        return f"{kinds}{layer['parameters']:,} parameters  norm {norm}"
+    alpha = UNKNOWN if layer["alpha"] is None else f"{layer['alpha']:g}"
+    strength = f"rank {layer['rank']}  alpha {alpha}  factor {layer['scaling']:.4g}"
+    return f"{kinds}{strength}  {layer['in_dim']} to {layer['out_dim']}  norm {norm}"

@@ -12,14 +12,26 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
+
+import torch
 
 from ..errors import InputError
 from .layer_patterns import fits
-from .lora import METADATA_KEY, LoraLayer
 
+METADATA_KEY = "lora_adapter_metadata"
 NETWORK_ALPHA_KEY = "ss_network_alpha"
+CONFIG_FILE = "adapter_config.json"
 _SECTIONS = ("transformer.", "diffusion_model.", "unet.", "")
 """Prefixes of fields in the metadata that are about the DiT; `text_encoder.` and the like are not."""
+
+
+class Layer(Protocol):
+    """What a file holds of a layer."""
+
+    short_name: str
+    keeps_kohya_names: bool
+    alpha: torch.Tensor | None
 
 
 @dataclass(frozen=True)
@@ -28,7 +40,7 @@ class LoraStrength:
 
     Attributes:
         file: for error messages.
-        adapter_config: fields of peft's `LoraConfig`.
+        adapter_config: fields of peft's configuration.
         network_alpha: kohya's, None where there is none.
     """
 
@@ -43,10 +55,10 @@ class LoraStrength:
         Raises:
             InputError: the configuration is damaged.
         """
-        beside, sections = path.with_name("adapter_config.json"), _SECTIONS
+        beside, sections = path.with_name(CONFIG_FILE), _SECTIONS
         place, text = f"its {METADATA_KEY}", metadata.get(METADATA_KEY)
         try:
-            if text is None and path.name == "adapter_model.safetensors" and beside.is_file():
+            if text is None and path.stem == "adapter_model" and beside.is_file():
                 place, text, sections = beside.name, beside.read_text(encoding="utf-8"), ("",)
             fields = json.loads(text or "{}")
             if not isinstance(fields, dict):
@@ -61,7 +73,12 @@ class LoraStrength:
         """Whether the configuration says so."""
         return bool(self.adapter_config.get("use_dora"))
 
-    def alpha(self, layer: LoraLayer) -> float | None:
+    @property
+    def is_of_peft(self) -> bool:
+        """Whether there is a configuration of peft."""
+        return bool(self.adapter_config)
+
+    def alpha(self, layer: Layer) -> float | None:
         """Alpha of a layer, None where none is recorded.
 
         Raises:
@@ -69,17 +86,29 @@ class LoraStrength:
         """
         return self._alpha_and_root(layer)[0]
 
-    def scaling(self, layer: LoraLayer) -> float:
-        """Factor on `up @ down` of a layer that is not empty.
+    def scaling(self, layer: Layer, rank: int) -> float:
+        """Factor on the update of a layer that is not empty.
 
         Raises:
             InputError: see `alpha`.
         """
         alpha, divides_by_root = self._alpha_and_root(layer)
-        rank = layer.down.shape[0]
         return 1.0 if alpha is None else alpha / (math.sqrt(rank) if divides_by_root else rank)
 
-    def _alpha_and_root(self, layer: LoraLayer) -> tuple[float | None, bool]:
+    def configured_rank(self, layer: Layer) -> int | None:
+        """The rank that peft's configuration gives a layer, None where it gives none.
+
+        Raises:
+            InputError: it is no positive number, or peft's pattern for it cannot be read.
+        """
+        rank = self._by_pattern("rank_pattern", layer, self.adapter_config.get("r"))
+        if rank is None:
+            return None
+        if not isinstance(rank, int) or rank < 1:
+            raise InputError(f"{self.file} records a rank of {layer.short_name} that is {rank!r}: it is damaged; use another copy.")
+        return rank
+
+    def _alpha_and_root(self, layer: Layer) -> tuple[float | None, bool]:
         """Alpha, and whether it is divided by the root of the rank (rsLoRA)."""
         try:
             if layer.alpha is not None:
@@ -95,18 +124,21 @@ class LoraStrength:
             ) from error
         return None, False
 
-    def _configured_alpha(self, layer: LoraLayer) -> object:
-        patterns = self.adapter_config.get("alpha_pattern") or {}
-        for pattern, alpha in patterns.items():
+    def _configured_alpha(self, layer: Layer) -> object:
+        fields = self.adapter_config
+        return self._by_pattern("alpha_pattern", layer, fields.get("lora_alpha", fields.get("alpha")))
+
+    def _by_pattern(self, name: str, layer: Layer, otherwise: object) -> object:
+        for pattern, value in (self.adapter_config.get(name) or {}).items():
             try:
                 if fits(pattern, layer.short_name):
-                    return alpha
+                    return value
             except ValueError as error:
                 raise InputError(
-                    f"{self.file} records alpha by a pattern of layer names that is not understood ({error}): use a file with one alpha "
-                    "for each layer, or for all of them."
+                    f"{self.file} records {name.removesuffix('_pattern')} by a pattern of layer names that is not understood ({error}): "
+                    f"use a file with one {name.removesuffix('_pattern')} for each layer, or for all of them."
                 ) from error
-        return self.adapter_config.get("lora_alpha")
+        return otherwise
 
 
 def _section(fields: Mapping[str, object], prefix: str) -> dict[str, object]:

@@ -162,28 +162,54 @@ def test_combined_loras_at_the_ends_and_the_middle_of_a_blend(server: ComfyServe
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
-        ({"diffusion_model.blocks.0.self_attn.q.dora_scale": (256, 1)}, "is a DoRA"),
-        ({"diffusion_model.blocks.0.norm3.diff": (256,)}, "norm3.weight by a plain 'diff' update"),
+        ({"diffusion_model.blocks.9.ffn.0.lora_A.weight": (2, 256)}, r"deeper model .*: 1 of its 5 layers .* blocks up to 9"),
+        ({"diffusion_model.blocks.1.ffn.0.lora_A.weight": (2, 256)}, r"only one of the two matrices of diffusion_model\.blocks\.1\.ffn\.0"),
         (
-            {"diffusion_model.blocks.0.self_attn.v.lokr_w1": (16, 16), "diffusion_model.blocks.0.self_attn.v.lokr_w2": (16, 16)},
-            "by a lokr update",
+            {"diffusion_model.blocks.1.ffn.0.lora_A.weight": (2, 128), "diffusion_model.blocks.1.ffn.0.lora_B.weight": (512, 2)},
+            r"ffn\.0 at 128 to 512 wide, but the layer is 256 to 512 wide: use the model",
         ),
-        ({"diffusion_model.head.head.lora_A.weight": (2, 256), "diffusion_model.head.head.lora_B.weight": (64, 2)}, "head.head"),
-        ({"diffusion_model.blocks.9.ffn.0.lora_A.weight": (2, 256)}, r"only one of the two matrices of diffusion_model\.blocks\.9\.ffn\.0"),
-        (
-            {"diffusion_model.blocks.9.ffn.0.lora_A.weight": (2, 256), "diffusion_model.blocks.9.ffn.0.lora_B.weight": (1024, 2)},
-            r"2 of the 10 tensors .* no layer .* \(wan, 3 blocks of width 256\): diffusion_model\.blocks\.9\.ffn\.0\. Use the",
-        ),
-        ({"diffusion_model.blocks.0.self_attn.q.lora_B.bias": (256,)}, r"biases too \(1 tensor:.*the stock LoRA loader leaves out"),
+        ({"diffusion_model.blocks.1.ffn.0.vera_lambda_b": (2,)}, "of the method VeRA, which is not known here"),
     ],
 )
-def test_what_cannot_be_weighed_is_refused(server: ComfyServer, models: Path, extra: dict[str, tuple], message: str) -> None:
+def test_what_is_no_whole_lora_of_this_model_is_refused(server: ComfyServer, models: Path, extra: dict[str, tuple], message: str) -> None:
     file = write_lora(models, "wan", "comfyui", "refused.safetensors", {key: torch.ones(shape) for key, shape in extra.items()})
     graph = graphs.afresh(graphs.text_to_latent("wan") | {"lora": load_lora("identity", file)}, "lora")
     with pytest.raises(RunFailed, match=message) as failed:
         server.run(graphs.through(graph, "applied", apply(["lora", 0])) | {"lora": graph["lora"]})
     assert failed.value.node_id == "lora"
     assert "refused.safetensors" in failed.value.message
+
+
+BESIDE = {
+    "diffusion_model.blocks.0.norm3.diff": (256,),
+    "diffusion_model.blocks.1.norm3.diff_b": (256,),
+    "diffusion_model.blocks.2.self_attn.norm_q.w_norm": (256,),
+    "diffusion_model.head.head.lora_A.weight": (2, 256),
+    "diffusion_model.head.head.lora_B.weight": (64, 2),
+    "diffusion_model.patch_embedding.diff": (256, 16, 1, 2, 2),
+    "diffusion_model.time_projection.1.diff_b": (1536,),
+    "diffusion_model.blocks.0.self_attn.q.diff_b": (256,),
+    "diffusion_model.blocks.2.ffn.2.diff": (256, 512),
+}
+
+
+def test_what_lies_outside_of_blocks_acts_as_by_the_stock_loader(server: ComfyServer, models: Path) -> None:
+    generator = torch.Generator().manual_seed(5)
+    extra = {key: 0.05 * torch.randn(shape, generator=generator) for key, shape in BESIDE.items()}
+    extra |= {f"diffusion_model.blocks.0.cross_attn.k_img.{part}.weight": torch.ones(2, 2) for part in ("lora_A", "lora_B")}
+    file = write_lora(models, "wan", "comfyui", "beside.safetensors", extra)
+    loader = node("LoraLoaderModelOnly", model=["model", 0], lora_name=file, strength_model=1.0)
+    merged = predictions(server, "wan", {"lora": loader}, ["lora", 0])
+    pair = {"lora": load_lora("identity", file), "other": load_lora("motion", file)}
+    pair["pair"] = node("DualRealCombine", identity=["lora", 0], motion=["other", 0])
+    both = pair | {"applied": apply(["pair", 0])}
+    both["applied"]["inputs"]["motion_strength"] = 0.0  # whatever this side brings must then stay away
+    equal(predictions(server, "wan", both, ["applied", 0]), merged)
+    saved = graphs.afresh({"model": graphs.load_model("wan")} | pair, "lora")
+    saved |= {"saved": node("DualRealSavePair", pair=["pair", 0], filename_prefix="beside")}
+    run = server.run(saved)
+    assert "with constant strength: norms, 3 layers" in run.text("lora") and "left out: img k/v" in run.text("lora")
+    assert "is not in the file" in run.text("saved")
 
 
 def test_a_lora_of_nan_is_refused(server: ComfyServer, models: Path) -> None:

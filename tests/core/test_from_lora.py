@@ -11,7 +11,8 @@ from torch import nn
 
 from dualreal_core.errors import InputError
 from dualreal_core.families import family_of
-from dualreal_core.families.lora_names import OTHER_NAMES, lora_names
+from dualreal_core.families.layer_spellings import SPELLINGS, Joined, Swapped
+from dualreal_core.families.lora_names import NamedRows, lora_names
 from dualreal_core.method.from_lora import BlockLayer, LinearUpdate, block_layers, one_sided_pair
 from dualreal_core.method.pair import ROLES, split_key
 from dualreal_core.storage import load_pair, save_pair
@@ -158,8 +159,7 @@ def test_names_hold_every_layer_by_its_own_path(family: str) -> None:
     base = TinyBase(family)
     names = lora_names(base.transformer)
     for path in block_layers(base.transformer):
-        assert names[path].path == path
-        assert names[path].is_whole
+        assert names[path] == (NamedRows(path, 0, base.transformer.get_submodule(path).out_features),)
 
 
 class HunyuanVideo(nn.Module):
@@ -197,21 +197,36 @@ def hunyuan() -> nn.Module:
 
 def test_names_of_diffusers_fall_on_rows_of_fused_layers(hunyuan: nn.Module) -> None:
     names = lora_names(hunyuan)
-    rows = {name: (names[name].path, names[name].first_row, names[name].num_rows, names[name].is_whole) for name in names}
-    assert rows["transformer_blocks.1.attn.to_k"] == ("double_blocks.1.img_attn.qkv", 8, 8, False)
-    assert rows["transformer_blocks.1.attn.add_v_proj"] == ("double_blocks.1.txt_attn.qkv", 16, 8, False)
-    assert rows["transformer_blocks.0.ff.net.2"] == ("double_blocks.0.img_mlp.2", 0, 8, True)
-    assert rows["single_transformer_blocks.2.attn.to_q"] == ("single_blocks.2.linear1", 0, 8, False)
-    assert rows["single_transformer_blocks.2.proj_mlp"] == ("single_blocks.2.linear1", 24, 32, False)
-    assert rows["single_transformer_blocks.2.proj_out"] == ("single_blocks.2.linear2", 0, 8, True)
-    assert rows["double_blocks.0.img_mlp.fc1"] == ("double_blocks.0.img_mlp.0", 0, 32, True)
+    for name, rows in {
+        "transformer_blocks.1.attn.to_k": ("double_blocks.1.img_attn.qkv", 8, 8),
+        "transformer_blocks.1.attn.add_v_proj": ("double_blocks.1.txt_attn.qkv", 16, 8),
+        "transformer_blocks.0.ff.net.2": ("double_blocks.0.img_mlp.2", 0, 8),
+        "single_transformer_blocks.2.attn.to_q": ("single_blocks.2.linear1", 0, 8),
+        "single_transformer_blocks.2.proj_mlp": ("single_blocks.2.linear1", 24, 32),
+        "single_transformer_blocks.2.proj_out": ("single_blocks.2.linear2", 0, 8),
+        "double_blocks.0.img_mlp.fc1": ("double_blocks.0.img_mlp.0", 0, 32),
+        "double_blocks.1.img_attn_qkv": ("double_blocks.1.img_attn.qkv", 0, 24),
+        "transformer_blocks.1.attn.to_out": ("double_blocks.1.img_attn.proj", 0, 8),
+    }.items():
+        assert names[name] == (NamedRows(*rows),), name
+
+
+def test_a_fused_name_joins_layers_where_the_model_has_parts() -> None:
+    names = lora_names(TinyBase("hunyuan", 2).transformer)
+    parts = [NamedRows(f"transformer_blocks.0.attn.{part}", 0, 32) for part in ("to_q", "to_k", "to_v")]
+    assert names["double_blocks.0.img_attn.qkv"] == names["double_blocks.0.img_attn_qkv"] == tuple(parts)
+    halves = [NamedRows("norm_out.linear", first, 32) for first in (32, 0)]
+    assert names["final_layer.adaLN_modulation.1"] == tuple(halves)
 
 
 def test_every_other_name_leads_to_a_layer(hunyuan: nn.Module) -> None:
     names = lora_names(hunyuan)
-    others = [f"{naming.path}.0.{layer}" for namings in OTHER_NAMES["hunyuan"].values() for naming in namings for layer in naming.layers]
-    assert others
-    assert set(others) <= set(names)
+    for listed in SPELLINGS["hunyuan"].blocks[:2]:
+        linear = {ours: theirs for ours, theirs in listed.layers.items() if "norm." not in ours}
+        for theirs in linear.values():
+            for layer in theirs.names if isinstance(theirs, Joined) else [theirs.name if isinstance(theirs, Swapped) else theirs]:
+                assert f"{listed.diffusers}.0.{layer}" in names
+        assert {f"{listed.comfy}.0.{other}" for other, ours in listed.others.items() if ours in linear} <= set(names)
 
 
 def test_blocks_of_a_second_list_count_on(hunyuan: nn.Module) -> None:

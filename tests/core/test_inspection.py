@@ -154,8 +154,10 @@ def test_lora(lora_file):
     first = next(layer for layer in description["layers"] if layer["layer"] == "blocks.0.attn1.to_q")
     assert first["alpha"] / first["rank"] * first["up_norm"] == pytest.approx(8 / 4 * 128**0.5)
     rows = lines(description)
-    assert len(rows) == 2 + len(description["layers"])
-    assert "rank 4" in rows[2] and "blocks.0.attn1" in rows[2]
+    assert len(rows) == 3 + len(description["layers"])
+    assert "rank 4" in rows[3] and "blocks.0.attn1" in rows[3]
+    row_of_update = 8 / 4 * pair.sides["identity"]["0-attn1/to_q"].down.weight.detach().sum(0)
+    assert first["norm"] == pytest.approx(float(row_of_update.norm()) * 32**0.5, rel=1e-4)
 
 
 @pytest.mark.parametrize("alpha", [None, 6.0])
@@ -170,7 +172,7 @@ def test_lora_alpha_of_other_tools(lora_file, tmp_path, alpha):
     save_file(tensors, tmp_path / "other.safetensors")
     description = describe(tmp_path / "other.safetensors")
     assert {layer["alpha"] for layer in description["layers"]} == {alpha}
-    assert ("alpha -" if alpha is None else "alpha 6") in lines(description)[2]
+    assert ("alpha -" if alpha is None else "alpha 6") in lines(description)[3]
 
 
 def test_lora_in_a_folder_of_peft(lora_file, tmp_path):
@@ -184,29 +186,48 @@ def test_lora_in_a_folder_of_peft(lora_file, tmp_path):
     assert (alphas["blocks.0.attn1.to_q"], alphas["blocks.0.attn1.to_k"]) == (3.0, 12.0)
 
 
-@pytest.mark.parametrize(
-    ("extra", "named"),
-    [
-        ({"blocks.0.attn1.to_q.dora_scale": (32, 1)}, "DoRA"),
-        ({"transformer.blocks.0.attn1.to_q.lora_magnitude_vector": (32,)}, "DoRA"),
-        ({"blocks.1.ffn.lokr_w1": (4, 4), "blocks.0.attn1.to_q.dora_scale": (32, 1)}, "DoRA and LoKr"),
-        ({"blocks.1.ffn.hada_w1_a": (4, 4)}, "LoHa"),
-        ({"blocks.1.norm.diff_b": (32,)}, "full differences"),
-        ({"blocks.1.norm.weight": (32,)}, "others"),
-    ],
-)
-def test_more_than_a_plain_lora_is_named(lora_file, tmp_path, extra, named):
-    tensors = {**load_file(lora_file[0]), **{name: torch.ones(shape) for name, shape in extra.items()}}
+KINDS = {
+    "DoRA": {"blocks.0.attn1.to_q.dora_scale": (32, 1)},
+    "DoRA as peft has it": {"transformer.blocks.0.attn1.to_q.lora_magnitude_vector": (32,)},
+    "LoKr": {"blocks.1.ffn.net.2.lokr_w1": (4, 4), "blocks.1.ffn.net.2.lokr_w2": (8, 16)},
+    "LoHa": {f"blocks.1.ffn.net.2.hada_w{n}_{part}": shape for n in "12" for part, shape in (("a", (32, 2)), ("b", (2, 64)))},
+    "OFT": {"blocks.1.ffn.net.2.oft_blocks": (4, 8, 8)},
+    "IA3": {"base_model.model.blocks.1.ffn.net.2.ia3_l": (1, 64)},
+    "GLoRA": {"blocks.1.ffn.net.2.a1.weight": (64, 2), "blocks.1.ffn.net.2.a2.weight": (2, 64)}
+    | {"blocks.1.ffn.net.2.b1.weight": (32, 2), "blocks.1.ffn.net.2.b2.weight": (2, 64)},
+    "biases": {"blocks.1.norm.diff_b": (32,)},
+    "full differences": {"blocks.1.norm.w_norm": (32,)},
+    "VeRA": {"blocks.1.ffn.net.2.vera_lambda_b": (32,)},
+}
+
+
+@pytest.mark.parametrize("named", KINDS)
+def test_every_kind_is_named(lora_file, tmp_path, named):
+    tensors = {**load_file(lora_file[0]), **{name: torch.ones(shape) for name, shape in KINDS[named].items()}}
+    if named.startswith("DoRA"):
+        tensors = {name.removeprefix("transformer."): tensor for name, tensor in tensors.items()}
     save_file(tensors, tmp_path / "more.safetensors")
     description = json.loads(json.dumps(describe(tmp_path / "more.safetensors")))
-    assert " and ".join(description["besides"]) == named
-    assert value(lines(description), "kind").startswith(f"LoRA with {named} (not listed), {len(description['layers'])} layers")
+    kind = named.split()[0] if named.startswith("DoRA") else named
+    assert kind in description["kinds"] and kind in value(lines(description), "kind")
+    own = [layer for layer in description["layers"] if kind in layer["kinds"]]
+    assert len(own) == (kind != "VeRA")
+    assert all((layer["norm"] is None) == (kind in ("DoRA", "OFT", "IA3", "GLoRA")) for layer in own)
+
+
+def test_values_that_are_no_numbers_are_named(lora_file, tmp_path):
+    tensors = load_file(lora_file[0])
+    tensors["transformer.blocks.0.attn1.to_q.lora_B.weight"][0] = torch.nan
+    save_file(tensors, tmp_path / "nan.safetensors")
+    description = json.loads(json.dumps(describe(tmp_path / "nan.safetensors")))
+    assert description["broken"] == ["blocks.0.attn1.to_q"]
+    assert "NaN" in next(row for row in lines(description) if "blocks.0.attn1.to_q" in row)
 
 
 def test_a_dora_is_named_by_its_configuration(lora_file, tmp_path):
     save_file(load_file(lora_file[0]), tmp_path / "dora.safetensors", {"lora_adapter_metadata": '{"transformer.use_dora": true}'})
-    assert describe(tmp_path / "dora.safetensors")["besides"] == ["DoRA"]
-    assert describe(lora_file[0])["besides"] == []
+    assert "DoRA" in describe(tmp_path / "dora.safetensors")["kinds"]
+    assert set(describe(lora_file[0])["kinds"]) == {"LoRA"}
 
 
 def test_an_alpha_of_null_is_none_recorded(lora_file, tmp_path):

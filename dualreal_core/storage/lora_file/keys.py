@@ -1,0 +1,115 @@
+"""Keys of a LoRA file: which layer a tensor is of, as the file calls it, and which part of the layer's update it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+from .resolve import without_prefix
+
+_NAMED = r"(?:\.(?P<adapter>(?!weight$|bias$)[\w-]+))?"
+"""The name of an adapter, as peft puts it behind that of a part."""
+_PATTERNS: tuple[tuple[str, str], ...] = (
+    (rf"[._]lora_(?P<part>A|B|down|up){_NAMED}(?P<kind>\.weight|\.bias)?", "lora"),
+    (r"(?:[._]lora|\.lora_linear_layer)\.(?P<part>down|up)\.weight", "lora"),
+    (r"\.lora_(?P<part>mid)\.weight", "lora"),
+    (r"\.(?P<part>alpha)", ""),
+    (rf"\.(?P<part>dora_scale|lora_magnitude_vector){_NAMED}(?:\.weight)?", ""),
+    (rf"\.(?P<part>lokr_(?:w[12](?:_[ab])?|t[12])|hada_(?:w[12]_[ab]|t[12])){_NAMED}(?:\.weight)?", ""),
+    (rf"\.(?P<part>oft_blocks|oft_diag|rescale|oft_R|boft_R|boft_s|ia3_l|on_input){_NAMED}(?:\.weight)?", ""),
+    (r"\.(?P<part>(?:a|b)[12]|bm)\.weight", "glora"),
+    (r"\.(?P<part>diff|diff_b|w_norm|b_norm|set_weight|reshape_weight)", ""),
+    (r"\.(?P<part>weight|bias)", ""),
+)
+_KEYS = [(re.compile(rf"(?P<layer>.+?){pattern}"), group) for pattern, group in _PATTERNS]
+_LORA = {"A": "down", "down": "down", "B": "up", "up": "up", "mid": "mid"}
+_RENAMED = {"lora_magnitude_vector": "dora_scale"}
+KOHYA_MARKS = ("lora_down", "lora_up")
+VALUE = "value"
+"""The part that a tensor is whose whole key is the name of a parameter."""
+_WRAPPERS = frozenset(
+    ("_orig_mod", "module", "base_layer", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "processor", "_module", "inner_module")
+)
+"""Parts of names that stand for what training was wrapped in."""
+_SAVED, _ORIGINAL = "modules_to_save", "original_module"
+
+
+@dataclass
+class FileLayer:
+    """What a file holds of one layer.
+
+    Attributes:
+        name: of the layer in the file, without what training was wrapped in.
+        parts: tensors, by what they are.
+        adapters: names of the adapters that they are of, as peft has them.
+        keeps_kohya_names: its matrices are called `lora_down` and `lora_up`.
+    """
+
+    name: str
+    parts: dict[str, torch.Tensor] = field(default_factory=dict)
+    adapters: set[str] = field(default_factory=set)
+    keeps_kohya_names: bool = False
+
+    @property
+    def short_name(self) -> str:
+        """Its name without the usual prefixes."""
+        return without_prefix(self.name)
+
+    @property
+    def alpha(self) -> torch.Tensor | None:
+        """A tensor of its own, where it has one."""
+        return self.parts.get("alpha")
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has rank 0: it then changes nothing."""
+        return any(name in self.parts and not self.parts[name].numel() for name in ("down", "up"))
+
+
+def split_key(key: str) -> tuple[str, str, str | None]:
+    """(layer, part, name of the adapter) of a key; the layer as in the file."""
+    for pattern, group in _KEYS:
+        match = pattern.fullmatch(key)
+        if match is None:
+            continue
+        named = match.groupdict()
+        part = named["part"]
+        if group == "lora":
+            part = _LORA[part] + ("_bias" if named.get("kind") == ".bias" else "")
+        return match["layer"], _RENAMED.get(part, part), named.get("adapter")
+    return key, VALUE, None
+
+
+def clean(name: str) -> str | None:
+    """A layer's name without what training was wrapped in; None where it is a copy of the model's own weight."""
+    segments = name.split(".")
+    if _ORIGINAL in segments:
+        return None
+    if _SAVED in segments:
+        place = segments.index(_SAVED)  # the name of an adapter may follow
+        segments = segments[:place] if place >= len(segments) - 2 else segments[:place] + segments[place + 2 :]
+    return ".".join(segment for segment in segments if segment not in _WRAPPERS)
+
+
+def layers_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, FileLayer]:
+    """The layers of a LoRA file, by their names in it.
+
+    Raises:
+        ValueError: two tensors are the same part of one layer.
+    """
+    found: dict[str, FileLayer] = {}
+    for key, tensor in tensors.items():
+        layer, part, adapter = split_key(key)
+        name = clean(layer)
+        if name is None:
+            continue
+        own = found.setdefault(name, FileLayer(name))
+        own.adapters |= {adapter} - {None}
+        own.keeps_kohya_names |= any(mark in key for mark in KOHYA_MARKS)
+        if part in own.parts:
+            raise ValueError(f"{key} is one of several of the same layer ({', '.join(sorted(own.adapters)) or part})")
+        own.parts[part] = tensor
+    return found

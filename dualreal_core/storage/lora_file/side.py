@@ -1,0 +1,386 @@
+"""A LoRA file, whatever its kind and names, as one side of a pair: what acts in the blocks, and what would act beside."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ...errors import InputError
+from ...families import family_of
+from ...families.expert_names import split_experts
+from ...families.lora_names import Target
+from ...files.digest import file_digest
+from ...method.from_lora import FormUpdate, block_layers, one_sided_pair
+from ...method.layer_forms import FormSum, LayerForm
+from ...method.pair import AdapterPair, Role, base_sizes
+from ..lora_strength import LoraStrength
+from .base_weights import WeightOf, weights_of
+from .keys import FileLayer, layers_of
+from .kinds import UNKNOWN, BadLayer, Here, WrongSize, forms_of
+from .models import recognise
+from .reading import LoraTensors, read_tensors
+from .report import LoadReport, Share, some
+from .resolve import TEXT_ENCODER, Names, is_foreign, title_of
+from .triggers import triggers_of
+
+
+@dataclass(frozen=True)
+class BesideUpdate:
+    """An update of a weight on which a pair cannot act by stage and depth.
+
+    Attributes:
+        path: in the DiT, of the module, or of a parameter that stands alone.
+        parameter: the name of what changes.
+        shape: of it.
+        total: the update of the weight as a matrix, convolutions flattened; of a bias, `total.bias_delta`.
+        is_bias: whether it is one.
+    """
+
+    path: str
+    parameter: str
+    shape: tuple[int, ...]
+    total: FormSum
+    is_bias: bool = False
+
+    def delta(self, weight: torch.Tensor) -> torch.Tensor | None:
+        """What is added to the parameter, whose values are given; in its shape, float32."""
+        own = weight.float()
+        change = self.total.bias_delta(own) if self.is_bias else self.total.delta(as_matrix(own))
+        return None if change is None else change.reshape(weight.shape)
+
+
+@dataclass(frozen=True)
+class LoadedSide:
+    """A LoRA file as one side.
+
+    Attributes:
+        pair: what acts by stage and depth.
+        beside: what can act with a constant strength alone, by hosts that patch weights.
+        report: what became of the file.
+        header: what a pair's file would say of it.
+    """
+
+    pair: AdapterPair
+    beside: tuple[BesideUpdate, ...]
+    report: LoadReport
+    header: Mapping[str, object]
+
+
+def load_side(
+    transformer: nn.Module, path: Path, role: Role, *, expert: str | None = None, weight_of: WeightOf | None = None
+) -> LoadedSide:
+    """Reads a LoRA file for a DiT.
+
+    Args:
+        path: of the file, or of a folder that peft or diffusers wrote.
+        expert: which of two the DiT is; it decides what is taken of a file that holds LoRAs of both.
+        weight_of: reads the DiT's weights where it is not enough to look at its parameters.
+
+    Raises:
+        InputError: the file is damaged, incomplete, of another model or of a kind that is not known, or it changes no block.
+    """
+    file = read_tensors(path)
+    tensors, others = of_expert(file, expert)
+    layers = checked_layers(file.path.name, tensors)
+    strength = LoraStrength.of(file.path, file.metadata)
+    reader = _Reader(transformer, file.path.name, strength, weight_of or weights_of(transformer))
+    reader.read(layers)
+    with torch.no_grad():
+        pair = one_sided_pair(transformer, role, reader.updates, file.path.name)
+    pair.requires_grad_(False)
+    triggers = triggers_of(file.metadata)
+    report = reader.report(pair, role, triggers, others)
+    header: dict[str, object] = {
+        "source": file.path.name,
+        "training": {"lora": file.path.name, "sha256": file_digest(file.path)},
+    }
+    if triggers:
+        header["prompts"] = {"trigger" if role == "identity" else role: triggers[0]}
+    return LoadedSide(pair, tuple(reader.beside()), report, header)
+
+
+def experts_in(path: Path) -> tuple[str, ...]:
+    """The experts for which a LoRA file holds parts of their own, by its keys.
+
+    Raises:
+        InputError: the file is damaged, or no LoRA file.
+    """
+    return tuple(split_experts(read_tensors(path).tensors))
+
+
+def of_expert(file: LoraTensors, expert: str | None) -> tuple[Mapping[str, torch.Tensor], tuple[str, ...]]:
+    """What belongs to an expert, and a sentence on the other.
+
+    Raises:
+        InputError: the file holds LoRAs of both, and which one is meant is not known.
+    """
+    parts = split_experts(file.tensors)
+    if not parts:
+        return file.tensors, ()
+    if len(parts) == 1:
+        return next(iter(parts.values())), ()
+    if expert not in parts:
+        raise InputError(f"{file.path.name} holds LoRAs of both experts of a model ({' and '.join(parts)}): use Load LoRAs (two experts).")
+    return parts.pop(expert), tuple(f"Left out {len(part)} tensors of the {other} expert." for other, part in parts.items())
+
+
+def checked_layers(file: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, FileLayer]:
+    """The layers of a file.
+
+    Raises:
+        InputError: it is of a method that is not known, holds several adapters, or numbers that are none.
+    """
+    unknown = next((title for key in tensors for mark, title in UNKNOWN.items() if mark in key), None)
+    if unknown is not None:
+        raise InputError(f"{file} is of the method {unknown}, which is not known here: convert it to a LoRA by the program that made it.")
+    try:
+        layers = layers_of(tensors)
+    except ValueError as error:
+        raise InputError(f"{file} holds several updates of one layer: {error}. Give a file with one of them.") from error
+    adapters = set().union(*(layer.adapters for layer in layers.values()))
+    if len(adapters) > 1:
+        raise InputError(f"{file} holds several adapters ({', '.join(sorted(adapters))}): save them one by one.")
+    for layer in layers.values():
+        for part, tensor in layer.parts.items():
+            if tensor.is_floating_point() and part != "alpha" and not tensor.float().isfinite().all():
+                raise InputError(
+                    f"{file} holds values that are no numbers (NaN or infinite, in {part} of {layer.name}): its training failed; use "
+                    "another one."
+                )
+    return layers
+
+
+def as_matrix(weight: torch.Tensor) -> torch.Tensor:
+    """A weight with its inputs in one dimension; vectors and small tensors that stand alone as they are."""
+    return weight.flatten(1) if weight.ndim > 1 else weight
+
+
+class _Reader:
+    """What is read of a file for one DiT."""
+
+    def __init__(self, transformer: nn.Module, file: str, strength: LoraStrength, weight_of: WeightOf) -> None:
+        self.transformer, self.file, self.strength, self.weight_of = transformer, file, strength, weight_of
+        self.names = Names(transformer)
+        self.places = block_layers(transformer)
+        self.updates: list[FormUpdate] = []
+        self.kinds: dict[str, int] = {}
+        self.num_layers = 0
+        self.block_squares = [0.0] * base_sizes(transformer)["num_blocks"]
+        self.besides: dict[str, list[tuple[LayerForm, tuple[tuple[int, int], ...]]]] = {}
+        self.beside_squares: dict[str, float | None] = {}
+        self.left: dict[str, tuple[float | None, str]] = {}
+        self.foreign = 0
+        self.empty: list[str] = []
+        self.taken: dict[str, list[tuple[int, int, str]]] = {}
+        self.kept_for_error: dict[str, FileLayer] = {}
+
+    def read(self, layers: Mapping[str, FileLayer]) -> None:
+        """Sorts the layers and makes updates of them.
+
+        Raises:
+            InputError: see `load_side`.
+        """
+        self.kept_for_error = dict(layers)
+        own = {name: layer for name, layer in layers.items() if not is_foreign(name)}
+        self.foreign = sum(len(layer.parts) for name, layer in layers.items() if name not in own)
+        if layers and not own:
+            raise InputError(
+                f"{self.file} changes the text encoder alone: give a LoRA of the video model, or apply it with the stock LoRA loader "
+                "instead."
+            )
+        self.empty = [name for name, layer in own.items() if layer.is_empty]
+        own = {name: layer for name, layer in own.items() if not layer.is_empty}
+        if self.empty and not own:
+            raise InputError(f"{self.file} changes nothing: all of its {len(self.empty)} layers have rank 0; use another file.")
+        targets = {name: self.names.find(name) for name in own}
+        unmatched = [name for name, target in targets.items() if target is None]
+        if len(unmatched) == len(own):
+            raise InputError(self._of_another_model(unmatched))
+        beyond = {name: block for name in unmatched if (block := self.names.block_beyond(name)) is not None}
+        if beyond:
+            raise InputError(self._too_deep(own, beyond))
+        if self.strength.is_dora and not any("dora_scale" in layer.parts for layer in own.values()):
+            raise InputError(f"{self.file} is a DoRA by its configuration, but holds no magnitudes: it is incomplete; use another copy.")
+        for name, layer in own.items():
+            target = targets[name]
+            if target is None:
+                self._leave_out(layer)
+            else:
+                self._take(layer, target)
+
+    def _take(self, layer: FileLayer, target: Target) -> None:
+        is_in_block = all(rows.path in self.places for rows in target)
+        here = self._here(layer, target)
+        try:
+            forms, kinds = forms_of(here)
+        except WrongSize as error:
+            if is_in_block:
+                raise InputError(f"{self.file} {error}{self._seems()}.") from error
+            self.left[layer.name] = None, "of another size here"
+            return
+        except BadLayer as error:
+            raise InputError(f"{self.file} {error}.") from error
+        except RuntimeError as error:
+            raise InputError(f"{self.file} has matrices for {layer.name} that do not fit each other: use another copy.") from error
+        self._count(target, layer)
+        weight = self._weight(target) if any(form.reads_weight for form in forms) else None
+        squares = [form.squared_norm(weight) for form in forms]
+        square = None if None in squares else sum(squares)
+        for kind in kinds:
+            self.kinds[kind] = self.kinds.get(kind, 0) + 1
+        if is_in_block:
+            self.updates += [FormUpdate(target, form, own) for form, own in zip(forms, squares, strict=True)]
+            self.num_layers += 1
+            self.block_squares[self.places[target[0].path].block] += square or 0.0
+            return
+        paths = {rows.path for rows in target}
+        if len(paths) > 1:
+            self.left[layer.name] = square, "of several layers here"
+            return
+        self.beside_squares[layer.name] = square
+        (path,) = paths
+        runs = tuple((rows.first_row, rows.num_rows) for rows in target)
+        is_whole = runs == ((0, self._height(path)),)
+        self.besides.setdefault(path, []).extend((form, () if is_whole else runs) for form in forms)
+
+    def _here(self, layer: FileLayer, target: Target) -> Here:
+        height = sum(rows.num_rows for rows in target)
+        shape = (height, *self._shape(target[0].path)[1:])
+        return Here(layer, self.strength, shape, lambda: self._weight(target), lambda: self._bias(target))
+
+    def _weight(self, target: Target) -> torch.Tensor | None:
+        runs = [self._values(self._parameter(rows.path)) for rows in target]
+        if any(run is None for run in runs):
+            return None
+        if any(tuple(run.shape) != self._shape(rows.path) for run, rows in zip(runs, target, strict=True)):
+            return None
+        picked = [as_matrix(run)[rows.first_row : rows.first_row + rows.num_rows] for run, rows in zip(runs, target, strict=True)]
+        return picked[0] if len(picked) == 1 else torch.cat(picked)
+
+    def _bias(self, target: Target) -> torch.Tensor | None:
+        """The bias of outputs, None where the layers have none.
+
+        Raises:
+            BadLayer: there is one that cannot be read.
+        """
+        runs = []
+        for rows in target:
+            own = getattr(self._module(rows.path), "bias", None)
+            if own is None:
+                return None
+            values = self._values(f"{rows.path}.bias")
+            if values is None:
+                raise BadLayer(f"depends on the bias of {rows.path}, which cannot be read: load the model in a form with plain weights")
+            runs.append(values[rows.first_row : rows.first_row + rows.num_rows])
+        return torch.cat(runs)
+
+    def _values(self, name: str) -> torch.Tensor | None:
+        found = self.weight_of(name)
+        return None if found is None else found.detach().to("cpu", torch.float32)
+
+    def _module(self, path: str) -> nn.Module | None:
+        try:
+            return self.transformer.get_submodule(path)
+        except AttributeError:
+            return None
+
+    def _parameter(self, path: str) -> str:
+        return path if self._module(path) is None else f"{path}.weight"
+
+    def _height(self, path: str) -> int:
+        return self._shape(path)[0]
+
+    def _shape(self, path: str) -> tuple[int, ...]:
+        module = self._module(path)
+        if module is not None and hasattr(module, "in_features"):
+            return module.out_features, module.in_features
+        if module is not None:
+            return tuple(module.weight.shape)
+        parent, _, name = path.rpartition(".")
+        return tuple(getattr(self.transformer.get_submodule(parent), name).shape)
+
+    def _count(self, target: Target, layer: FileLayer) -> None:
+        """Raises InputError where the file has two layers that are one."""
+        for rows in target:
+            for first, number, other in self.taken.setdefault(rows.path, []):
+                if other != layer.name and first < rows.first_row + rows.num_rows and rows.first_row < first + number:
+                    raise InputError(
+                        f"{self.file} holds two updates of the same outputs of {rows.path}, as {other} and as {layer.name}: which is meant "
+                        "is not known; use a file with one of them."
+                    )
+            self.taken[rows.path].append((rows.first_row, rows.num_rows, layer.name))
+
+    def _leave_out(self, layer: FileLayer) -> None:
+        try:
+            forms, _ = forms_of(Here(layer, self.strength, None))
+            square = FormSum.of(forms).squared_norm(None)
+        except (BadLayer, InputError, RuntimeError):
+            square = None
+        self.left[layer.name] = square, ""
+
+    def beside(self) -> Iterator[BesideUpdate]:
+        """What acts with a constant strength alone."""
+        for path, forms in self.besides.items():
+            total = FormSum.of(forms)
+            shape = self._shape(path)
+            if any(part.changes_weight for part in total.parts.values()):
+                yield BesideUpdate(path, self._parameter(path), shape, total)
+            if any(part.changes_bias for part in total.parts.values()) and getattr(self._module(path), "bias", None) is not None:
+                yield BesideUpdate(path, f"{path}.bias", shape[:1], total, is_bias=True)
+
+    def report(self, pair: AdapterPair, role: Role, triggers: tuple[str, ...], notes: tuple[str, ...]) -> LoadReport:
+        """What became of the file."""
+        left = _shares({name: square for name, (square, reason) in self.left.items() if not reason})
+        for reason in dict.fromkeys(reason for _, reason in self.left.values() if reason):
+            left += _shares({name: square for name, (square, why) in self.left.items() if why == reason}, reason)
+        if self.foreign:
+            left.append(Share(TEXT_ENCODER, 0, None, self.foreign))
+        return LoadReport(
+            self.file,
+            dict(self.kinds),
+            self.num_layers,
+            tuple(math.sqrt(square) for square in self.block_squares),
+            tuple(_shares(self.beside_squares)),
+            tuple(left),
+            tuple(self.empty),
+            triggers,
+            notes,
+        )
+
+    def _of_another_model(self, names: list[str]) -> str:
+        number = len(names)
+        return (
+            f"{self.file} is a LoRA of another model{self._seems('')}: none of its {number} layer{'s' * (number > 1)}, such as "
+            f"{' and '.join(names[:2])}, belongs to this one ({self._this()})."
+        )
+
+    def _too_deep(self, own: Mapping[str, FileLayer], beyond: Mapping[str, int]) -> str:
+        return (
+            f"{self.file} is a LoRA of a deeper model{self._seems('')}: {len(beyond)} of its {len(own)} layers are of blocks up to "
+            f"{max(beyond.values())}, as {some(list(beyond))}, and this one has fewer ({self._this()}). Use the model that the LoRA was "
+            "made for."
+        )
+
+    def _this(self) -> str:
+        sizes = base_sizes(self.transformer)
+        return f"{family_of(self.transformer).name}, {sizes['num_blocks']} blocks of width {sizes['dim']}"
+
+    def _seems(self, before: str = "; it") -> str:
+        title = recognise(self.kept_for_error.values())
+        if title is None:
+            return ""
+        return f"{before} seems to be of {title}" if before else f" (it seems to be of {title})"
+
+
+def _shares(squares: Mapping[str, float | None], reason: str = "") -> list[Share]:
+    titles: dict[str, list[float | None]] = {}
+    for name, square in squares.items():
+        titles.setdefault(title_of(name), []).append(square)
+    return [
+        Share(title, len(own), None if None in own else math.sqrt(sum(own)), reason=reason) for title, own in titles.items()
+    ]

@@ -1,0 +1,44 @@
+"""Rotations out of what trainers keep of them: skew-symmetric matrices, whole or as vectors."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+
+NUM_TERMS = 5
+"""Of peft's approximation, where its configuration says no other number."""
+
+
+def cayley(blocks: torch.Tensor, largest: float = 0.0) -> torch.Tensor:
+    """`(I + Q) (I - Q)^-1` of `Q = blocks - blocks^T`, whose norm over all blocks is at most `largest` where that is positive."""
+    skew = blocks - blocks.transpose(-1, -2)
+    if largest > 0:
+        norm = float(skew.norm()) + 1e-8
+        skew = skew * (largest / norm) if norm > largest else skew
+    identity = torch.eye(blocks.shape[-1])
+    return torch.linalg.solve(identity - skew, identity + skew, left=False)
+
+
+def of_skew_vectors(vectors: torch.Tensor, config: Mapping[str, object]) -> torch.Tensor:
+    """peft's rotations (N, B, B) of the upper triangles (N, B (B - 1) / 2) of skew matrices: `(I - Q) (I + Q)^-1`, or its series.
+
+    Args:
+        config: peft's configuration, of which it depends whether the series is taken, and how much of it.
+    """
+    size = round((1 + math.sqrt(1 + 8 * vectors.shape[1])) / 2)
+    rows, columns = torch.triu_indices(size, size, 1)
+    skew = torch.zeros(len(vectors), size, size)
+    skew[:, rows, columns] = vectors
+    skew = skew - skew.transpose(-1, -2)
+    identity = torch.eye(size)
+    if config.get("use_cayley_neumann", True) is False:
+        return torch.linalg.solve(identity + skew, identity - skew, left=False)
+    terms = config.get("num_cayley_neumann_terms", NUM_TERMS)
+    terms = 4 if terms == 3 else terms if isinstance(terms, int) and 1 <= terms <= 64 else NUM_TERMS  # of 3, peft takes 4
+    turn, power = identity.expand_as(skew).clone(), identity
+    for term in range(1, terms):
+        power = power @ skew
+        turn = turn + power * (1.0 if term == terms - 1 and term > 1 else 2.0)
+    return turn
