@@ -158,7 +158,8 @@ def _check_widths(update: LinearUpdate, linear: nn.Linear, source: str) -> None:
 
 def _as_form(update: LinearUpdate) -> FormUpdate:
     first_row, num_rows = update.rows or (0, update.up.shape[0])
-    return FormUpdate((NamedRows(update.path, first_row, num_rows),), LowRank(down=update.down, up=update.up), low_rank_square(update.down, update.up))
+    target = (NamedRows(update.path, first_row, num_rows),)
+    return FormUpdate(target, LowRank(down=update.down, up=update.up), low_rank_square(update.down, update.up))
 
 
 def _place(target: Target, places: dict[str, BlockLayer], source: str) -> tuple[str, int, Rows]:
