@@ -80,5 +80,17 @@ def with_beside(model: ModelPatcher, beside: Iterable[BesideWeight], strengths: 
         if key not in state or tuple(state[key].shape) != one.update.shape:
             logging.warning(f"{one.update.parameter} is not in this model, or of another size: what a LoRA changes there is left out.")
             continue
-        model.add_patches({key: BesidePatch.of(one.update)}, strengths[one.role])
+        if one.update.path == one.update.parameter:
+            # ComfyUI patches the weights and biases of layers alone; what stands beside layers is exchanged
+            model.add_object_patch(key, changed(model.get_model_object(key), one.update, strengths[one.role]))
+        else:
+            model.add_patches({key: BesidePatch.of(one.update)}, strengths[one.role])
     return model
+
+
+def changed(value: torch.Tensor, update: BesideUpdate, strength: float) -> torch.nn.Parameter:
+    """A parameter with an update, in its dtype and place."""
+    with torch.inference_mode(False), torch.no_grad():
+        own = value.detach().clone()
+        delta = update.delta(own)
+        return torch.nn.Parameter(own if delta is None else own + (strength * delta).to(own.dtype), requires_grad=False)

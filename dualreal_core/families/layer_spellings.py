@@ -33,14 +33,14 @@ class BlockSpellings:
     """A list of blocks, as ComfyUI and as diffusers call it, and what is in each block.
 
     Attributes:
-        others: further names, with ComfyUI's.
+        others: further names, with ComfyUI's or diffusers', of several layers where they join these.
         other_paths: further names of the list.
     """
 
     comfy: str
     diffusers: str
     layers: Mapping[str, Spelled]
-    others: Mapping[str, str] = field(default_factory=dict)
+    others: Mapping[str, str | tuple[str, ...]] = field(default_factory=dict)
     other_paths: tuple[str, ...] = ()
 
 
@@ -68,10 +68,18 @@ _WAN_LAYERS = {
     "norm3": "norm2",
     "modulation": "scale_shift_table",
 }
+_WAN_JOINED = {
+    "attn1.to_qkv": ("attn1.to_q", "attn1.to_k", "attn1.to_v"),
+    "attn2.to_kv": ("attn2.to_k", "attn2.to_v"),
+    "attn2.to_added_kv": ("attn2.add_k_proj", "attn2.add_v_proj"),
+}
+"""Of diffusers' models whose projections were fused."""
 _WAN = FamilySpellings(
     (
-        BlockSpellings("blocks", "blocks", _WAN_LAYERS),
-        BlockSpellings("vace_blocks", "vace_blocks", {**_WAN_LAYERS, "before_proj": "proj_in", "after_proj": "proj_out"}),
+        BlockSpellings("blocks", "blocks", _WAN_LAYERS, _WAN_JOINED),
+        BlockSpellings(
+            "vace_blocks", "vace_blocks", {**_WAN_LAYERS, "before_proj": "proj_in", "after_proj": "proj_out"}, _WAN_JOINED
+        ),
     ),
     {
         "text_embedding.0": "condition_embedder.text_embedder.linear_1",
@@ -99,6 +107,10 @@ _LTX = FamilySpellings(
                 **{f"{attention}.{side}_norm": f"{attention}.norm_{side}" for attention in _LTX_ATTENTIONS for side in "qk"},
                 "scale_shift_table_a2v_ca_video": "video_a2v_cross_attn_scale_shift_table",
                 "scale_shift_table_a2v_ca_audio": "audio_a2v_cross_attn_scale_shift_table",
+            },
+            {
+                **{f"{attention}.to_qkv": tuple(f"{attention}.to_{side}" for side in "qkv") for attention in _LTX_ATTENTIONS},
+                **{f"{attention}.to_kv": tuple(f"{attention}.to_{side}" for side in "kv") for attention in _LTX_ATTENTIONS},
             },
         ),
     ),
@@ -167,6 +179,10 @@ _HUNYUAN = FamilySpellings(
                     for whole in ("query", "key")
                 },
                 **{f"{side}_mlp.fc{number}": f"{side}_mlp.{layer}" for side in ("img", "txt") for number, layer in ((1, 0), (2, 2))},
+                **{f"img_attn_{side}": f"attn.to_{side}" for side in "qkv"},
+                **{f"txt_attn_{side}": f"attn.add_{side}_proj" for side in "qkv"},
+                "attn.to_qkv": "img_attn.qkv",
+                "attn.to_added_qkv": "txt_attn.qkv",
                 "img_mod.linear": "img_mod.lin",
                 "txt_mod.linear": "txt_mod.lin",
             },
@@ -220,6 +236,7 @@ _COGVIDEOX = FamilySpellings(
                 "q": "attn1.to_q", "k": "attn1.to_k", "v": "attn1.to_v", "attn_out": "attn1.to_out.0", "norm_q": "attn1.norm_q",
                 "norm_k": "attn1.norm_k", "ff_proj": "ff.net.0.proj", "ff_out": "ff.net.2",
             },
+            {"attn1.to_qkv": ("attn1.to_q", "attn1.to_k", "attn1.to_v")},
         ),
     ),
     {

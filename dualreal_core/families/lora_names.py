@@ -79,7 +79,7 @@ def spellings_of(family: str, path: str, layer: str) -> dict[str, tuple[str, Spe
 
 
 def _spelled(
-    own: Mapping[str, int], inputs: Mapping[str, int], layers: Mapping[str, Spelled], others: Mapping[str, str]
+    own: Mapping[str, int], inputs: Mapping[str, int], layers: Mapping[str, Spelled], others: Mapping[str, str | tuple[str, ...]]
 ) -> dict[str, Target]:
     """Names of a table for what a module has; own: number of outputs by path."""
     found: dict[str, Target] = {}
@@ -94,8 +94,15 @@ def _spelled(
             found[theirs.name] = swapped(whole)
         else:
             found |= dict(zip(theirs.names, _members(whole, theirs, own, inputs), strict=True))
-    known = {ours: (NamedRows(ours, 0, own[ours]),) for ours in others.values() if ours in own} | found
-    return found | {other: known[ours] for other, ours in others.items() if ours in known}
+    for other, named in others.items():
+        parts = [found.get(ours) or ((NamedRows(ours, 0, own[ours]),) if ours in own else ()) for ours in _each(named)]
+        if all(parts):
+            found[other] = tuple(rows for part in parts for rows in part)
+    return found
+
+
+def _each(named: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (named,) if isinstance(named, str) else named
 
 
 def _whole(own: Mapping[str, int], ours: str, theirs: Spelled) -> Target | None:

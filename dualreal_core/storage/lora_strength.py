@@ -20,6 +20,8 @@ from ..errors import InputError
 from .layer_patterns import fits
 
 METADATA_KEY = "lora_adapter_metadata"
+METADATA_KEYS = (METADATA_KEY, "lora_config")
+"""Of diffusers and of finetrainers."""
 NETWORK_ALPHA_KEY = "ss_network_alpha"
 CONFIG_FILE = "adapter_config.json"
 _SECTIONS = ("transformer.", "diffusion_model.", "unet.", "")
@@ -56,7 +58,8 @@ class LoraStrength:
             InputError: the configuration is damaged.
         """
         beside, sections = path.with_name(CONFIG_FILE), _SECTIONS
-        place, text = f"its {METADATA_KEY}", metadata.get(METADATA_KEY)
+        place = next((key for key in METADATA_KEYS if key in metadata), METADATA_KEY)
+        text = metadata.get(place)
         try:
             if text is None and path.stem == "adapter_model" and beside.is_file():
                 place, text, sections = beside.name, beside.read_text(encoding="utf-8"), ("",)
@@ -64,7 +67,8 @@ class LoraStrength:
             if not isinstance(fields, dict):
                 raise ValueError("no JSON object")
         except (OSError, ValueError, RecursionError) as error:
-            raise InputError(f"{path.name} says by {place} how strong it is, which is damaged ({error}): use another copy.") from error
+            where = place if place == CONFIG_FILE else f"its {place}"
+            raise InputError(f"{path.name} says by {where} how strong it is, which is damaged ({error}): use another copy.") from error
         own = next((found for section in sections if (found := _section(fields, section))), {})
         return cls(path.name, own, metadata.get(NETWORK_ALPHA_KEY))
 

@@ -24,6 +24,7 @@ import torch
 from comfy.model_patcher import ModelPatcher
 from comfy.patcher_extension import WrappersMP
 from dualreal_pack.dualreal_core.errors import InputError
+from dualreal_pack.nodes.base_weights import with_beside
 from dualreal_pack.nodes.lora_import import import_lora
 from dualreal_pack.nodes.patching import Strengths, apply_pair
 from variant_bench import Bench, distance
@@ -69,7 +70,8 @@ class FormBench(Bench):
         """A clone on which the file acts at an even blend, on every row and on sound, and the note on what was left out."""
         loaded, note = import_lora(self.model, path, "identity", form.expert)
         strengths = Strengths(identity=strength, adapts_negative=True, audio=1.0)
-        return apply_pair(self.model, copy.deepcopy(loaded.pair), strengths), note
+        patched = apply_pair(self.model, copy.deepcopy(loaded.pair), strengths)
+        return with_beside(patched, loaded.beside, {"identity": strength, "motion": strength}), note
 
     def stock(self, path: Path) -> ModelPatcher:
         """A clone that the stock loader patched."""

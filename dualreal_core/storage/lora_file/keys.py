@@ -16,8 +16,9 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
     (rf"[._]lora_(?P<part>A|B|down|up){_NAMED}(?P<kind>\.weight|\.bias)?", "lora"),
     (r"(?:[._]lora|\.lora_linear_layer)\.(?P<part>down|up)\.weight", "lora"),
     (r"\.lora_(?P<part>mid)\.weight", "lora"),
-    (r"\.(?P<part>alpha)", ""),
-    (rf"\.(?P<part>dora_scale|lora_magnitude_vector){_NAMED}(?:\.weight)?", ""),
+    (r"\.(?P<part>alpha|lora_alpha|network_alpha)", ""),
+    (rf"\.(?P<part>dora_scale|lora_magnitude_vector|magnitude){_NAMED}(?:\.weight)?", ""),
+    (r"\.oft_R\.(?P<part>scaled_oft)", ""),
     (rf"\.(?P<part>lokr_(?:w[12](?:_[ab])?|t[12])|hada_(?:w[12]_[ab]|t[12])){_NAMED}(?:\.weight)?", ""),
     (rf"\.(?P<part>oft_blocks|oft_diag|rescale|oft_R|boft_R|boft_s|ia3_l|on_input){_NAMED}(?:\.weight)?", ""),
     (r"\.(?P<part>(?:a|b)[12]|bm)\.weight", "glora"),
@@ -26,7 +27,7 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
 )
 _KEYS = [(re.compile(rf"(?P<layer>.+?){pattern}"), group) for pattern, group in _PATTERNS]
 _LORA = {"A": "down", "down": "down", "B": "up", "up": "up", "mid": "mid"}
-_RENAMED = {"lora_magnitude_vector": "dora_scale"}
+_RENAMED = {"lora_magnitude_vector": "dora_scale", "magnitude": "dora_scale", "lora_alpha": "alpha", "network_alpha": "alpha"}
 KOHYA_MARKS = ("lora_down", "lora_up")
 VALUE = "value"
 """The part that a tensor is whose whole key is the name of a parameter."""
@@ -113,3 +114,8 @@ def layers_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, FileLayer]:
             raise ValueError(f"{key} is one of several of the same layer ({', '.join(sorted(own.adapters)) or part})")
         own.parts[part] = tensor
     return found
+
+
+def adapters_of(tensors: Mapping[str, torch.Tensor]) -> set[str]:
+    """Names of the adapters that a file's tensors are of, as peft has them."""
+    return {adapter for key in tensors if (adapter := split_key(key)[2]) is not None}

@@ -244,9 +244,10 @@ def _oft(here: Here) -> list[LayerForm]:
 
 def _oft_of_peft(here: Here) -> list[LayerForm]:
     (vectors,) = here.need("oft_R")
+    (is_scaled,) = here.take("scaled_oft")
     if vectors.ndim != 2:
         raise BadLayer(f"is an OFT of an old version of peft ({here.layer.name}), which is not known here: convert it by peft")
-    turn = of_skew_vectors(vectors, here.strength.adapter_config)
+    turn = of_skew_vectors(vectors, here.strength.adapter_config, is_scaled is not None and bool(is_scaled.any()))
     width, height = turn.shape[0] * turn.shape[-1], 0
     if here.shape is not None:
         width, height = int(torch.Size(here.shape[1:]).numel()), here.shape[0]

@@ -26,11 +26,15 @@ class KnownModel:
     num_blocks: int = 0
 
 
-_WAN = r"blocks\.\d+\.(?:self_attn\.[qkvo]|cross_attn\.[qkvo]|ffn\.[02]|attn[12]\.to_[qkv]|ffn\.net\.)"
+_NOT_BEFORE = r"(?<!transformer_)(?<!(?:single|double|output)_)(?<!(?:input|joint)_)(?<!down_)(?<!up_)"
+_WAN = _NOT_BEFORE + r"blocks\.\d+\.(?:self_attn\.[qkvo]|cross_attn\.[qkvo]|ffn\.[02]|attn[12]\.to_[qkv]|ffn\.net\.)"
 _LTX = r"transformer_blocks\.\d+\.(?:attn[12]\.to_(?:q|k|v|out)|ff\.net\.)"
 _UNET = r"(?:down|up|mid|input|middle|output)_blocks?[._\d]*\S*transformer_blocks\.\d+\.attn[12]"
 _DOUBLE = r"double_blocks\.\d+\.|single_blocks\.\d+\.|single_transformer_blocks\.\d+\."
 KNOWN: tuple[KnownModel, ...] = (
+    KnownModel("SDXL", _UNET, (1280, 640, 2048)),
+    KnownModel("Stable Diffusion 1.5", _UNET, (320, 768)),
+    KnownModel("Stable Diffusion", r"(?:down|up|mid)_blocks?[._]\d+|(?:input|output)_blocks_\d+"),
     KnownModel("LTX-2", r"transformer_blocks\.\d+\.(?:audio_|video_to_audio)"),
     KnownModel("MiniMax-H3", r"blocks\.\d+\.(?:attn\.qkv_proj|attn\.out_proj|mlp\.fc[12])", (5376,)),
     KnownModel("Kandinsky 5", r"visual_transformer_blocks\.\d+\."),
@@ -49,9 +53,6 @@ KNOWN: tuple[KnownModel, ...] = (
     KnownModel("CogVideoX 5B", r"transformer_blocks\.\d+\.(?:attn1|ff|norm1)\.", (3072,)),
     KnownModel("CogVideoX 2B", r"transformer_blocks\.\d+\.(?:attn1|ff|norm1)\.", (1920,)),
     KnownModel("CogVideoX", r"blocks\.\d+\.(?:attn_out|ff_proj)"),
-    KnownModel("SDXL", _UNET, (1280, 640, 2048)),
-    KnownModel("Stable Diffusion 1.5", _UNET, (320, 768)),
-    KnownModel("Stable Diffusion", r"(?:down|up|mid)_blocks?[._]\d+"),
     KnownModel("a Wan model of another size", _WAN),
     KnownModel("HunyuanVideo or Flux", _DOUBLE),
     KnownModel("LTX-Video or CogVideoX of another size", _LTX),
@@ -63,12 +64,12 @@ _UNET_XL = re.compile(r"(?:input|output|middle|down|up)_blocks?[._\d]*\S*transfo
 def recognise(layers: Iterable[FileLayer]) -> str | None:
     """The title of the model, None where no known one fits."""
     listed = list(layers)
-    names = " ".join(layer.name.replace("_", ".") for layer in listed)
+    names = " ".join(layer.name for layer in listed)
     widths = set().union(*(_widths(layer.parts) for layer in listed))
     if _UNET_XL.search(" ".join(layer.name for layer in listed)):
         return "SDXL"
     for model in KNOWN:
-        if re.search(model.layers.replace("_", r"[._]"), names) and (not model.widths or widths & set(model.widths)):
+        if re.search(model.layers.replace(r"\.", r"[._]"), names) and (not model.widths or widths & set(model.widths)):
             return model.title
     return None
 

@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from .resolve import TEXT_ENCODER
-
 NUM_SHOWN = 3
 
 
@@ -21,6 +19,7 @@ class Share:
         norm: after Frobenius, of the changes of all of their weights; None where that is not known.
         num_tensors: where these are counted instead, as of a text encoder.
         reason: why it is left out, '' for what the model lacks.
+        example: name of a layer.
     """
 
     title: str
@@ -28,12 +27,13 @@ class Share:
     norm: float | None
     num_tensors: int = 0
     reason: str = ""
+    example: str = ""
 
     def counted(self) -> str:
         """How much of what."""
         if self.num_tensors:
             return f"{self.title}, {self.num_tensors} tensor{'s' * (self.num_tensors > 1)}"
-        return f"{self.title}, {self.num_layers} layer{'s' * (self.num_layers > 1)}"
+        return f"{self.title}, {self.num_layers} layer{'s' * (self.num_layers > 1)} as {self.example}"
 
 
 @dataclass(frozen=True)
@@ -87,8 +87,8 @@ class LoadReport:
             return "" if not whole else f"{100 * square / whole:.2g} %" if square < 0.0995 * whole else f"{100 * square / whole:.1f} %"
 
         parts = [f"acts by stage and depth: {self.num_layers} layers, {percent(squares[0])} of its squared norm"]
-        beside = [f"{_listed(share)}{_in_brackets(percent((share.norm or 0.0) ** 2), share)}" for share in self.beside]
-        left = [f"{_listed(share)}{_in_brackets(percent((share.norm or 0.0) ** 2), share)}{_why(share)}" for share in self.left_out]
+        beside = [f"{share.counted()}{_in_brackets(percent((share.norm or 0.0) ** 2), share)}" for share in self.beside]
+        left = [f"{share.counted()}{_in_brackets(percent((share.norm or 0.0) ** 2), share)}{_why(share)}" for share in self.left_out]
         if beside and applies_beside:
             parts.append(f"with constant strength: {', '.join(beside)}")
         elif beside:
@@ -105,10 +105,6 @@ def some(names: Sequence[str]) -> str:
     """The first names, and how many there are beside them."""
     rest = len(names) - NUM_SHOWN
     return ", ".join(names[:NUM_SHOWN]) + (f" and {rest} more" if rest > 0 else "")
-
-
-def _listed(share: Share) -> str:
-    return share.counted() if share.title == TEXT_ENCODER or share.num_layers else share.title
 
 
 def _in_brackets(percent: str, share: Share) -> str:

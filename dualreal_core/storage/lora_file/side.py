@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,20 +14,24 @@ from torch import nn
 from ...errors import InputError
 from ...families import family_of
 from ...families.expert_names import split_experts
-from ...families.lora_names import Target
+from ...families.lora_names import NamedRows, Target
 from ...files.digest import file_digest
 from ...method.from_lora import FormUpdate, block_layers, one_sided_pair
 from ...method.layer_forms import FormSum, LayerForm
 from ...method.pair import AdapterPair, Role, base_sizes
 from ..lora_strength import LoraStrength
 from .base_weights import WeightOf, weights_of
-from .keys import FileLayer, layers_of
+from .keys import VALUE, FileLayer, adapters_of, layers_of
 from .kinds import UNKNOWN, BadLayer, Here, WrongSize, forms_of
 from .models import recognise
 from .reading import LoraTensors, read_tensors
+from .reordered import reordered
 from .report import LoadReport, Share, some
 from .resolve import TEXT_ENCODER, Names, is_foreign, title_of
 from .triggers import triggers_of
+
+WHOLE = frozenset(("weight", "bias", VALUE))
+"""Parts that models hold as well."""
 
 
 @dataclass(frozen=True)
@@ -138,13 +143,13 @@ def checked_layers(file: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, 
     unknown = next((title for key in tensors for mark, title in UNKNOWN.items() if mark in key), None)
     if unknown is not None:
         raise InputError(f"{file} is of the method {unknown}, which is not known here: convert it to a LoRA by the program that made it.")
+    adapters = adapters_of(tensors)
+    if len(adapters) > 1:
+        raise InputError(f"{file} holds several adapters ({', '.join(sorted(adapters))}): save them one by one.")
     try:
         layers = layers_of(tensors)
     except ValueError as error:
         raise InputError(f"{file} holds several updates of one layer: {error}. Give a file with one of them.") from error
-    adapters = set().union(*(layer.adapters for layer in layers.values()))
-    if len(adapters) > 1:
-        raise InputError(f"{file} holds several adapters ({', '.join(sorted(adapters))}): save them one by one.")
     for layer in layers.values():
         for part, tensor in layer.parts.items():
             if tensor.is_floating_point() and part != "alpha" and not tensor.float().isfinite().all():
@@ -197,7 +202,9 @@ class _Reader:
         own = {name: layer for name, layer in own.items() if not layer.is_empty}
         if self.empty and not own:
             raise InputError(f"{self.file} changes nothing: all of its {len(self.empty)} layers have rank 0; use another file.")
-        targets = {name: self.names.find(name) for name in own}
+        if own and all(set(layer.parts) <= WHOLE for layer in own.values()):
+            raise InputError(f"{self.file} holds whole weights, as of a model or a part of one, and no LoRA: load it as a diffusion model.")
+        targets = {name: self._target(layer) for name, layer in own.items()}
         unmatched = [name for name, target in targets.items() if target is None]
         if len(unmatched) == len(own):
             raise InputError(self._of_another_model(unmatched))
@@ -212,6 +219,10 @@ class _Reader:
                 self._leave_out(layer)
             else:
                 self._take(layer, target)
+
+    def _target(self, layer: FileLayer) -> Target | None:
+        found = self.names.find(layer.name)
+        return None if found is None else reordered(self.transformer, layer, found, self.strength.adapter_config)
 
     def _take(self, layer: FileLayer, target: Target) -> None:
         is_in_block = all(rows.path in self.places for rows in target)
@@ -234,19 +245,37 @@ class _Reader:
         for kind in kinds:
             self.kinds[kind] = self.kinds.get(kind, 0) + 1
         if is_in_block:
-            self.updates += [FormUpdate(target, form, own) for form, own in zip(forms, squares, strict=True)]
+            of_layers = self._by_layer(target, list(zip(forms, squares, strict=True)), lambda rows: self._layer_of(rows.path))
+            self.updates += [FormUpdate(own, form, part) for own, form, part in of_layers]
             self.num_layers += 1
             self.block_squares[self.places[target[0].path].block] += square or 0.0
             return
-        paths = {rows.path for rows in target}
-        if len(paths) > 1:
-            self.left[layer.name] = square, "of several layers here"
-            return
         self.beside_squares[layer.name] = square
-        (path,) = paths
-        runs = tuple((rows.first_row, rows.num_rows) for rows in target)
-        is_whole = runs == ((0, self._height(path)),)
-        self.besides.setdefault(path, []).extend((form, () if is_whole else runs) for form in forms)
+        for own_target, form, _ in self._by_layer(target, list(zip(forms, squares, strict=True)), lambda rows: rows.path):
+            path = own_target[0].path
+            runs = tuple((rows.first_row, rows.num_rows) for rows in own_target)
+            self.besides.setdefault(path, []).append((form, () if runs == ((0, self._height(path)),) else runs))
+
+    def _layer_of(self, path: str) -> tuple[int, str]:
+        place = self.places[path]
+        return place.block, place.layer
+
+    def _by_layer(
+        self, target: Target, forms: Sequence[tuple[LayerForm, float | None]], layer_of: Callable[[NamedRows], object]
+    ) -> Iterator[tuple[Target, LayerForm, float | None]]:
+        """Updates of a target that is one layer here as they are; of one that is several, the update of the outputs of each."""
+        groups = [(layer, tuple(rows)) for layer, rows in itertools.groupby(target, layer_of)]
+        for form, square in forms:
+            begin = 0
+            for _, rows in groups:
+                height = sum(run.num_rows for run in rows)
+                if len(groups) == 1:
+                    yield rows, form, square
+                else:
+                    own = form.of_outputs(slice(begin, begin + height))
+                    weight = self._weight(rows) if own.reads_weight else None
+                    yield rows, own, own.squared_norm(weight)
+                begin += height
 
     def _here(self, layer: FileLayer, target: Target) -> Here:
         height = sum(rows.num_rows for rows in target)
@@ -378,9 +407,10 @@ class _Reader:
 
 
 def _shares(squares: Mapping[str, float | None], reason: str = "") -> list[Share]:
-    titles: dict[str, list[float | None]] = {}
+    titles: dict[str, dict[str, float | None]] = {}
     for name, square in squares.items():
-        titles.setdefault(title_of(name), []).append(square)
+        titles.setdefault(title_of(name), {})[name] = square
     return [
-        Share(title, len(own), None if None in own else math.sqrt(sum(own)), reason=reason) for title, own in titles.items()
+        Share(title, len(own), None if None in own.values() else math.sqrt(sum(own.values())), reason=reason, example=next(iter(own)))
+        for title, own in titles.items()
     ]

@@ -21,14 +21,16 @@ def cayley(blocks: torch.Tensor, largest: float = 0.0) -> torch.Tensor:
     return torch.linalg.solve(identity - skew, identity + skew, left=False)
 
 
-def of_skew_vectors(vectors: torch.Tensor, config: Mapping[str, object]) -> torch.Tensor:
+def of_skew_vectors(vectors: torch.Tensor, config: Mapping[str, object], is_scaled: bool = False) -> torch.Tensor:
     """peft's rotations (N, B, B) of the upper triangles (N, B (B - 1) / 2) of skew matrices: `(I - Q) (I + Q)^-1`, or its series.
 
     Args:
         config: peft's configuration, of which it depends whether the series is taken, and how much of it.
+        is_scaled: whether the vectors are in units that do not depend on the size of the blocks, as OneTrainer's.
     """
     size = round((1 + math.sqrt(1 + 8 * vectors.shape[1])) / 2)
     rows, columns = torch.triu_indices(size, size, 1)
+    vectors = vectors / (2 * math.sqrt(size - 1)) if is_scaled else vectors
     skew = torch.zeros(len(vectors), size, size)
     skew[:, rows, columns] = vectors
     skew = skew - skew.transpose(-1, -2)
