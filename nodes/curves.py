@@ -32,6 +32,7 @@ class BlendCurves(io.ComfyNode):
             ],
             outputs=[BlendType.Output(display_name="blend", tooltip="For the nodes that put a pair on a model: their input blend.")],
             hidden=[io.Hidden.unique_id],
+            not_idempotent=True,  # or the output of another such node with the same text would come from the cache, with that one's id
         )  # fmt: skip
 
     @classmethod

@@ -65,6 +65,13 @@ def test_two_samplers_of_one_run_tell_of_their_parts(server: ComfyServer) -> Non
     assert second["noise_levels"][0] < first["noise_levels"][-1]
 
 
+def test_each_node_of_a_text_has_an_id_of_its_own(server: ComfyServer) -> None:
+    """The same text in another node, or in a graph that was queued before, is not told of under the other's id."""
+    for key in ("curves", "other", "12:5"):
+        (told,), _ = used(server, blended(DRAWN, key=key))
+        assert told["node"] == key
+
+
 def test_other_blends_tell_nothing(server: ComfyServer) -> None:
     graph = blended("")
     graph["curves"] = node("DualRealFixedBlend", identity_share=0.5)

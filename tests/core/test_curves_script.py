@@ -86,9 +86,8 @@ def test_undo_and_redo():
 
 def test_what_was_used_is_joined_over_the_samplings_of_a_run():
     def used(prompt: str, *levels: float) -> dict:
-        rows = [[level, 1.0] for level in levels]
-        places = {"stages": [1 - level for level in levels], "noise_levels": list(levels)}
-        return {"prompt_id": prompt, **places, "identity": rows, "motion": rows}
+        rows, stages = [[level, 1.0] for level in levels], [1 - level for level in levels]
+        return {"prompt_id": prompt, "stages": stages, "noise_levels": list(levels), "identity": rows, "motion": rows}
 
     join = "(one, other) => joinedUse(one, other).noise_levels"
     assert evaluate(join, used("a", 1.0, 0.9), used("a", 0.8, 0.2)) == [1.0, 0.9, 0.8, 0.2]

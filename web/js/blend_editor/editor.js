@@ -94,6 +94,7 @@ export class BlendEditor {
     if (!(error instanceof CurvesError)) throw error
     const sentence = this.words.error(error)
     this.error.textContent = key ? this.words(key, sentence) : sentence
+    this.status.textContent = ""
     this.textPart.open = true
   }
 
