@@ -135,6 +135,20 @@ def hunyuan_diffusers_ends(sheet: Sheet) -> None:
     sheet.lora("final_layer.adaLN_modulation.1", "transformer.norm_out.linear", order=order)
 
 
+def hunyuan_own_names(sheet: Sheet) -> None:
+    """As HunyuanVideo's own code calls its embedders and its text refiner."""
+    refiner = "txt_in.individual_token_refiner.blocks.0"
+    names = {
+        "double_blocks.1.img_attn.proj": "double_blocks.1.img_attn_proj", "double_blocks.0.img_mod.lin": "double_blocks.0.img_mod.linear",
+        "time_in.in_layer": "time_in.mlp.0", "guidance_in.out_layer": "guidance_in.mlp.2", "vector_in.in_layer": "vector_in.in_layer",
+        "txt_in.t_embedder.in_layer": "txt_in.t_embedder.mlp.0", "txt_in.c_embedder.in_layer": "txt_in.c_embedder.linear_1",
+        f"{refiner}.self_attn.qkv": f"{refiner}.self_attn_qkv", f"{refiner}.self_attn.proj": f"{refiner}.self_attn_proj",
+        f"{refiner}.mlp.0": f"{refiner}.mlp.fc1", "final_layer.adaLN_modulation.1": "final_layer.adaLN_modulation.1",
+    }  # fmt: skip
+    for layer, name in names.items():
+        sheet.lora(layer, f"diffusion_model.{name}", alpha=torch.tensor(2.0))
+
+
 def h3_diffusers_ends(sheet: Sheet) -> None:
     parts = h3_parts(sheet.widths("blocks.0.attn.qkv_proj")[0] // 3, sheet.widths("blocks.1.mlp.fc1")[0] // 2)
     for part in parts:
@@ -246,6 +260,7 @@ FORMS = (
         "hunyuan",
         ends(HUNYUAN, tuple(one for one in HUNYUAN_ENDS if one != "img_in.proj"), NATIVE),
     ),
+    Form("HunyuanVideo, embedders and refiner, its own names", "OneTrainer comfy, full", "hunyuan", hunyuan_own_names),
     Form("HunyuanVideo, modulation and head, diffusers names", "diffusers", "hunyuan", hunyuan_diffusers_ends),
     Form(
         "Kandinsky 5, modulation and text blocks",

@@ -153,6 +153,12 @@ FORMS = (
         "wan",
         named(lambda one: f"base_model.model.{wan_name(one)}", ("lora_A.my_cat.weight", "lora_B.my_cat.weight")),
     ),
+    Form(
+        "transformer.base_model.model. with lora.down and lora.up",
+        "SimpleTuner (older, peft)",
+        "wan",
+        named(lambda one: f"transformer.base_model.model.{wan_name(one)}", ("lora.down.weight", "lora.up.weight")),
+    ),
     Form("_orig_mod of torch.compile", "peft state_dict()", "wan", named(lambda one: f"base_model.model._orig_mod.{wan_name(one)}")),
     Form("bare diffusers names", "get_peft_model_state_dict", "wan", named(wan_name)),
     Form(

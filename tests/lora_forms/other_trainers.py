@@ -140,6 +140,12 @@ FORMS = (
         plain(HUNYUAN, lambda one: f"diffusion_model.{renamed(one, OFFICIAL)}"),
     ),
     Form(
+        "HunyuanVideo, Hunyuan_video_I2V_lora_",
+        "HunyuanVideo-I2V official",
+        "hunyuan",
+        plain(HUNYUAN, lambda one: f"Hunyuan_video_I2V_lora_{flat(renamed(one, OFFICIAL))}", kohya=True),
+    ),
+    Form(
         "HunyuanVideo, kohya names, fc1 and fc2",
         "musubi-tuner",
         "hunyuan",
