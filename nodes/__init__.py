@@ -9,6 +9,7 @@ from . import (
     adapters,
     blend,
     blend_presets,
+    compare_blends,
     curves,
     datasets,
     embedded,
@@ -34,6 +35,7 @@ NODES: list[type[io.ComfyNode]] = [
     *blend.NODES,
     *curves.NODES,
     *experts.NODES,
+    *compare_blends.NODES,
     *evaluate.NODES,
 ]
 

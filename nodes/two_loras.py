@@ -124,7 +124,7 @@ class BlendTwoLoras(io.ComfyNode):
         adapts_negative = negative == NEGATIVE_CHOICES[1]
         strengths = Strengths(identity_strength, motion_strength, start_percent, end_percent, adapts_negative, audio_strength)
         chosen = blend or (movement_first(identity_early) if preset == MOVEMENT_FIRST else PRESETS[preset])
-        patched, said = _applied(models, sides, strengths, chosen)
+        patched, said = put_on(models, sides, strengths, chosen)
         silence = "" if audio_strength else silent_on_sound(sides.pair.pair, diffusion_model(model))
         text = "\n".join(filter(None, (*sides.said, *said, silence)))
         shown = ui.PreviewImage(_picture(sides, strengths), cls=cls).as_dict()
@@ -132,14 +132,10 @@ class BlendTwoLoras(io.ComfyNode):
         return io.NodeOutput(*outputs, ui={**told(text).as_dict(), **shown})
 
 
-def _files(identity_lora: str, motion_lora: str, identity_partner: str, motion_partner: str) -> dict[Role, LoraFile]:
-    return {"identity": LoraFile(identity_lora, identity_partner), "motion": LoraFile(motion_lora, motion_partner)}
-
-
-def _applied(
+def put_on(
     models: list[ModelPatcher], sides: LoraSides, strengths: Strengths, blend: BlendCurves
 ) -> tuple[list[ModelPatcher], list[str]]:
-    """Each MODEL with its part of the pair, and what is to be said of it."""
+    """Each MODEL, of two experts the high-noise one first, with its part of the pair; and what is to be said of it."""
     patched, said = list(models), []
     by_expert = dict(zip((HIGH, LOW), models, strict=False))
     if len(models) > 1:
@@ -162,6 +158,10 @@ def _applied(
     for sentence in said:
         logging.warning(sentence)
     return patched, said
+
+
+def _files(identity_lora: str, motion_lora: str, identity_partner: str, motion_partner: str) -> dict[Role, LoraFile]:
+    return {"identity": LoraFile(identity_lora, identity_partner), "motion": LoraFile(motion_lora, motion_partner)}
 
 
 def _part(pair: AdapterPair, index: int) -> AdapterPair:

@@ -18,6 +18,7 @@ import comfy.nested_tensor
 import comfy.samplers
 import comfy.sd
 import torch
+from blending_checks import compared, two_loras
 from checkpoint_forms import LARGEST
 from comfy.model_patcher import ModelPatcher
 from dualreal_pack.dualreal_core.method.attach import Attachment
@@ -310,7 +311,7 @@ APPLY: dict[str, Callable[[Bench], str | None]] = {
     "LoRA": lora,
     "export": exported,
 }
-BLEND: dict[str, Callable[[Bench], str | None]] = {"blend": blends}
+BLEND: dict[str, Callable[[Bench], str | None]] = {"blend": blends, "two LoRAs": two_loras, "compared": compared}
 TRAIN: dict[str, Callable[[Bench], str | None]] = {"step 0": step_0, "gradients": gradients, "resumes": resumes}
 LAST: dict[str, Callable[[Bench], str | None]] = {"detached": detached}
 CHECKS = {**APPLY, **BLEND, **TRAIN, **LAST}
