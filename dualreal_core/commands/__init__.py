@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from .arguments.bench import BENCH
+from .arguments.combine import COMBINE
+from .arguments.convert import CONVERT
 from .arguments.demo import DEMO
 from .arguments.evaluate import EVALUATE
 from .arguments.export import EXPORT
@@ -10,4 +12,4 @@ from .arguments.generate import GENERATE
 from .arguments.inspect import INSPECT
 from .arguments.train import TRAIN
 
-COMMANDS = {command.name: command for command in (DEMO, TRAIN, GENERATE, INSPECT, EXPORT, EVALUATE, BENCH)}
+COMMANDS = {command.name: command for command in (DEMO, TRAIN, GENERATE, INSPECT, EXPORT, CONVERT, COMBINE, EVALUATE, BENCH)}

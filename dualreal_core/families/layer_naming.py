@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 
 from ..errors import InputError
-from . import CANONICAL, DESCRIPTIONS, TITLES
+from . import CANONICAL, TITLES
+from .layer_spellings import SPELLINGS, Joined, Swapped
+from .lora_names import spellings_of
 
 Host = Literal["comfy", "diffusers"]
 Unit = Literal["row", "third", "half", "width"]
@@ -42,71 +44,36 @@ class NamedPart:
 
 @dataclass(frozen=True)
 class Naming:
-    """Attributes:
-    blocks: paths of the lists of blocks, in the family's order.
-    layers: what the family's layers are called in a block, or the parts that compute one; any other has the family's name.
+    """What a host calls the blocks and layers of a family.
+
+    Attributes:
+        family: its name.
     """
 
-    blocks: tuple[str, ...]
-    layers: Mapping[str, str | tuple[NamedPart, ...]]
+    family: str
+    host: Host
 
-    def parts(self, layer: str) -> tuple[NamedPart, ...]:
-        """What computes a layer of that name in the family."""
-        named = self.layers.get(layer, layer)
-        return (NamedPart(named),) if isinstance(named, str) else named
+    def block_list(self, listed: int) -> str:
+        """Path of a list of blocks, by its place among the family's."""
+        spellings = SPELLINGS[self.family].blocks[listed]
+        return spellings.comfy if self.host == "comfy" else spellings.diffusers
 
+    def parts(self, listed: int, layer: str) -> tuple[NamedPart, ...]:
+        """What computes a layer of a block, by the family's name for it."""
+        _, spelled = spellings_of(self.family, CANONICAL[self.family].block_lists[listed].path, layer)[self.host]
+        if isinstance(spelled, Swapped):
+            return (NamedPart(spelled.name, ((1, 2), (0, 1)), "half"),)
+        if isinstance(spelled, Joined):
+            last = len(spelled.names) - 1
+            return tuple(
+                NamedPart(name, ((index, None if index == last else index + 1),), "third" if spelled.num_equal else "width")
+                for index, name in enumerate(spelled.names)
+            )
+        return (NamedPart(spelled),)
 
-def _thirds(*paths: str) -> tuple[NamedPart, ...]:
-    return tuple(NamedPart(path, ((index, index + 1),), "third") for index, path in enumerate(paths))
-
-
-_OWN_NAMINGS: dict[tuple[Host, str], Naming] = {
-    ("diffusers", "hunyuan"): Naming(
-        ("transformer_blocks", "single_transformer_blocks"),
-        {
-            "img_attn.qkv": _thirds("attn.to_q", "attn.to_k", "attn.to_v"),
-            "img_attn.proj": "attn.to_out.0",
-            "txt_attn.qkv": _thirds("attn.add_q_proj", "attn.add_k_proj", "attn.add_v_proj"),
-            "txt_attn.proj": "attn.to_add_out",
-            "img_mlp.0": "ff.net.0.proj",
-            "img_mlp.2": "ff.net.2",
-            "txt_mlp.0": "ff_context.net.0.proj",
-            "txt_mlp.2": "ff_context.net.2",
-            "linear1": (
-                NamedPart("attn.to_q", ((0, 1),), "width"),
-                NamedPart("attn.to_k", ((1, 2),), "width"),
-                NamedPart("attn.to_v", ((2, 3),), "width"),
-                NamedPart("proj_mlp", ((3, None),), "width"),
-            ),
-            "linear2": "proj_out",
-            "img_mod.lin": "norm1.linear",
-            "txt_mod.lin": "norm1_context.linear",
-            "modulation.lin": "norm.linear",
-        },
-    ),
-    ("diffusers", "minimax-h3"): Naming(
-        ("transformer_blocks",),
-        {
-            "attn.qkv_proj": _thirds("attn.to_q", "attn.to_k", "attn.to_v"),
-            "attn.out_proj": "attn.to_out.0",
-            "mlp.fc1": (NamedPart("ff.net.0.proj", ((1, 2), (0, 1)), "half"),),  # there the gate comes last
-            "mlp.fc2": "ff.net.2",
-        },
-    ),
-    ("diffusers", "kandinsky5"): Naming(("visual_transformer_blocks",), {}),
-}
-"""Namings of classes that split the family's layers, or that no description is about."""
 
 FIRST_BLOCKS = {"hunyuan": {60: 20, 54: 54}}
 """By family of two kinds of blocks: how many of the first kind published models have, by the number of all: HunyuanVideo, and 1.5."""
-
-
-def naming(family: str, host: Host) -> Naming:
-    """What a host calls the layers of a family, named as in `DESCRIPTIONS`."""
-    if (host, family) in _OWN_NAMINGS:
-        return _OWN_NAMINGS[host, family]
-    described = next(one for one in DESCRIPTIONS if (one.name, one.package) == (family, host))
-    return Naming(tuple(one.path for one in described.block_lists), described.layer_paths)
 
 
 def kind_of_block(family: str, layer: str) -> int | None:

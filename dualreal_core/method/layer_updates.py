@@ -3,40 +3,49 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 
 from ..errors import InputError
 from .adapter import Adapter, LoRA
+from .layer_forms import Difference, FormAdapter, Hadamard, Kronecker, LayerForm, LowRank, Offset, Rows
 from .pair import AdapterPair, Role, split_key
 
 Parts = dict[str, torch.Tensor]
-"""Tensors of one layer's update, by part: `down` (R, in) and `up` (out, R) of a LoRA; others as `AS_PARTS` names them."""
+"""Tensors of one layer's update, by part: `down` (R, in) and `up` (out, R) of a LoRA; others as kohya's programs name them."""
 Place = tuple[int, str]
 """(block, layer)"""
 
 
-def _lora(adapter: LoRA, weight: float) -> Parts:
-    return {"down": adapter.down.weight.detach().float().cpu(), "up": adapter.up.weight.detach().float().cpu() * (adapter.scaling * weight)}
+@dataclass(frozen=True)
+class Layer:
+    """A place, and the width of its model's tokens."""
+
+    block: int
+    name: str
+    dim: int
+
+    def height(self, rows: Sequence[Rows]) -> int:
+        """Outputs of the layer, where updates are of runs of them: those of fused layers may leave some out."""
+        runs = [run for own in rows for run in own]
+        last = max(first + number for first, number in runs)
+        return max(last, 3 * min(number for _, number in runs) if "qkv" in self.name else 0, 7 * self.dim if self.name == "linear1" else 0)
 
 
-AS_PARTS: dict[type[Adapter], Callable[[Adapter, float], Parts]] = {LoRA: _lora}
-"""By kind of adapter, its tensors at a weight, which is folded into one of them."""
-BY_OUTPUT = frozenset({"up", "diff", "diff_b"})
+BY_OUTPUT = frozenset({"up", "diff", "diff_b", "hada_w1_a", "hada_w2_a"})
 """Parts whose rows are the layer's outputs, so that some of these can be taken alone."""
-ADDED = frozenset({"diff", "diff_b"})
-"""Parts that two updates of one layer add up."""
 
 
 def layer_updates(pair: AdapterPair, weights: Mapping[Role, Sequence[float]]) -> dict[Place, Parts]:
-    """The update of each layer by all sides that are named, float32 on the CPU; exact for LoRA, whose ranks stand side by side.
+    """The update of each layer by all sides that are named, float32 on the CPU; a sum of LoRAs has their ranks side by side.
 
     Args:
         pair: for one DiT.
         weights: of each group of blocks, by role, in units of the even weight, half of the pair's scale. Places without any are left out.
 
     Raises:
-        InputError: a side has no such form, or two updates of a layer have none in common.
+        InputError: a side has no such form.
     """
     even = pair.config.scale / 2
     found: dict[Place, list[Parts]] = {}
@@ -48,8 +57,8 @@ def layer_updates(pair: AdapterPair, weights: Mapping[Role, Sequence[float]]) ->
             if type(adapter) not in AS_PARTS:
                 raise InputError(f"The {role} side acts on {place[1]} by a {type(adapter).__name__}, which has no form in LoRA files.")
             if weight:
-                found.setdefault(place, []).append(AS_PARTS[type(adapter)](adapter, weight * even))
-    return {place: _joined(place, found[place]) for place in sorted(found)}
+                found.setdefault(place, []).append(AS_PARTS[type(adapter)](adapter, weight * even, Layer(*place, pair.config.dim)))
+    return {place: _joined(found[place]) for place in sorted(found)}
 
 
 def of_rows(parts: Parts, rows: torch.Tensor, place: Place) -> Parts:
@@ -58,11 +67,10 @@ def of_rows(parts: Parts, rows: torch.Tensor, place: Place) -> Parts:
     Raises:
         InputError: it has no such part.
     """
-    fixed = [name for name in parts if name not in BY_OUTPUT and name != "down"]
-    if fixed:
+    if any(name.startswith("lokr") for name in parts):
         raise InputError(
-            f"The update of {place[1]} in block {place[0]} ({fixed[0]}) is of all its outputs at once, and these names split it: write it "
-            "by ComfyUI's."
+            f"The update of {place[1]} in block {place[0]} (LoKr) is of all its outputs at once, and these names split it: write it by "
+            "ComfyUI's."
         )
     own = {name: tensor[rows] if name in BY_OUTPUT else tensor for name, tensor in parts.items()}
     if "up" in own:
@@ -84,15 +92,80 @@ def _check_side(pair: AdapterPair, role: Role) -> None:
         )
 
 
-def _joined(place: Place, updates: list[Parts]) -> Parts:
-    if len(updates) == 1:
-        return updates[0]
-    names = {name for parts in updates for name in parts}
-    if names == {"down", "up"}:
-        return {"down": torch.cat([one["down"] for one in updates]), "up": torch.cat([one["up"] for one in updates], dim=1)}
-    if names <= ADDED:
-        return {name: sum(one[name] for one in updates if name in one) for name in sorted(names)}
-    raise InputError(
-        f"Both sides act on {place[1]} in block {place[0]}, and not both as LoRA ({', '.join(sorted(names))}): a file cannot hold their "
-        "sum; write each side by itself."
-    )
+def _of_lora(adapter: LoRA, weight: float, layer: Layer) -> Parts:
+    return {"down": _plain(adapter.down.weight), "up": _plain(adapter.up.weight) * (adapter.scaling * weight)}
+
+
+def _of_forms(adapter: FormAdapter, weight: float, layer: Layer) -> Parts:
+    """Of an update in other forms; of all outputs of the layer."""
+    total, weight = adapter.total, weight * float(adapter.strength)
+    found = []
+    for key, form in total.parts.items():
+        if type(form) not in FORM_PARTS:
+            kind = form.name.replace("_", " ")
+            raise InputError(
+                f"The update of {layer.name} in block {layer.block} ({kind}) depends on the model's own weights, so that no file of "
+                "additions can hold it: keep it as a pair."
+            )
+        parts, rows = FORM_PARTS[type(form)](form, weight), total.rows[key]
+        found.append(_in_whole(parts, rows, layer.height(list(filter(None, total.rows.values())))) if rows else parts)
+    return _joined(found)
+
+
+AS_PARTS: dict[type[Adapter], Callable[[Adapter, float, Layer], Parts]] = {LoRA: _of_lora, FormAdapter: _of_forms}
+"""By kind of adapter, its tensors at a weight, which is folded into one of them."""
+FORM_PARTS: dict[type[LayerForm], Callable[[LayerForm, float], Parts]] = {
+    LowRank: lambda form, weight: {"down": _plain(form.down), "up": _plain(form.up) * weight},
+    Kronecker: lambda form, weight: {"lokr_w1": _factor(form, "left") * weight, "lokr_w2": _factor(form, "right")},
+    Hadamard: lambda form, weight: {
+        "hada_w1_a": _plain(form.up1) * weight, "hada_w1_b": _plain(form.down1),
+        "hada_w2_a": _plain(form.up2), "hada_w2_b": _plain(form.down2),
+    },
+    Difference: lambda form, weight: {"diff": _plain(form.value) * weight},
+    Offset: lambda form, weight: {"diff_b": _plain(form.value) * weight},
+}  # fmt: skip
+"""The same by form; those that read the layer's weight are not among them."""
+DENSE: dict[str, Callable[[Parts], torch.Tensor]] = {
+    "up": lambda parts: parts["up"] @ parts["down"],
+    "lokr_w1": lambda parts: torch.kron(parts["lokr_w1"].contiguous(), parts["lokr_w2"].contiguous()),
+    "hada_w1_a": lambda parts: (parts["hada_w1_a"] @ parts["hada_w1_b"]) * (parts["hada_w2_a"] @ parts["hada_w2_b"]),
+    "diff": lambda parts: parts["diff"],
+}
+"""By one of its parts, what an update adds to the weight."""
+
+
+def _joined(updates: list[Parts]) -> Parts:
+    """The sum of updates: LoRAs rank by rank, any others as a difference of the whole weight; differences of biases beside either."""
+    biases = [one["diff_b"] for one in updates if "diff_b" in one]
+    rest = [own for one in updates if (own := {name: tensor for name, tensor in one.items() if name != "diff_b"})]
+    if len(rest) <= 1:
+        whole = rest[0] if rest else {}
+    elif all(one.keys() == {"down", "up"} for one in rest):
+        whole = {"down": torch.cat([one["down"] for one in rest]), "up": torch.cat([one["up"] for one in rest], dim=1)}
+    else:
+        whole = {"diff": sum(_dense(one) for one in rest)}
+    return {**whole, **({"diff_b": sum(biases)} if biases else {})}
+
+
+def _dense(parts: Parts) -> torch.Tensor:
+    return next(compute(parts) for part, compute in DENSE.items() if part in parts)
+
+
+def _in_whole(parts: Parts, rows: Rows, height: int) -> Parts:
+    """An update of some outputs as one of all; what is not by output becomes a difference."""
+    if not set(parts) & {"up", "diff_b"}:
+        parts = {"diff": _dense(parts)}
+    index = torch.cat([torch.arange(first, first + number) for first, number in rows])
+    return {
+        name: tensor.new_zeros(height, *tensor.shape[1:]).index_copy(0, index, tensor) if name in BY_OUTPUT else tensor
+        for name, tensor in parts.items()
+    }
+
+
+def _factor(form: Kronecker, side: str) -> torch.Tensor:
+    whole = getattr(form, side, None)
+    return _plain(whole) if whole is not None else _plain(getattr(form, f"{side}_up")) @ _plain(getattr(form, f"{side}_down"))
+
+
+def _plain(weight: torch.Tensor) -> torch.Tensor:
+    return weight.detach().float().cpu()

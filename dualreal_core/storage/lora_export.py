@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save
 
 from ..errors import InputError
-from ..families.layer_naming import naming, places_of_blocks
+from ..families.layer_naming import Naming, places_of_blocks
 from ..files.atomic import atomic_path
 from ..files.provenance import provenance
 from ..method.experts import experts_of
@@ -99,7 +99,7 @@ def lora_tensors(
         InputError: see `layer_updates`; or the form cannot hold an update, or the dtype a value.
     """
     config = pair.config
-    names, updates = naming(config.family, form.host), layer_updates(pair, weights)
+    names, updates = Naming(config.family, form.host), layer_updates(pair, weights)
     known = [(block, layer) for side in pair.sides.values() for block, layer in map(_place, side)]
     places = places_of_blocks(config.family, config.num_blocks, known)
     tensors, ranks = {}, {}
@@ -110,9 +110,9 @@ def lora_tensors(
                 f"{layer} in block {block} is changed by {lacking!r}, which files for {form.readers} do not hold: write 'comfyui'."
             )
         listed, number = places[block]
-        for part in names.parts(layer):
+        for part in names.parts(listed, layer):
             own = update if part.is_whole else of_rows(update, part.rows(*_widths(update)), (block, layer))
-            host_path = f"{names.blocks[listed]}.{number}.{part.path}"
+            host_path = f"{names.block_list(listed)}.{number}.{part.path}"
             name = form.layer(host_path)
             for kind, tensor in own.items():
                 tensors[f"{name}.{form.parts[kind]}"] = _cast(tensor, dtype, host_path)
@@ -157,8 +157,11 @@ def _place(key: str) -> tuple[int, str]:
 
 
 def _widths(update: Mapping[str, torch.Tensor]) -> tuple[int, int]:
-    rows = next(update[part] for part in ("up", "diff", "diff_b") if part in update)
-    columns = next((update[part] for part in ("down", "diff") if part in update), rows)
+    if "lokr_w1" in update:
+        left, right = update["lokr_w1"].shape, update["lokr_w2"].shape
+        return left[1] * right[1], left[0] * right[0]
+    rows = next(update[part] for part in ("up", "hada_w1_a", "diff", "diff_b") if part in update)
+    columns = next((update[part] for part in ("down", "hada_w1_b", "diff") if part in update), rows)
     return columns.shape[-1], rows.shape[0]
 
 

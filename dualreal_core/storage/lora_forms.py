@@ -48,14 +48,15 @@ class LoraForm:
 
 
 _A_B = {"down": "lora_A.weight", "up": "lora_B.weight"}
-_DIFFERENCES = {"diff": "diff", "diff_b": "diff_b"}
+_OTHERS = {name: name for name in ("diff", "diff_b", "lokr_w1", "lokr_w2", "hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")}
+"""Of updates that are no LoRA, as kohya's programs and ComfyUI call their parts."""
 FORMS: dict[str, LoraForm] = {
-    "comfyui": LoraForm("ComfyUI (Load LoRA) and what reads its names", "comfy", "diffusion_model.", {**_A_B, **_DIFFERENCES}),
+    "comfyui": LoraForm("ComfyUI (Load LoRA) and what reads its names", "comfy", "diffusion_model.", {**_A_B, **_OTHERS}),
     "diffusers": LoraForm("diffusers (load_lora_weights)", "diffusers", "transformer.", _A_B),
     "peft": LoraForm("peft (PeftModel.from_pretrained)", "diffusers", "base_model.model.", _A_B, is_folder=True),
     "kohya": LoraForm(
         "kohya's and musubi's scripts, and ComfyUI (Load LoRA)", "comfy", "lora_unet_",
-        {"down": "lora_down.weight", "up": "lora_up.weight", **_DIFFERENCES}, is_flat=True, has_alpha=True,
+        {"down": "lora_down.weight", "up": "lora_up.weight", **_OTHERS}, is_flat=True, has_alpha=True,
     ),
 }  # fmt: skip
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -22,8 +22,6 @@ IDENTITY, MOTION = (1.0, 0.6), (0.8, 1.3)
 EVERYWHERE = Strengths(adapts_negative=True, audio=1.0)
 READERS = {"comfyui": ("stock",), "kohya": ("stock", "ours"), "diffusers": ("ours",)}
 """By form, who is to read it here. What diffusers and peft make of theirs is tried in the tests of the core."""
-UNREAD = {("h3", "diffusers"), ("h3_curve", "diffusers"), ("h3_int8", "diffusers")}
-"""Names of diffusers that our reader does not know."""
 ENDS = (".lora_A.weight", ".lora_B.weight", ".lora_down.weight", ".lora_up.weight", ".alpha")
 NEAR = 1e-4
 QUANTIZED_NEAR = 0.15
@@ -65,7 +63,7 @@ def round_trips(bench: Bench) -> dict[str, float]:
         export_lora(file, pair, {"identity": IDENTITY, "motion": MOTION}, form)
         if "stock" in readers:
             found[f"{form}, stock"] = distance(bench.sampled(by_stock_loader(bench, file)), ours)
-        if "ours" in readers and (bench.variant.name, form) not in UNREAD:
+        if "ours" in readers:
             loaded, note = import_lora(bench.model, file, "motion")
             assert not note, note
             found[f"{form}, ours"] = distance(bench.sampled(apply_pair(bench.model, loaded.pair, EVERYWHERE)), ours)

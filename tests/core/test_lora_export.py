@@ -18,7 +18,7 @@ from torch import nn
 
 from dualreal_core.errors import InputError
 from dualreal_core.families import CANONICAL
-from dualreal_core.families.layer_naming import naming, places_of_blocks
+from dualreal_core.families.layer_naming import Naming, places_of_blocks
 from dualreal_core.method.attach import Attachment
 from dualreal_core.method.blend import PLANS
 from dualreal_core.method.blend_weights import BlendWeights, Denoising
@@ -192,7 +192,7 @@ def test_names_of_comfyui_become_those_of_diffusers_by_its_own_converter(family:
 def test_kandinsky_has_the_names_of_its_class_in_diffusers() -> None:
     with torch.device("meta"):
         transformer = Kandinsky5Transformer3DModel(model_dim=32, ff_dim=48, num_visual_blocks=1, num_text_blocks=1, axes_dims=(4, 6, 6))
-    block = transformer.get_submodule(f"{naming('kandinsky5', 'diffusers').blocks[0]}.0")
+    block = transformer.get_submodule(f"{Naming('kandinsky5', 'diffusers').block_list(0)}.0")
     for listed in CANONICAL["kandinsky5"].block_lists:
         for layer in (*(layer for site in listed.sites for layer in site.linear_layers), *listed.other_layers):
             assert isinstance(block.get_submodule(layer), nn.Linear)

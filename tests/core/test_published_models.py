@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from dualreal_core.families import family_of
-from dualreal_core.families.layer_naming import naming
+from dualreal_core.families import DESCRIPTIONS, family_of
+from dualreal_core.families.layer_naming import Naming
 from dualreal_core.families.published_models import PUBLISHED
 from dualreal_core.method.pair import base_sizes, new_pair
 
@@ -48,12 +48,12 @@ NAMES = [pytest.param(name, marks=() if name in BRIEF else pytest.mark.thorough)
 @pytest.mark.parametrize("name", NAMES)
 def test_every_layer_has_the_size_that_it_has_in_diffusers(name: str) -> None:
     model, other = PUBLISHED[name], in_diffusers(name)
-    names, kinds = naming(model.family, "diffusers"), {path: canonical for canonical, path in _canonical(model.family).items()}
+    names, canonical = Naming(model.family, "diffusers"), _canonical(model.family)
     for index, (number, widths) in enumerate(zip(model.num_blocks, model.widths, strict=False)):
-        blocks = other.get_submodule(names.blocks[index])
+        blocks = other.get_submodule(names.block_list(index))
         assert len(blocks) == number
         for path, (inputs, outputs) in widths.items():
-            parts = [_linear(blocks[0], part.path) for part in names.parts(kinds.get(path, path))]
+            parts = [_linear(blocks[0], part.path) for part in names.parts(index, canonical.get(path, path))]
             if parts == [None] and path.endswith(("k_img", "v_img", "adaln_proj.linear")):
                 continue  # of image to video alone
             assert {part.in_features for part in parts} == {inputs}, path
@@ -61,8 +61,9 @@ def test_every_layer_has_the_size_that_it_has_in_diffusers(name: str) -> None:
 
 
 def _canonical(family: str) -> dict[str, str]:
-    """ComfyUI's path of a layer by the family's name."""
-    return {layer: path for layer, path in naming(family, "comfy").layers.items() if isinstance(path, str)}
+    """The family's name of a layer by ComfyUI's."""
+    described = next(one for one in DESCRIPTIONS if (one.name, one.package) == (family, "comfy"))
+    return {path: layer for layer, path in described.layer_paths.items()}
 
 
 def _linear(block: nn.Module, path: str) -> nn.Module | None:
