@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -32,7 +31,7 @@ class Benchmark:
         Raises:
             InputError: the folder holds results of another recipe, number of steps, sampler or version.
         """
-        wanted = json.loads(json.dumps(asdict(protocol)))
+        wanted = protocol.recorded()
         if not self._note.exists():
             with atomic_path(self._note) as temporary:
                 temporary.write_text(json.dumps(wanted, indent=1) + "\n", encoding="utf-8")

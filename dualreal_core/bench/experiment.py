@@ -21,6 +21,7 @@ from ..sampling import SamplingSettings, default_sampling, sample
 from ..toyworld.trial import CROP_MARGIN, SUBJECT, TRIGGER, Trial, retention
 from ..training.loop import StepResult
 from ..training.recipes import DUALREAL, Recipe, with_train
+from .joining.turns import PairAt, Turns
 from .recipes import FIXED_WEIGHTS, STEPS
 
 SAMPLE_SEED = 1000
@@ -113,14 +114,19 @@ def sample_videos(
     pair: AdapterPair | None = None,
     blend: Blend | None = None,
     record: BlendRecord | None = None,
+    turns: PairAt | None = None,
 ) -> list[torch.Tensor]:
     """One video per prompt, (F, 3, 32, 32) in [-1, 1], all in one batch. The seed is the trial's."""
     settings = replace(settings, seed=SAMPLE_SEED + 100 * trial.seed)
     with base.encoders(), torch.no_grad():
         texts, negative = [base.encode_text(prompt) for prompt in prompts], base.encode_text("")
         condition = base.embed_image(trial.reference_image())
-    with nullcontext() if pair is None else Attachment(base.transformer, pair, blend) as attachment:
-        if attachment is not None:
+    if turns is not None:
+        acting = Turns(base.transformer, turns, blend)
+    else:
+        acting = nullcontext() if pair is None else Attachment(base.transformer, pair, blend)
+    with acting as attachment:
+        if record is not None and isinstance(attachment, Attachment):
             attachment.record = record
         latents = sample(base, texts, negative, settings, attachment, condition)
     with base.encoders(), torch.no_grad():

@@ -37,33 +37,34 @@ MEASURES = {
 
 
 def measure(trial: Trial, requests: Mapping[str, Sequence[Request]], videos: Mapping[str, Sequence[torch.Tensor]]) -> dict[str, float]:
-    """All of `MEASURES` for the videos of one result, by the sets that `prompts.requests` names."""
+    """All of `MEASURES` for the videos of one result, by the sets that `prompts.requests` names; those of sets that are there."""
     sprites = sprite_bank().sprites
     figure = sprites.index(FIGURES[trial.identity])
     seen = clip_looks(trial)
     likeness = {name: [sprite_likeness(video) for video in some] for name, some in videos.items()}
-    motions = {
-        name: [score_motion(video, request.motion) for video, request in zip(videos[name], requests[name], strict=True)]
-        for name in ("known_motion", "other_subject")
-    }
     best = torch.cat([per_frame.argmax(1) for per_frame in likeness["fused"]]).tolist()
     dynamic = fmean(cells_per_frame(video) for video in videos["fused"])
     of_clips = fmean(cells_per_frame(clip.frames.movedim(-1, 1).float() / 127.5 - 1) for clip in trial.clips())
-    others = list(zip(likeness["other_subject"], requests["other_subject"], strict=True))
-    return {
+    measured = {
         **trial.score(videos["fused"]),
         "adherence": fmean(adherence(video, request.background) for video, request in zip(videos["fused"], requests["fused"], strict=True)),
-        "known_motion_identity": _mean_of(likeness["known_motion"], figure),
-        "known_motion_motion": fmean(score.score for score in motions["known_motion"]),
-        "other_subject_look": fmean(float(per_frame[:, sprites.index(request.look)].mean()) for per_frame, request in others),
-        "other_subject_motion": fmean(score.score for score in motions["other_subject"]),
         "leak_clip_looks": fmean(sprites[index] in seen for index in best),
-        "leak_motion": fmean(score.best == trial.motion for score in motions["known_motion"]),
-        "leak_figure": _mean_of(likeness["other_subject"], figure),
         "consistency": fmean(consistency_along_track(video) for video in videos["fused"]),
         "dynamic_degree": dynamic,
         "dynamic_ratio": dynamic / of_clips,
     }
+    if "known_motion" in videos:
+        known = [score_motion(video, one.motion) for video, one in zip(videos["known_motion"], requests["known_motion"], strict=True)]
+        measured["known_motion_identity"] = _mean_of(likeness["known_motion"], figure)
+        measured["known_motion_motion"] = fmean(score.score for score in known)
+        measured["leak_motion"] = fmean(score.best == trial.motion for score in known)
+    if "other_subject" in videos:
+        others = list(zip(likeness["other_subject"], requests["other_subject"], videos["other_subject"], strict=True))
+        looks = [per_frame[:, sprites.index(one.look)] for per_frame, one, _ in others]
+        measured["other_subject_look"] = fmean(float(look.mean()) for look in looks)
+        measured["other_subject_motion"] = fmean(score_motion(video, one.motion).score for _, one, video in others)
+        measured["leak_figure"] = _mean_of(likeness["other_subject"], figure)
+    return {name: measured[name] for name in MEASURES if name in measured}
 
 
 def clip_looks(trial: Trial) -> set[Look]:

@@ -7,34 +7,18 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from ..training.recipes import Recipe, with_train
+from .candidate import Candidate
 from .recipes import plain
 
 if TYPE_CHECKING:
-    import torch
-
-    from ..method.blend import Blend
-    from ..method.pair import AdapterPair
+    from ..bases import Base
     from ..toyworld.trial import Trial
     from .runs import Run
     from .trainers import Trained
 
 Settings = Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """What is sampled: the base with a pair, with other weights, or as it is.
-
-    Attributes:
-        weights: of the DiT, instead of the base's own.
-        blend: instead of the pair's own.
-        adapts_negative: see `SamplingSettings`.
-    """
-
-    pair: AdapterPair | None = None
-    weights: dict[str, torch.Tensor] | None = None
-    blend: Blend | None = None
-    adapts_negative: bool = False
+BLEND_SETTINGS = ("identity_share", "identity_early")
+"""Settings of how sides are weighed: `identity_share` fixes the weights, `identity_early` sets the preset 'movement first'."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +31,9 @@ class Method:
         recipe: what it makes of our recipe.
         pair, train: settings of its own in that recipe.
         plan: name of the plan in `PLANS` that weighs the sides instead of the pair's own weights.
+        joiner: name in `JOINERS` of what makes one candidate of what was trained.
         adapts_negative: see `SamplingSettings`.
-        settings: those chosen in tuning, names of `TrainSettings`, or `identity_share`, which fixes the weights.
+        settings: those chosen in tuning, names of `TrainSettings`, of `BLEND_SETTINGS`, or of the joiner's own.
         alternatives: other values of these settings, to be compared on the tuning trials.
         is_baseline: counts in the mean that ours is held against.
     """
@@ -61,6 +46,7 @@ class Method:
     pair: Mapping[str, object] = field(default_factory=dict)
     train: Mapping[str, float] = field(default_factory=dict)
     plan: str | None = None
+    joiner: str | None = None
     adapts_negative: bool = False
     settings: Settings = field(default_factory=dict)
     alternatives: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
@@ -73,7 +59,8 @@ class Method:
         from .trainers import TRAINERS
 
         common = with_train(recipe, seed=trial.seed)
-        tuned = {name: value for name, value in self.settings.items() if name != "identity_share"}
+        is_joined = self.joiner is not None
+        tuned = {name: value for name, value in self.settings.items() if not is_joined and name not in BLEND_SETTINGS}
         own = self.recipe(with_train(common, **tuned))
         own = with_train(replace(own, pair={**own.pair, **self.pair}), **self.train)
 
@@ -86,11 +73,16 @@ class Method:
 
         return tuple(run(trainer) for trainer in self.trainers)
 
-    def assemble(self, trained: Sequence[Trained]) -> Candidate:
-        """The candidate, given what its runs trained."""
+    def assemble(self, trained: Sequence[Trained], base: Base | None = None, trial: Trial | None = None) -> Candidate:
+        """The candidate, given what its runs trained; what joins two sides by itself works on the base, and knows the trial's words."""
         from ..method.blend import PLANS, FixedBlend
         from ..method.combine import combine
+        from ..method.presets import movement_first
 
+        if self.joiner is not None:
+            from .joining.table import JOINERS
+
+            return JOINERS[self.joiner](base, trial, trained, self.settings)
         if not trained:
             return Candidate()
         if isinstance(trained[0], dict):
@@ -98,6 +90,8 @@ class Method:
         pair, blend = combine(*trained) if len(trained) > 1 else trained[0], None
         if self.plan is not None:
             blend = PLANS[self.plan].blend(pair.config)
+        elif "identity_early" in self.settings:
+            blend = movement_first(self.settings["identity_early"]).blend(pair.config)
         elif "identity_share" in self.settings:
             identity = pair.config.scale * self.settings["identity_share"]
             blend = FixedBlend(identity, pair.config.scale - identity)

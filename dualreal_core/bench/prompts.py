@@ -13,6 +13,8 @@ KNOWN_MOTIONS = (("circle", "mint"), ("bounce", "sky"), ("right", "sand"))
 """Motions the base knows, and backgrounds."""
 OTHER_SUBJECTS = ((Look("square", "red"), "white"), (Look("heart", "blue"), "pink"), (Look("triangle", "green"), "sand"))
 """Looks the base knows, and backgrounds."""
+ALL_REQUESTS = ("fused", "known_motion", "other_subject")
+"""Names of the sets of requests."""
 
 
 @dataclass(frozen=True)

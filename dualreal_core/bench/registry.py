@@ -8,6 +8,7 @@ from ..errors import InputError
 from ..toyworld.config import TRANSFORMER_CONFIG
 from .methods import Method
 from .recipes import FIXED_WEIGHTS, ours, paper
+from .two_loras import TWO_LORA_METHODS
 
 _APART = ("identity", "motion")
 """Trainers of each side alone."""
@@ -200,6 +201,9 @@ METHODS = {
 REFERENCES = ("base", "identity-only", "motion-only")
 """Methods that retention and leakage are computed from; always run."""
 QUICK_METHODS = (*REFERENCES, "sum", "sum-scheduled", "ours")
+TWO_LORA_ROWS = (*REFERENCES, "sum", "sum-scheduled", *TWO_LORA_METHODS)
+"""Of the two-LoRA benchmark."""
+QUICK_TWO_LORA_ROWS = (*REFERENCES, "sum", "sum-scheduled", "curves")
 
 
 def find_method(name: str) -> Method:
@@ -209,20 +213,27 @@ def find_method(name: str) -> Method:
         InputError: there is no such method, or it has no such setting.
     """
     plain_name, bracket, text = name.partition("[")
-    if plain_name not in METHODS:
-        raise InputError(f"There is no method {name!r}: choose one of {', '.join(METHODS)}.")
-    method = METHODS[plain_name]
+    known = {**METHODS, **TWO_LORA_METHODS}
+    if plain_name not in known:
+        raise InputError(f"There is no method {name!r}: choose one of {', '.join(known)}.")
+    method = known[plain_name]
     if not bracket:
         return method
     try:
         settings = {key: float(value) for key, value in (part.split("=") for part in text.removesuffix("]").split(","))}
     except ValueError as error:
         raise InputError(f"The method {name!r} cannot be read: write settings as in {plain_name}[learning_rate=0.001].") from error
-    wrong = [key for key, value in settings.items() if not 0 < value < (1 if key == "identity_share" else math.inf)]
+    wrong = [key for key, value in settings.items() if not _is_in_range(key, value)]
     if wrong:
-        raise InputError(f"The method {name!r} sets {wrong[0]} out of range: a share lies between 0 and 1, a rate above 0.")
+        raise InputError(
+            f"The method {name!r} sets {wrong[0]} out of range: a share lies between 0 and 1, identity_early from 0 up, a rate above 0."
+        )
     unknown = [key for key in settings if key not in method.settings]
     if unknown:
         known = ", ".join(method.settings) or "none"
         raise InputError(f"The method {plain_name} has no setting {unknown[0]!r} (it has: {known}): leave it out.")
     return method.at(settings)
+
+
+def _is_in_range(setting: str, value: float) -> bool:
+    return (value > 0 or (value == 0 and setting == "identity_early")) and value < (1 if setting == "identity_share" else math.inf)

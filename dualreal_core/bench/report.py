@@ -15,6 +15,7 @@ from .intervals import LEVEL, NUM_RESAMPLES, Estimate
 from .measures import MEASURES
 from .methods import shown_settings
 from .plot import can_rank, ranking_plot, write_png
+from .prompts import ALL_REQUESTS
 from .registry import find_method
 from .results import Case, Protocol, is_current
 from .summary import NUM_SEEDS_AGAIN, Summary, advantages, best, comparable, margin, place_of, summarise
@@ -68,7 +69,7 @@ def write_report(benchmark: Benchmark) -> None:
         _write_sheet(benchmark, summary, [result for result in results if result["method"] == summary.method])
     gains = advantages(results, COMPARED)
     figures = {
-        "protocol": asdict(protocol),
+        "protocol": protocol.recorded(),
         "methods": {summary.method: summary.as_dict() for summary in summaries},
         "margin_percent": {measure: margin(compared, measure) for measure in ("identity", "motion")},
         "ours_minus_method": {method: {name: asdict(value) for name, value in values.items()} for method, values in gains.items()},
@@ -93,6 +94,8 @@ def table(rows: Iterable[tuple[str, Mapping[str, Estimate]]], columns: Mapping[s
     lines = [f"| method | trials | {' | '.join(columns.values())} |", "| --- |" + " ---: |" * (len(columns) + 1)]
     for title, estimates in rows:
         chosen = [estimates[measure] for measure in columns]
+        if all(value.mean is None for value in chosen):  # not asked for any of it
+            continue
         lines.append(f"| {title} | {max(value.count for value in chosen)} | {' | '.join(map(shown, chosen))} |")
     return lines
 
@@ -153,6 +156,7 @@ def _lines(
         lines.append(f"- **{summary.title}** (`{summary.method}`): {summary.what}{setting}. [Videos](sheets/{_file_name(summary.method)})")
     lines += ["", "## Measures", ""]
     lines += [f"- `{name}`: {what}." for name, what in MEASURES.items()]
+    benchmark = "fusion" if protocol.asks == ALL_REQUESTS else "two-loras"
     again = [max(seeds) + 1 + number for number in range(NUM_SEEDS_AGAIN)]
     scope = f"--identities {' '.join(identities)} --motions {' '.join(motions)} --steps {steps}"
     scope += "".join(f" --seed {seed}" for seed in again)
@@ -166,7 +170,7 @@ def _lines(
         "",
         "```",
         *(
-            f"dualreal bench fusion --methods {shlex.quote(summary.method)} {scope} --out again-{number}"
+            f"dualreal bench {benchmark} --methods {shlex.quote(summary.method)} {scope} --out again-{number}"
             for number, summary in enumerate(summaries, 1)
         ),
         "```",

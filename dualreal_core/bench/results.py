@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import islice
 from pathlib import Path
 
@@ -15,36 +15,54 @@ from safetensors.torch import load_file, save_file
 from ..bases import Base, load_base
 from ..files.atomic import atomic_path
 from ..files.provenance import provenance
+from ..precision import lowered
 from ..sampling import SAMPLING_VERSION, default_sampling
 from ..toyworld.trial import Trial
 from ..training.loop import ALGORITHM_VERSION
 from ..training.recipes import Recipe
-from ..training.settings import TrainSettings
+from ..training.settings import Precision, TrainSettings
+from .candidate import Candidate
 from .experiment import sample_videos
 from .measures import measure
-from .methods import Candidate
-from .prompts import requests
+from .prompts import ALL_REQUESTS, requests
 from .registry import find_method
 from .runs import Run, Runs, with_needs
+
+_NEUTRAL = {"precision": "fp32", "asks": list(ALL_REQUESTS)}
+"""Parts of a protocol that came later, and values at which they change nothing."""
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """What holds for all results of a benchmark: our recipe, the denoising steps of a video (None: the base's own), and the algorithm."""
+    """What holds for all results of a benchmark: our recipe, the denoising steps of a video (None: the base's own), and the algorithm.
+
+    Attributes:
+        precision: of the activations in sampling.
+        asks: the sets of prompts that are sampled.
+    """
 
     recipe: Recipe
     sampling_steps: int | None = None
     algorithm_version: int = ALGORITHM_VERSION
+    precision: Precision = "fp32"
+    asks: tuple[str, ...] = ALL_REQUESTS
+
+    def recorded(self) -> dict[str, object]:
+        """Plain values: those that came later only where they change something, so that folders of former versions mean the same."""
+        values = json.loads(json.dumps(asdict(self)))
+        return {name: value for name, value in values.items() if name not in _NEUTRAL or value != _NEUTRAL[name]}
 
     @classmethod
     def from_note(cls, note: Mapping) -> Protocol:
-        """The protocol that `asdict` and JSON made `note` of.
+        """The protocol that `recorded` and JSON made `note` of.
 
         Raises:
             KeyError, TypeError: a version of other names or settings wrote it.
         """
         recipe = note["recipe"]
-        return cls(Recipe(**{**recipe, "train": TrainSettings(**recipe["train"])}), note["sampling_steps"], note["algorithm_version"])
+        later = {"precision": note.get("precision", cls.precision), "asks": tuple(note.get("asks", ALL_REQUESTS))}
+        trained = Recipe(**{**recipe, "train": TrainSettings(**recipe["train"])})
+        return cls(trained, note["sampling_steps"], note["algorithm_version"], **later)
 
 
 @dataclass(frozen=True)
@@ -75,6 +93,7 @@ class Case:
             "settings": dict(find_method(self.method).settings),
             "sampling_steps": protocol.sampling_steps,
             "sampling_version": SAMPLING_VERSION,
+            **{name: value for name, value in protocol.recorded().items() if name in _NEUTRAL},
         }
 
 
@@ -106,8 +125,10 @@ class Results:
         if self.is_done(case, protocol):
             return
         trial, trained = case.trial, case.runs(protocol.recipe)
-        candidate = find_method(case.method).assemble([runs.load(run) for run in trained])
-        base, asked, begin = load_base("toyworld"), requests(trial), time.monotonic()
+        method, base, begin = find_method(case.method), load_base("toyworld"), time.monotonic()
+        candidate = method.assemble([runs.load(run) for run in trained], base, trial)
+        joined = time.monotonic() - begin
+        asked, begin = {name: some for name, some in requests(trial).items() if name in protocol.asks}, time.monotonic()
         videos = sample_candidate(base, candidate, trial, [one.prompt for some in asked.values() for one in some], protocol)
         seconds = time.monotonic() - begin
         ordered = iter(videos)
@@ -118,7 +139,12 @@ class Results:
             "motion": trial.motion,
             "seed": trial.seed,
             "scores": scores,
-            "seconds": {"training": round(sum(runs.seconds(run) for run in with_needs(trained)), 1), "sampling": round(seconds, 1)},
+            "seconds": {
+                "training": round(sum(runs.seconds(run) for run in with_needs(trained)), 1),
+                "joining": round(joined, 2),
+                "sampling": round(seconds, 1),
+            },
+            **({"note": candidate.note} if candidate.note else {}),
             "made_from": case.made_from(protocol),
             "provenance": provenance(),
         }
@@ -139,10 +165,12 @@ def sample_candidate(base: Base, candidate: Candidate, trial: Trial, prompts: Se
     if protocol.sampling_steps is not None:
         settings = replace(settings, num_steps=protocol.sampling_steps)
     if candidate.weights is None:
-        return sample_videos(base, trial, prompts, settings, candidate.pair, candidate.blend)
+        with lowered(base, protocol.precision == "bf16"):
+            return sample_videos(base, trial, prompts, settings, candidate.pair, candidate.blend, turns=candidate.turns)
     kept = {name: tensor.clone() for name, tensor in base.transformer.state_dict().items()}
     base.transformer.load_state_dict(candidate.weights)
     try:
-        return sample_videos(base, trial, prompts, settings)
+        with lowered(base, protocol.precision == "bf16"):
+            return sample_videos(base, trial, prompts, settings)
     finally:
         base.transformer.load_state_dict(kept)

@@ -77,9 +77,9 @@ class Runs:
         begin, folder, base = time.monotonic(), self.path / run.key, load_base("toyworld")
         # photos do not depend on the motion, nor clips on the identity
         trial = Trial(run.identity or TUNING_IDENTITIES[0], run.motion or TUNING_MOTIONS[0], run.recipe.train.seed)
-        references = load_trial(base, trial, run.recipe, folder / "references")
-        before = [self.load(need) for need in run.needs]
-        trained = TRAINERS[run.trainer].train(base, references, run.recipe, folder / "run", before)
+        trainer, before = TRAINERS[run.trainer], [self.load(need) for need in run.needs]
+        known = trial if trainer.is_data_free else load_trial(base, trial, run.recipe, folder / "references")
+        trained = trainer.train(base, known, run.recipe, folder / "run", before)
         if isinstance(trained, AdapterPair):
             save_pair(folder / "pair.safetensors", trained)
         else:

@@ -10,6 +10,7 @@ from ..method.pair import ROLES
 from ..toyworld.trial import retention
 from .intervals import Estimate, Place, estimate, prediction
 from .registry import METHODS, REFERENCES, find_method
+from .two_loras import TWO_LORA_METHODS
 
 NUM_SEEDS_AGAIN = 2
 """Seeds of a benchmark that repeats a method."""
@@ -53,7 +54,8 @@ def with_references(results: Sequence[Mapping]) -> list[dict]:
         for role in ROLES:
             single = scores.get((f"{role}-only", *place))
             derived[f"retention_{role}"] = None if base is None or single is None else retention(own[role], base[role], single[role])
-        derived["leak_figure_excess"] = None if base is None else own["leak_figure"] - base["leak_figure"]
+        has_leak = base is not None and "leak_figure" in own
+        derived["leak_figure_excess"] = own["leak_figure"] - base["leak_figure"] if has_leak else None
         completed.append({**result, "scores": {**own, **derived}})
     return completed
 
@@ -68,10 +70,15 @@ def comparable(results: Sequence[Mapping]) -> list[Mapping]:
 
 
 def summarise(results: Sequence[Mapping]) -> list[Summary]:
-    """One summary per method that has results, in the order of `METHODS`; variants follow their method."""
+    """One summary per method that has results, in the order of the tables of methods; variants follow their method.
+
+    A measure that a method was not asked for has no value.
+    """
     summaries = []
-    for name, scores in _by_method(results).items():
-        values = {measure: {place: of_place[measure] for place, of_place in scores.items()} for measure in next(iter(scores.values()))}
+    by_method = _by_method(results)
+    measures = list(dict.fromkeys(measure for scores in by_method.values() for of_place in scores.values() for measure in of_place))
+    for name, scores in by_method.items():
+        values = {measure: {place: of_place.get(measure) for place, of_place in scores.items()} for measure in measures}
         estimates = {measure: estimate(by_place) for measure, by_place in values.items()}
         again = {measure: prediction(by_place, NUM_SEEDS_AGAIN) for measure, by_place in values.items()}
         method = find_method(name)
@@ -118,7 +125,7 @@ def place_of(result: Mapping) -> Place:
 
 def _by_method(results: Sequence[Mapping]) -> dict[str, Scores]:
     """Scores, with those against the references, in the order of `METHODS`; variants follow their method."""
-    names, found = list(METHODS), {}
+    names, found = [*METHODS, *TWO_LORA_METHODS], {}
     for result in with_references(results):
         found.setdefault(result["method"], {})[place_of(result)] = result["scores"]
     return dict(sorted(found.items(), key=lambda one: (names.index(one[0].partition("[")[0]), one[0])))

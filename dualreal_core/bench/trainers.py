@@ -14,9 +14,11 @@ from ..bases import Base
 from ..dataset import PreparedItem, PreparedSet
 from ..method.attach import Attachment
 from ..method.pair import ROLES, AdapterPair, PairConfig, Role, new_pair, per_side
+from ..toyworld.trial import Trial
 from ..training.recipes import Recipe
 from .experiment import finish, one_role, train_joint, train_side
 from .fitting import fit
+from .joining.reconcile import reconcile
 from .recipes import FIXED_WEIGHTS
 
 Trained = AdapterPair | dict[str, torch.Tensor]
@@ -34,15 +36,17 @@ class Trainer:
     """A way to train.
 
     Attributes:
-        train: gets the base, the prepared photos and clips, a recipe whose `steps` are those of the whole method, a folder for
-            its run, and what was trained before it.
-        sees: the roles whose files it learns from.
+        train: gets the base, the prepared photos and clips (the trial, where it `is_data_free`), a recipe whose `steps` are those of
+            the whole method, a folder for its run, and what was trained before it.
+        sees: the roles whose files it learns from, or whose words it knows.
         needs: trainers whose results it starts from.
+        is_data_free: it knows the words of the trial alone.
     """
 
-    train: Callable[[Base, Data, Recipe, Path, Sequence[Trained]], Trained]
+    train: Callable[[Base, Data | Trial, Recipe, Path, Sequence[Trained]], Trained]
     sees: tuple[Role, ...] = ROLES
     needs: tuple[Role, ...] = ()
+    is_data_free: bool = False
 
 
 def _second(role: Role, base: Base, data: Data, recipe: Recipe, folder: Path, before: Sequence[Trained]) -> AdapterPair:
@@ -128,4 +132,7 @@ TRAINERS = {
     "mixed-lora": Trainer(_mixed_lora),
     "unmasked": Trainer(_unmasked),
     "motiondirector": Trainer(_motiondirector, sees=("motion",)),
+    "reconciled": Trainer(
+        lambda base, trial, recipe, folder, before: reconcile(base, trial, *before), needs=("identity", "motion"), is_data_free=True
+    ),
 }

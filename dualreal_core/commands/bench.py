@@ -10,7 +10,7 @@ from tqdm import tqdm
 from ..bench.benchmark import Benchmark
 from ..bench.experiment import TOY_RECIPE
 from ..bench.plot import new_figure
-from ..bench.registry import METHODS, QUICK_METHODS, REFERENCES, find_method
+from ..bench.registry import METHODS, QUICK_METHODS, QUICK_TWO_LORA_ROWS, REFERENCES, TWO_LORA_ROWS, find_method
 from ..bench.report import write_report
 from ..bench.results import Case, Protocol
 from ..errors import InputError
@@ -49,7 +49,8 @@ def _protocol(arguments: argparse.Namespace) -> Protocol:
         if value is not None and value < least:
             raise InputError(f"--{name.replace('_', '-')} is {value}; it must be at least {least}.")
     recipe = TOY_RECIPE if arguments.config is None else read_recipe(arguments.config, TOY_RECIPE)
-    return Protocol(with_train(recipe, steps=arguments.steps), arguments.sampling_steps)
+    of_two = {"precision": "bf16", "asks": ("fused",)} if arguments.benchmark == "two-loras" else {}
+    return Protocol(with_train(recipe, steps=arguments.steps), arguments.sampling_steps, **of_two)
 
 
 def _cases(arguments: argparse.Namespace) -> list[Case]:
@@ -58,7 +59,8 @@ def _cases(arguments: argparse.Namespace) -> list[Case]:
     Raises:
         InputError: an unknown method, figure or motion, or no seed.
     """
-    wanted = [find_method(name) for name in arguments.methods or (QUICK_METHODS if arguments.quick else METHODS)]
+    every, quick = (TWO_LORA_ROWS, QUICK_TWO_LORA_ROWS) if arguments.benchmark == "two-loras" else (METHODS, QUICK_METHODS)
+    wanted = [find_method(name) for name in arguments.methods or (quick if arguments.quick else every)]
     if arguments.variants:
         wanted = [one for method in wanted for one in (method, *method.variants())]
     names = list(dict.fromkeys([*REFERENCES, *(method.name for method in wanted)]))

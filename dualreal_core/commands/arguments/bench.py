@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 from ...bench.recipes import STEPS
-from ...bench.registry import METHODS, QUICK_METHODS, REFERENCES
+from ...bench.registry import METHODS, QUICK_METHODS, QUICK_TWO_LORA_ROWS, REFERENCES, TWO_LORA_ROWS
 from ...toyworld.figures import TEST_IDENTITIES
 from ...toyworld.paths import TEST_MOTIONS
 from ..description import Command
 
 FUSION_HELP = "every way to train and fuse, on identities x motions x seeds; what is done is kept, killed runs continue"
+TWO_LORAS_HELP = "every way to join two LoRAs that were trained apart; as fusion, on the fused prompts alone, sampled in bf16"
 DEFAULT_SEEDS = 2
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The benchmark and its options."""
+    """The benchmarks and their options."""
     benchmarks = parser.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
-    fusion = benchmarks.add_parser("fusion", help=FUSION_HELP, description=FUSION_HELP)
+    _add_options(benchmarks.add_parser("fusion", help=FUSION_HELP, description=FUSION_HELP), METHODS, QUICK_METHODS)
+    two_loras = benchmarks.add_parser("two-loras", help=TWO_LORAS_HELP, description=TWO_LORAS_HELP)
+    _add_options(two_loras, TWO_LORA_ROWS, QUICK_TWO_LORA_ROWS)
+
+
+def _add_options(fusion: argparse.ArgumentParser, all_methods: Iterable[str], quick_methods: Iterable[str]) -> None:
     fusion.add_argument("--out", type=Path, required=True, help="folder for runs, results and report")
-    methods = f"of {', '.join(METHODS)} (default: all); {', '.join(REFERENCES)} are always added"
+    methods = f"of {', '.join(all_methods)} (default: all); {', '.join(REFERENCES)} are always added"
     fusion.add_argument("--methods", nargs="+", metavar="METHOD", help=methods)
     fusion.add_argument("--identities", nargs="+", metavar="NAME", help=f"figures (default: {' '.join(TEST_IDENTITIES)})")
     fusion.add_argument("--motions", nargs="+", metavar="NAME", help=f"motions (default: {' '.join(TEST_MOTIONS)})")
@@ -29,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     seeds = fusion.add_mutually_exclusive_group()
     seeds.add_argument("--seeds", type=int, metavar="N", help=f"seeds 0 to N - 1 (default: {DEFAULT_SEEDS})")
     seeds.add_argument("--seed", type=int, action="append", metavar="S", help="this seed; may be repeated")
-    fusion.add_argument("--quick", action="store_true", help=f"one figure, motion and seed, methods {', '.join(QUICK_METHODS)}")
+    fusion.add_argument("--quick", action="store_true", help=f"one figure, motion and seed, methods {', '.join(quick_methods)}")
     fusion.add_argument("--report-only", action="store_true", help="write the report of the results that are there")
     steps = f"training steps of every method; a side alone gets half (default: {STEPS})"
     fusion.add_argument("--steps", type=int, default=STEPS, help=steps)

@@ -1,0 +1,1 @@
+"""Ways to join two sides that were trained apart, without any data."""
