@@ -7,7 +7,8 @@ from comfy_api.latest import io
 
 from ..dualreal_core.errors import InputError
 from ..dualreal_core.method.blend_weights import Denoising
-from ..dualreal_core.method.pair import ROLES
+from ..dualreal_core.method.pair import ROLES, Role
+from ..dualreal_core.storage.beside_export import BesideParts, beside_parts
 from ..dualreal_core.storage.export_plan import SHIFTS, SIDES, plan_export
 from ..dualreal_core.storage.exported_files import Exported, ExportRequest, write_planned
 from ..dualreal_core.storage.lora_forms import DTYPES, FORMS
@@ -100,10 +101,20 @@ class SaveLora(io.ComfyNode):
         plan = plan_export(pair.pair, None, blend or blend_data or None, denoising, shift, strengths)
         path, name = new_file(LORAS, filename_prefix)
         with torch.no_grad():
-            written = write_planned(path, pair.pair, plan, SIDES[side], ExportRequest(form, dtype), pair.header)
+            beside = {role: _beside(pair, role, strengths[role]) for role in ROLES}
+            written = write_planned(path, pair.pair, plan, SIDES[side], ExportRequest(form, dtype), pair.header, beside)
         folder = f" in models/{LORAS}/{name.rpartition(path.name)[0].rstrip('/')}".rstrip("/")
         said = [*written.lines(list(TOOLS) if sigmas is not None else ()), f"All{folder}."]
         return io.NodeOutput(*_texts(written, sigmas is not None), ui=told("\n".join(said)))
+
+
+def _beside(pair: TrainedPair, role: Role, strength: float) -> dict[str, BesideParts]:
+    """By expert, what the LoRA of a side changes with a constant strength."""
+    return {
+        expert: beside_parts((one.update, strength) for one in pair.beside_of(role) if one.expert in (None, expert))
+        for expert in pair.pair.config.experts or ("",)
+        if role in pair.pair.sides
+    }
 
 
 def _falling(sigmas: torch.Tensor) -> list[float]:

@@ -58,7 +58,7 @@ def layer_updates(pair: AdapterPair, weights: Mapping[Role, Sequence[float]]) ->
                 raise InputError(f"The {role} side acts on {place[1]} by a {type(adapter).__name__}, which has no form in LoRA files.")
             if weight:
                 found.setdefault(place, []).append(AS_PARTS[type(adapter)](adapter, weight * even, Layer(*place, pair.config.dim)))
-    return {place: _joined(found[place]) for place in sorted(found)}
+    return {place: joined(found[place]) for place in sorted(found)}
 
 
 def of_rows(parts: Parts, rows: torch.Tensor, place: Place) -> Parts:
@@ -109,7 +109,7 @@ def _of_forms(adapter: FormAdapter, weight: float, layer: Layer) -> Parts:
             )
         parts, rows = FORM_PARTS[type(form)](form, weight), total.rows[key]
         found.append(_in_whole(parts, rows, layer.height(list(filter(None, total.rows.values())))) if rows else parts)
-    return _joined(found)
+    return joined(found)
 
 
 AS_PARTS: dict[type[Adapter], Callable[[Adapter, float, Layer], Parts]] = {LoRA: _of_lora, FormAdapter: _of_forms}
@@ -134,7 +134,7 @@ DENSE: dict[str, Callable[[Parts], torch.Tensor]] = {
 """By one of its parts, what an update adds to the weight."""
 
 
-def _joined(updates: list[Parts]) -> Parts:
+def joined(updates: list[Parts]) -> Parts:
     """The sum of updates: LoRAs rank by rank, any others as a difference of the whole weight; differences of biases beside either."""
     biases = [one["diff_b"] for one in updates if "diff_b" in one]
     rest = [own for one in updates if (own := {name: tensor for name, tensor in one.items() if name != "diff_b"})]

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ..method.layer_updates import Parts, joined
 from ..method.pair import AdapterPair, Role
+from .beside_export import BesideParts
 from .export_plan import ExportPlan
 from .lora_export import WrittenLora, export_lora, marked
 from .lora_forms import FORMS
@@ -46,13 +48,14 @@ class Exported:
 
 def write_planned(
     path: Path, pair: AdapterPair, plan: ExportPlan, files: Sequence[tuple[Role, ...]], request: ExportRequest,
-    header: Mapping[str, object],
+    header: Mapping[str, object], beside: Mapping[Role, Mapping[str, BesideParts]] | None = None,
 ) -> Exported:  # fmt: skip
     """Writes the files of a plan.
 
     Args:
         path: of the file; where there are several, each adds the name of its side.
         files: the sides that go into each.
+        beside: by role and expert, what the LoRAs of a side change outside of the pair's reach; written in forms of ComfyUI's names.
 
     Raises:
         InputError: see `export_lora`.
@@ -61,14 +64,39 @@ def write_planned(
     for roles in files:
         own = {role: plan.weights[role] for role in roles if role in plan.weights} or dict.fromkeys(roles, 1.0)
         name = path if len(files) == 1 else marked(path, roles[0])
-        written[roles] = export_lora(name, pair, own, request.form, header, plan.blend, request.dtype, request.overwrites)
+        outside = _outside([(beside or {}).get(role, {}) for role in roles])
+        written[roles] = export_lora(
+            name, pair, own, request.form, header, plan.blend, request.dtype, request.overwrites, outside
+        )  # fmt: skip
         if len(roles) == 1 and plan.by_expert and roles[0] in plan.weights:
             factors, phases = plan.step_factors(roles[0]), list(plan.by_expert)
             strengths[roles[0]] = [
                 FileStrengths(one.path.name, factors[one.expert], phases.index(one.expert), len(phases)) for one in written[roles]
             ]
     losses = plan.losses([role for roles in files for role in roles if role in plan.weights])
-    return Exported(written, FORMS[request.form].readers, losses, strengths)
+    return Exported(written, FORMS[request.form].readers, [*losses, *_left_out(beside or {}, request.form)], strengths)
+
+
+def _outside(sides: Sequence[Mapping[str, BesideParts]]) -> dict[str, dict[str, Parts]]:
+    """By expert the parts of all sides, summed."""
+    found: dict[str, dict[str, list[Parts]]] = {}
+    for side in sides:
+        for expert, own in side.items():
+            for path, parts in own.parts.items():
+                found.setdefault(expert, {}).setdefault(path, []).append(parts)
+    return {expert: {path: joined(parts) for path, parts in own.items()} for expert, own in found.items()}
+
+
+def _left_out(beside: Mapping[Role, Mapping[str, BesideParts]], form: str) -> list[str]:
+    """A sentence on what of the LoRAs is not in the files."""
+    sides = [own for side in beside.values() for own in side.values()]
+    names = [name for own in sides for name in own.left]
+    if FORMS[form].host != "comfy":
+        names += [path for own in sides for path in own.parts]
+    names = list(dict.fromkeys(names))
+    if not names:
+        return []
+    return [f"Left out is what the LoRAs change at {len(names)} weight{'s' * (len(names) > 1)} outside of the blocks' layers, such as {names[0]}."]
 
 
 def _said(one: WrittenLora, readers: str) -> str:

@@ -15,7 +15,7 @@ from ..families.layer_naming import Naming, places_of_blocks
 from ..files.atomic import atomic_path
 from ..files.provenance import provenance
 from ..method.experts import experts_of
-from ..method.layer_updates import layer_updates, of_rows
+from ..method.layer_updates import Parts, layer_updates, of_rows
 from ..method.pair import ROLES, AdapterPair, Role
 from .lora_forms import ADAPTER_CONFIG_NAME, ADAPTER_MODEL_NAME, DTYPES, FORMS, LoraForm, folder_config, form_metadata
 
@@ -45,7 +45,7 @@ class WrittenLora:
 
 def export_lora(
     path: Path, pair: AdapterPair, weights: Weights, form: str = "comfyui", header: Mapping[str, object] | None = None,
-    blend: str = "", dtype: str = "fp32", overwrites: bool = False,
+    blend: str = "", dtype: str = "fp32", overwrites: bool = False, beside: Mapping[str, Mapping[str, Parts]] | None = None,
 ) -> list[WrittenLora]:  # fmt: skip
     """Writes sides of a pair at fixed weights as a LoRA, of a pair for two experts one for each.
 
@@ -58,6 +58,7 @@ def export_lora(
         header: of the pair, for trigger words, sources and consent.
         blend: in words, kept in the metadata.
         dtype: one of `DTYPES`.
+        beside: by expert, parts of layers outside of the pair's reach, by their paths in ComfyUI's DiT; only for forms of its names.
 
     Raises:
         InputError: a side has no such form, the file is there, or it cannot be written.
@@ -75,6 +76,8 @@ def export_lora(
         if not own:
             continue
         tensors, ranks = lora_tensors(part, own, chosen, DTYPES[dtype])
+        for path, update in ((beside or {}).get(expert, {}) if chosen.host == "comfy" else {}).items():
+            _put(tensors, ranks, path, update, chosen, DTYPES[dtype])
         metadata = {**_common_metadata(header or {}, own, blend, expert), **form_metadata(chosen, ranks), "format": "pt"}
         contents[file] = save(tensors, metadata), ranks
         sizes = ranks.values() or [0]
@@ -112,14 +115,7 @@ def lora_tensors(
         listed, number = places[block]
         for part in names.parts(listed, layer):
             own = update if part.is_whole else of_rows(update, part.rows(*_widths(update)), (block, layer))
-            host_path = f"{names.block_list(listed)}.{number}.{part.path}"
-            name = form.layer(host_path)
-            for kind, tensor in own.items():
-                tensors[f"{name}.{form.parts[kind]}"] = _cast(tensor, dtype, host_path)
-            if "down" in own:
-                ranks[host_path] = len(own["down"])
-                if form.has_alpha:
-                    tensors[f"{name}.alpha"] = form.alpha(ranks[host_path])
+            _put(tensors, ranks, f"{names.block_list(listed)}.{number}.{part.path}", own, form, dtype)
     return tensors, ranks
 
 
@@ -154,6 +150,19 @@ def _of_expert(pair: AdapterPair, weights: Weights, part: AdapterPair, index: in
 def _place(key: str) -> tuple[int, str]:
     block, _, name = key.partition("-")
     return int(block), name.replace("/", ".")
+
+
+def _put(
+    tensors: dict[str, torch.Tensor], ranks: dict[str, int], path: str, update: Parts, form: LoraForm, dtype: torch.dtype
+) -> None:
+    """Adds the tensors of one layer."""
+    name = form.layer(path)
+    for kind, tensor in update.items():
+        tensors[f"{name}.{form.parts[kind]}"] = _cast(tensor, dtype, path)
+    if "down" in update:
+        ranks[path] = len(update["down"])
+        if form.has_alpha:
+            tensors[f"{name}.alpha"] = form.alpha(ranks[path])
 
 
 def _widths(update: Mapping[str, torch.Tensor]) -> tuple[int, int]:

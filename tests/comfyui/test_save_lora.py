@@ -11,6 +11,7 @@ from pathlib import Path
 import graphs
 import pytest
 import torch
+from architectures import ARCHITECTURES
 from comfy_run import RunFailed
 from comfy_server import ComfyServer
 from graphs import Graph, node
@@ -132,3 +133,27 @@ def test_what_cannot_be_written_is_said(server: ComfyServer, models: Path, sides
     with pytest.raises(RunFailed, match=sentence) as failed:
         server.run(sides | extra | {"saved": save_lora(**{"prefix": "refused", **inputs})})
     assert failed.value.node_id == "saved" and not files_in(models, "refused")
+
+
+def test_what_acts_outside_of_the_blocks_is_written_too(server: ComfyServer, models: Path, sides: Graph) -> None:
+    generator = torch.Generator().manual_seed(8)
+    weights = load_file(models / "diffusion_models" / ARCHITECTURES["wan"].checkpoint)
+    extra = {
+        "head.head.lora_A.weight": (2, 256), "head.head.lora_B.weight": (weights["head.head.weight"].shape[0], 2),
+        "time_embedding.2.diff_b": (256,), "blocks.0.norm3.diff": (256,), "blocks.1.modulation.diff": (1, 6, 256),
+    }  # fmt: skip
+    tensors = {f"diffusion_model.{name}": 0.05 * torch.randn(shape, generator=generator) for name, shape in extra.items()}
+    file = write_lora(models, "wan", "comfyui", "wan with more.safetensors", tensors)
+    graph = {"model": graphs.load_model("wan"), "pair": load_lora("identity", file)}
+    said = run_again(server, graph | {"saved": save_lora("identity", "with_more")})
+    assert "at 1 weight outside of the blocks' layers, such as blocks.1.modulation." in said
+    written = load_file(models / "loras" / "with_more_00001_.safetensors")
+    assert {name.removeprefix("diffusion_model.") for name in written} >= set(extra) - {"blocks.1.modulation.diff"}
+    less = write_lora(models, "wan", "comfyui", "wan less.safetensors", dict(list(tensors.items())[:-1]))
+    files = (less, "with_more_00001_.safetensors")
+    loaders = [node("LoraLoaderModelOnly", model=["model", 0], lora_name=name, strength_model=1.0) for name in files]
+    stock = [predictions(server, "wan", {"lora": loader}, ["lora", 0]) for loader in loaders]
+    plain = predictions(server, "wan", {}, ["model", 0])
+    assert (stock[0] - stock[1]).norm() < 1e-4 * (stock[0] - plain).norm()
+    said = run_again(server, graph | {"saved": save_lora("identity", "with_less", "diffusers")})
+    assert "at 4 weights outside of the blocks' layers" in said
