@@ -240,7 +240,7 @@ class _Reader:
             raise InputError(f"{self.file} has matrices for {layer.name} that do not fit each other: use another copy.") from error
         self._count(target, layer)
         weight = self._weight(target) if any(form.reads_weight for form in forms) else None
-        squares = [form.squared_norm(weight) for form in forms]
+        squares = _squares(forms, weight)
         square = None if None in squares else sum(squares)
         for kind in kinds:
             self.kinds[kind] = self.kinds.get(kind, 0) + 1
@@ -404,6 +404,16 @@ class _Reader:
         if title is None:
             return ""
         return f"{before} seems to be of {title}" if before else f" (it seems to be of {title})"
+
+
+def _squares(forms: list[LayerForm], weight: torch.Tensor | None) -> list[float | None]:
+    """Squared norms of updates of one layer, of all that change its weight at once as that of the first."""
+    changing = [form for form in forms if form.changes_weight]
+    if len(changing) < 2 or (weight is None and any(form.reads_weight for form in changing)):
+        return [form.squared_norm(weight) for form in forms]
+    delta = FormSum.of(changing).delta(weight)
+    whole = 0.0 if delta is None else float(delta.double().square().sum())
+    return [whole if form is changing[0] else 0.0 if form.changes_weight else form.squared_norm(weight) for form in forms]
 
 
 def _shares(squares: Mapping[str, float | None], reason: str = "") -> list[Share]:
