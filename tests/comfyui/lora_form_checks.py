@@ -83,6 +83,10 @@ class FormBench(Bench):
         """A clone whose weights were changed so."""
         patched = self.model.clone()
         patched.add_patches({DIT + name: ("diff", (delta.float(),)) for name, delta in deltas.items()})
+        for name, delta in deltas.items():
+            if not name.endswith((".weight", ".bias")):  # which patches do not reach
+                value = torch.nn.Parameter(self.weights[name] + delta.float().reshape(self.weights[name].shape), requires_grad=False)
+                patched.add_object_patch(DIT + name, value)
         return patched
 
     def effect(self, patched: ModelPatcher, changed: set[str]) -> dict[str, torch.Tensor]:
