@@ -96,8 +96,8 @@ def _left_out(beside: Mapping[Role, Mapping[str, BesideParts]], form: str) -> li
     names = list(dict.fromkeys(names))
     if not names:
         return []
-    count = f"{len(names)} weight{'s' * (len(names) > 1)}"
-    return [f"Left out is what the LoRAs change at {count} outside of the blocks' layers, such as {names[0]}."]
+    counted = f"{len(names)} weight{'s' * (len(names) > 1)}"
+    return [f"Left out is what the LoRAs change at {counted} outside of the blocks' layers, such as {names[0]}."]
 
 
 def _said(one: WrittenLora, readers: str) -> str:

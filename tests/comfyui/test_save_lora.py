@@ -6,6 +6,7 @@ Every model of `variants` is tried in `export_checks`.
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import graphs
@@ -98,6 +99,30 @@ def test_a_blend_becomes_its_mean_and_a_strength_for_each_step(server: ComfyServ
     expected = up @ down * alpha / len(down) * mean[0]
     held = first["diffusion_model.blocks.0.self_attn.q.lora_B.weight"] @ first["diffusion_model.blocks.0.self_attn.q.lora_A.weight"]
     torch.testing.assert_close(held, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_two_experts_have_a_file_each(server: ComfyServer, models: Path) -> None:
+    folder = models / "diffusion_models"
+    checkpoints = {expert: f"wan2.2_saved_{expert}_noise_14B.safetensors" for expert in ("high", "low")}
+    for checkpoint in checkpoints.values():
+        shutil.copyfile(folder / ARCHITECTURES["wan"].checkpoint, folder / checkpoint)
+    file = write_lora(models, "wan", "comfyui", "walk_high_noise.safetensors")
+    tensors = {name: tensor * 2 if "lora_B" in name else tensor for name, tensor in load_file(models / "loras" / file).items()}
+    save_file(tensors, models / "loras" / "walk_low_noise.safetensors")
+    graph = {
+        **{expert: node("UNETLoader", unet_name=checkpoint, weight_dtype="default") for expert, checkpoint in checkpoints.items()},
+        "pair": node(
+            "DualRealLoadTwoExpertLoras", model_high=["high", 0], model_low=["low", 0], role="motion", lora=file, partner="found by name"
+        ),
+        "saved": save_lora("motion", "walk/saved"),
+    }
+    said = run_again(server, graph)
+    assert "4 layers of the high-noise expert" in said and "4 layers of the low-noise expert" in said
+    for expert, factor in (("high", 1), ("low", 2)):
+        held = load_file(models / "loras" / "walk" / f"saved_00001_{expert}_noise.safetensors")
+        down, up, alpha = matrices(models, "wan")["blocks.2.ffn.0"]
+        found = held["diffusion_model.blocks.2.ffn.0.lora_B.weight"] @ held["diffusion_model.blocks.2.ffn.0.lora_A.weight"]
+        torch.testing.assert_close(found, up @ down * (alpha / len(down) * factor), rtol=1e-4, atol=1e-5)
 
 
 def metadata_of(models: Path, file: str) -> dict[str, str]:
