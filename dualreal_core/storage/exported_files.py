@@ -10,7 +10,7 @@ from ..method.layer_updates import Parts, joined
 from ..method.pair import AdapterPair, Role
 from .beside_export import BesideParts
 from .export_plan import ExportPlan
-from .lora_export import WrittenLora, export_lora, marked
+from .lora_export import WrittenLora, marked, prepare_lora
 from .lora_forms import FORMS
 from .step_strengths import FileStrengths, strengths_text
 
@@ -60,20 +60,21 @@ def write_planned(
     Raises:
         InputError: see `export_lora`.
     """
-    written, strengths = {}, {}
+    prepared, strengths = {}, {}
     for roles in files:
         own = {role: plan.weights[role] for role in roles if role in plan.weights} or dict.fromkeys(roles, 1.0)
         name = path if len(files) == 1 else marked(path, roles[0])
         outside = _outside([(beside or {}).get(role, {}) for role in roles])
-        written[roles] = export_lora(
+        prepared[roles] = prepare_lora(
             name, pair, own, request.form, header, plan.blend, request.dtype, request.overwrites, outside
         )  # fmt: skip
         if len(roles) == 1 and plan.by_expert and roles[0] in plan.weights:
             factors, phases = plan.step_factors(roles[0]), list(plan.by_expert)
             strengths[roles[0]] = [
-                FileStrengths(one.path.name, factors[one.expert], phases.index(one.expert), len(phases)) for one in written[roles]
+                FileStrengths(one.path.name, factors[one.expert], phases.index(one.expert), len(phases)) for one in prepared[roles].files
             ]
     losses = plan.losses([role for roles in files for role in roles if role in plan.weights])
+    written = {roles: own.write() for roles, own in prepared.items()}  # nothing where one of them is refused
     return Exported(written, FORMS[request.form].readers, [*losses, *_left_out(beside or {}, request.form)], strengths)
 
 

@@ -43,11 +43,50 @@ class WrittenLora:
     ranks: tuple[int, int]
 
 
+@dataclass(frozen=True)
+class PreparedLora:
+    """The files of an export before any of them is written.
+
+    Attributes:
+        contents: by path, the file's bytes and the ranks of its layers.
+    """
+
+    form: LoraForm
+    files: list[WrittenLora]
+    contents: Mapping[Path, tuple[bytes, Mapping[str, int]]]
+
+    def write(self) -> list[WrittenLora]:
+        """Writes them.
+
+        Raises:
+            InputError: one cannot be written.
+        """
+        for path, (content, ranks) in self.contents.items():
+            if self.form.is_folder:
+                with atomic_path(path / ADAPTER_CONFIG_NAME) as temporary:
+                    temporary.write_text(folder_config(ranks), encoding="utf-8")
+            with atomic_path(path / ADAPTER_MODEL_NAME if self.form.is_folder else path) as temporary:
+                temporary.write_bytes(content)
+        return self.files
+
+
 def export_lora(
     path: Path, pair: AdapterPair, weights: Weights, form: str = "comfyui", header: Mapping[str, object] | None = None,
     blend: str = "", dtype: str = "fp32", overwrites: bool = False, beside: Mapping[str, Mapping[str, Parts]] | None = None,
 ) -> list[WrittenLora]:  # fmt: skip
-    """Writes sides of a pair at fixed weights as a LoRA, of a pair for two experts one for each.
+    """Writes sides of a pair at fixed weights as a LoRA; see `prepare_lora`.
+
+    Raises:
+        InputError: a side has no such form, the file is there, or it cannot be written.
+    """
+    return prepare_lora(path, pair, weights, form, header, blend, dtype, overwrites, beside).write()
+
+
+def prepare_lora(
+    path: Path, pair: AdapterPair, weights: Weights, form: str = "comfyui", header: Mapping[str, object] | None = None,
+    blend: str = "", dtype: str = "fp32", overwrites: bool = False, beside: Mapping[str, Mapping[str, Parts]] | None = None,
+) -> PreparedLora:  # fmt: skip
+    """Sides of a pair at fixed weights as a LoRA, of a pair for two experts one for each.
 
     A mix is exact for LoRA: ranks stand side by side. All factors are folded into the matrices, so that readers that know no metadata
     compute the same.
@@ -61,7 +100,7 @@ def export_lora(
         beside: by expert, parts of layers outside of the pair's reach, by their paths in ComfyUI's DiT; only for forms of its names.
 
     Raises:
-        InputError: a side has no such form, the file is there, or it cannot be written.
+        InputError: a side has no such form, or the file is there.
     """
     chosen = _chosen(form, dtype)
     experts = pair.config.experts or ("",)
@@ -84,9 +123,7 @@ def export_lora(
         written.append(WrittenLora(file, expert, len(ranks) or len(tensors), (min(sizes), max(sizes))))
     if not contents:
         raise InputError(f"The pair has no {' or '.join(weights)} side, or all weights are 0: there is nothing to write.")
-    for file, (content, ranks) in contents.items():
-        _write(file, content, ranks, chosen)
-    return written
+    return PreparedLora(chosen, written, contents)
 
 
 def lora_tensors(
@@ -216,12 +253,3 @@ def _path_of(path: Path, form: LoraForm, expert: str) -> Path:
 
 def _is_there(path: Path, form: LoraForm) -> bool:
     return any((path / name).exists() for name in (ADAPTER_MODEL_NAME, ADAPTER_CONFIG_NAME)) if form.is_folder else path.exists()
-
-
-def _write(path: Path, content: bytes, ranks: Mapping[str, int], form: LoraForm) -> None:
-    if form.is_folder:
-        with atomic_path(path / ADAPTER_CONFIG_NAME) as temporary:
-            temporary.write_text(folder_config(ranks), encoding="utf-8")
-        path = path / ADAPTER_MODEL_NAME
-    with atomic_path(path) as temporary:
-        temporary.write_bytes(content)

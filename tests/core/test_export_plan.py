@@ -139,6 +139,9 @@ def test_export_from_end_to_end(base: TinyBase, tmp_path: Path, capsys: pytest.C
     assert "  all: 0.5872,0.5872,0.5872,0.5872,1.596,2.055 1.164,1.164,1.164,1.164,0.764,0.5818" in shown
     assert "cat_motion.safetensors: 1.164, 1.164, 1.164, 1.164, 0.764, 0.5818" in shown
     assert {path.name for path in (tmp_path / "loras").iterdir()} == {f"cat{side}.safetensors" for side in ("", "_identity", "_motion")}
+    (tmp_path / "loras" / "cat_identity.safetensors").unlink()
+    assert main([*command, "--side", "both"]) == 2  # the motion's file is there
+    assert not (tmp_path / "loras" / "cat_identity.safetensors").exists()
     for wrong, sentence in ((["--strengths", "wrapper"], "write a file of each"), (["--steps", "4", "--sigmas", "1"], "leave one out")):
         assert main([*command, *wrong, "--overwrite"]) == 2
         assert sentence in capsys.readouterr().err
