@@ -58,7 +58,7 @@ class EditorPage:
             boxes.append(self.point("sigma", "identity", 0, index).bounding_box())
 
     def editor(self, index: int = 0):
-        return self.page.locator(".dualreal-blend-editor").nth(index)
+        return self.page.locator(".dualreal-blend-editor:visible").nth(index)
 
     def point(self, axis: str, side: str, index: int, editor: int = 0):
         return self.editor(editor).locator(f".plot-frame.{axis} .point.{side}").nth(index)
@@ -88,6 +88,7 @@ class EditorPage:
         """ComfyUI's own undo, by its keys."""
         self.page.keyboard.press("Control+z")
         self.page.wait_for_timeout(700)
+        self.settle()
 
     def screenshot(self, file: Path, editor: int = 0) -> None:
         file.parent.mkdir(parents=True, exist_ok=True)

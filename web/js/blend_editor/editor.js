@@ -21,8 +21,9 @@ export class BlendEditor {
 
   build() {
     const { words } = this
-    const button = (name, act, key = name) =>
-      make("button", { type: "button", "data-do": name, title: words(`${key}_help`) === `${key}_help` ? words(key) : words(`${key}_help`), onclick: act }, words(key))
+    const button = (name, act) => make("button", { type: "button", "data-do": name, title: words(`${name}_help`), onclick: act }, words(name))
+    const sign = (name, letter) =>
+      make("button", { type: "button", "data-do": name, title: words(name), "aria-label": words(name), onclick: () => this.go(name) }, letter)
     const number = (name, max, step) =>
       make("input", { type: "number", "data-field": name, min: 0, max, step, "aria-label": words(name), onchange: () => this.enter() })
     this.choice = make("select", { "data-do": "preset", "aria-label": words("preset"), onchange: () => this.choose(this.choice.value) })
@@ -31,8 +32,8 @@ export class BlendEditor {
       oninput: () => this.turn(), onchange: () => this.endGesture(),
     })
     this.dialValue = make("output", {})
-    this.undoButton = button("undo", () => this.go("undo"))
-    this.redoButton = button("redo", () => this.go("redo"))
+    this.undoButton = sign("undo", "↶")
+    this.redoButton = sign("redo", "↷")
     this.sides = SIDES.map((side) =>
       make("button", { type: "button", class: `side ${side}`, "data-side": side, title: words("side"), onclick: () => this.activate(side) }, words(side))
     )

@@ -11,6 +11,7 @@ const WIDGET = "DUALREAL_CURVES"
 const EVENT = "dualreal.blend_used"
 const MIN_SIZE = [440, 560]
 const MAX_FORMER = 50
+const STILL_SHOWN = 3000 // ms in which a page may go on showing an editor that was taken away
 const STILL_FOCUSED = 1500 // ms for which an editor that was taken away gives its focus to the next
 
 const editors = new Map() // by node
@@ -19,7 +20,7 @@ const former = new Map() // by the node's place in its graph: what an undo of th
 let presets = null
 
 function placeOf(node) {
-  return `${node.graph?.id}:${node.id}`
+  return `${node.graph?.rootGraph?.id}:${node.id}` // ComfyUI's own name of a widget's place, too
 }
 
 function hostOf(node, widgetOf) {
@@ -63,6 +64,7 @@ function follow(node, editor) {
     const known = former.get(placeOf(node))
     if (known) {
       editor.inherit(known.editor)
+      takePlace(editor, known.editor, Date.now() + STILL_SHOWN)
       if (known.focus && Date.now() - known.at < STILL_FOCUSED) restoreFocus(editor, known.focus)
     }
     showLink(node, editor)
@@ -77,6 +79,12 @@ function follow(node, editor) {
     if (former.size > MAX_FORMER) former.delete(former.keys().next().value)
     editors.delete(node)
   })
+}
+
+// Nodes 2.0 keeps the element of a node that an undo made anew (frontend 1.58): then the new one goes where the old one is
+function takePlace(editor, old, until) {
+  if (old.element.isConnected && !editor.element.isConnected) old.element.replaceWith(editor.element)
+  if (Date.now() < until) requestAnimationFrame(() => takePlace(editor, old, until))
 }
 
 function restoreFocus(editor, { side, axis, index }, attempts = 20) {

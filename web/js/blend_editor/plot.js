@@ -3,7 +3,7 @@ import { MAX_WEIGHT, SIDES, besidePoint, movedPoint, short, withPoint, withoutPo
 import { draw, make, set } from "./dom.js"
 import { usedRanges } from "./used.js"
 
-const MARGIN = { left: 28, right: 12, top: 10, bottom: 18 }
+const MARGIN = { left: 36, right: 12, top: 10, bottom: 18 }
 const LOW_TOP = 2 // the highest weight shown while no point lies above it
 const STEPS = { place: [0.01, 0.1], weight: [0.05, 0.5] } // of an arrow key, plain and with Shift
 const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] }
@@ -90,7 +90,7 @@ export class CurvePlot {
     this.grid.replaceChildren(
       ...rows.flatMap((weight) => [
         draw("line", { x1: MARGIN.left, x2: width - MARGIN.right, y1: this.y(weight), y2: this.y(weight), class: weight === 1 ? "even" : "" }),
-        draw("text", { x: MARGIN.left - 4, y: this.y(weight) + 3.5, "text-anchor": "end" }, short(weight)),
+        draw("text", { x: MARGIN.left - 10, y: this.y(weight) + 3.5, "text-anchor": "end" }, short(weight)),
       ]),
       ...marks.flatMap((place) => [
         draw("line", { x1: this.x(place), x2: this.x(place), y1: MARGIN.top, y2: height - MARGIN.bottom }),
@@ -110,12 +110,12 @@ export class CurvePlot {
 
   // The least to the most as a bar, the mean as a mark; both sides beside each other
   bar(side, index, [place, least, mean, most]) {
-    const x = this.x(place) + (index - 0.5) * 5
+    const x = this.x(place) + (index - 0.5) * 6
     return draw(
       "g",
       { class: side },
       draw("line", { x1: x, x2: x, y1: Math.max(this.y(least), this.y(most) + 1), y2: this.y(most) }),
-      draw("path", { d: MARKERS[side], transform: `translate(${x} ${this.y(mean)}) scale(.45)` })
+      draw("path", { d: MARKERS[side], transform: `translate(${x} ${this.y(mean)}) scale(.6)` })
     )
   }
 
