@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -140,5 +141,8 @@ def _joined(found: Mapping[Role, TrainedPair]) -> TrainedPair:
 
 
 def _about(role: Role, file: LoraFile, read: TrainedPair) -> str:
+    """What a side is, in one line."""
+    layers, norm = len(read.pair.sides[role]), math.hypot(*norms_by_block(read.pair, role))
     words = read.header.get("prompts", {}).get("trigger" if role == "identity" else role)
-    return f"{role.title()}: {Path(file.name).name}" + (f", trigger words: {words}." if words else ", which names no trigger words.")
+    triggers = f"trigger words: {words}." if words else "no trigger words named."
+    return f"{role.title()}: {Path(file.name).name}, {layers} layer{'s' * (layers > 1)}, norm {norm:.3g}; {triggers}"

@@ -121,7 +121,8 @@ def test_it_says_what_was_read_and_reads_it_once(server: ComfyServer, models: Pa
     walk = files[1]
     cat = write(models, "cat once.safetensors", 4, "sks cat")
     run = run_node(server, blend_two(cat, walk))
-    assert "Identity: cat once.safetensors, trigger words: sks cat." in run.text("two") and "walk.safetensors" in run.text("two")
+    said = run.text("two")
+    assert "Identity: cat once.safetensors, 4 layers, norm " in said and "; trigger words: sks cat." in said and "walk.safetensors" in said
     assert run.files("two"), "norms by depth are not shown"
     path = models / "loras" / cat
     stamp, size = path.stat(), path.stat().st_size
