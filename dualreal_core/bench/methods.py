@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Settings = Mapping[str, float]
 BLEND_SETTINGS = ("identity_share", "identity_early")
-"""Settings of how sides are weighed: `identity_share` fixes the weights, `identity_early` sets the preset 'movement first'."""
+"""Settings of how sides are weighed: `identity_share` fixes the weights, `identity_early` is the dial of curves."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,7 @@ class Method:
         recipe: what it makes of our recipe.
         pair, train: settings of its own in that recipe.
         plan: name of the plan in `PLANS` that weighs the sides instead of the pair's own weights.
+        curves: name in `FORMS` of the blend curves that do, at the setting `identity_early`.
         joiner: name in `JOINERS` of what makes one candidate of what was trained.
         adapts_negative: see `SamplingSettings`.
         settings: those chosen in tuning, names of `TrainSettings`, of `BLEND_SETTINGS`, or of the joiner's own.
@@ -46,6 +47,7 @@ class Method:
     pair: Mapping[str, object] = field(default_factory=dict)
     train: Mapping[str, float] = field(default_factory=dict)
     plan: str | None = None
+    curves: str | None = None
     joiner: str | None = None
     adapts_negative: bool = False
     settings: Settings = field(default_factory=dict)
@@ -77,7 +79,7 @@ class Method:
         """The candidate, given what its runs trained; what joins two sides by itself works on the base, and knows the trial's words."""
         from ..method.blend import PLANS, FixedBlend
         from ..method.combine import combine
-        from ..method.presets import movement_first
+        from .joining.forms import curves_of
 
         if self.joiner is not None:
             from .joining.table import JOINERS
@@ -90,8 +92,8 @@ class Method:
         pair, blend = combine(*trained) if len(trained) > 1 else trained[0], None
         if self.plan is not None:
             blend = PLANS[self.plan].blend(pair.config)
-        elif "identity_early" in self.settings:
-            blend = movement_first(self.settings["identity_early"]).blend(pair.config)
+        elif self.curves is not None:
+            blend = curves_of(self.curves, self.settings["identity_early"]).blend(pair.config)
         elif "identity_share" in self.settings:
             identity = pair.config.scale * self.settings["identity_share"]
             blend = FixedBlend(identity, pair.config.scale - identity)

@@ -23,6 +23,7 @@ from ..training.recipes import Recipe
 from ..training.settings import Precision, TrainSettings
 from .candidate import Candidate
 from .experiment import sample_videos
+from .joining.forms import FORMS
 from .measures import measure
 from .prompts import ALL_REQUESTS, requests
 from .registry import find_method
@@ -88,9 +89,11 @@ class Case:
 
     def made_from(self, protocol: Protocol) -> dict[str, object]:
         """What its result depends on; that may change from version to version."""
+        method = find_method(self.method)
         return {
             "runs": [run.key for run in self.runs(protocol.recipe)],
-            "settings": dict(find_method(self.method).settings),
+            "settings": dict(method.settings),
+            **({} if method.curves is None else {"curves": FORMS[method.curves]}),
             "sampling_steps": protocol.sampling_steps,
             "sampling_version": SAMPLING_VERSION,
             **{name: value for name, value in protocol.recorded().items() if name in _NEUTRAL},

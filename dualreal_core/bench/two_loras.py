@@ -7,7 +7,12 @@ from collections.abc import Mapping
 from .methods import Method
 
 _APART = ("identity", "motion")
-_DIAL = {"settings": {"identity_early": 0.4}, "alternatives": {"identity_early": (0.0, 0.2, 0.6, 0.8)}}
+_LEVEL = {
+    "curves": "level late", "settings": {"identity_early": 0.4}, "alternatives": {"identity_early": (0.0, 0.2, 0.6, 0.8)},
+}  # fmt: skip
+_ALONE = {
+    "curves": "identity alone late", "settings": {"identity_early": 0.2}, "alternatives": {"identity_early": (0.0, 0.4, 0.6, 0.8)},
+}  # fmt: skip
 
 
 def _joined(name: str, title: str, what: str, settings: Mapping[str, float] | None = None, **changes: object) -> Method:
@@ -20,15 +25,22 @@ TWO_LORA_METHODS = {
     for method in (
         Method(
             "curves",
-            "curves, movement first",
-            "both sides on the preset 'movement first': independent curves over noise, motion 1.2 to .6, identity from the dial to 1.4",
+            "curves, level late",
+            "independent curves over noise: motion 1.2 to .6, identity from the dial to 1.4",
             _APART,
-            **_DIAL,
+            **_LEVEL,
+        ),
+        Method(
+            "curves-alone",
+            "curves, identity alone late",
+            "motion 1.2 to .4, and out at low noise; identity from the dial to 1.2, and back to 1",
+            _APART,
+            **_ALONE,
         ),
         _joined(
             "picked",
             "curves, picked by previews",
-            "the dial of 'movement first' that does best in previews (other noise, fewer steps), judged against either side alone",
+            "the dial of `curves-alone` that does best in previews (other noise, fewer steps), judged against either side alone",
         ),
         _joined("k-lora", "K-LoRA, motion early", "at each step each layer takes one side, by its largest entries, the motion early"),
         _joined("norm-balance", "equal norms", "both sides scaled to one size in each layer, added up"),
@@ -54,17 +66,17 @@ TWO_LORA_METHODS = {
         Method(
             "reconciled",
             "reconciled identity, curves",
-            "a copy of the identity side learns, from videos of both sides alone, to leave the motion's prediction as it is; on the curves",
+            "a copy of the identity side learns, from both sides' own videos, to leave the motion's prediction as it is; on `curves-alone`",
             ("reconciled", "motion"),
-            **_DIAL,
+            **_ALONE,
         ),
         Method(
             "half-reconciled",
             "half reconciled, curves",
-            "half of the identity side and half of its reconciled copy, on the curves",
+            "half of the identity side and half of its reconciled copy, on `curves-alone`",
             ("identity", "motion", "reconciled"),
             joiner="half-reconciled",
-            **_DIAL,
+            **_ALONE,
         ),
     )
 }

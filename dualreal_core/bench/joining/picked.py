@@ -12,15 +12,15 @@ from ...method.attach import Attachment
 from ...method.blend import Blend
 from ...method.combine import combine
 from ...method.pair import AdapterPair
-from ...method.presets import movement_first
 from ...metrics.preview_judge import Scores, best_of, judge
 from ...precision import lowered
 from ...sampling import default_sampling, sample
 from ...toyworld.trial import Trial
 from ..candidate import Candidate
+from .forms import BEST_FORM, curves_of
 from .looks import looks_kept
 
-DIALS = (0.4, 0.0, 0.2, 0.6, 0.8)
+DIALS = (0.2, 0.0, 0.4, 0.6, 0.8)
 """Of the identity early in denoising; of equals the first is taken."""
 NUM_PREVIEWS, PREVIEW_STEPS, PREVIEW_SEED = 4, 12, 7000
 """Videos and denoising steps of each preview; the noise is another one than that of what is measured."""
@@ -29,7 +29,7 @@ NUM_PREVIEWS, PREVIEW_STEPS, PREVIEW_SEED = 4, 12, 7000
 def picked(base: Base, trial: Trial, identity: AdapterPair, motion: AdapterPair) -> Candidate:
     """Both sides at the dial that previews favour. The candidate's note names it."""
     pair = combine(identity, motion)
-    blends = {f"{dial:g}": movement_first(dial).blend(pair.config) for dial in DIALS}
+    blends = {f"{dial:g}": curves_of(BEST_FORM, dial).blend(pair.config) for dial in DIALS}
     candidates = {name: previews(base, trial, pair, blend) for name, blend in blends.items()}
     by_identity, by_motion, plain = (previews(base, trial, side) for side in (identity, motion, None))
     movement = judge(candidates, by_identity, by_motion, plain)

@@ -17,12 +17,12 @@ from ...method.blend import Blend
 from ...method.combine import combine
 from ...method.curves import BlendCurves
 from ...method.pair import ROLES, AdapterPair, Role, shapes_of
-from ...method.presets import movement_first
 from ...objective import WHOLE, SigmaRange
 from ...precision import lowered
 from ...toyworld import world
 from ...toyworld.paths import MOTIONS
 from ...toyworld.trial import SUBJECT, Trial
+from .forms import BEST_FORM, curves_of
 from .picked import rollouts
 
 STEPS, RATE, WARMUP, BATCH, NUM_VIDEOS = 80, 1e-3, 8, 3, 10
@@ -55,7 +55,7 @@ def reconcile(
         curves: the blend that it is to be used at.
     """
     before, after = combine(identity, motion), combine(identity, motion)
-    blend = (curves or movement_first()).blend(before.config)
+    blend = (curves or curves_of(BEST_FORM, 0.2)).blend(before.config)
     own, moving, fused = _material(base, trial, before, identity, motion, blend)
     generator = torch.Generator().manual_seed(trial.seed)
     parameters = after.role_parameters("identity")

@@ -9,11 +9,11 @@ import torch
 from ...bases import Base
 from ...method.blend import FixedBlend
 from ...method.pair import AdapterPair
-from ...method.presets import movement_first
 from ...toyworld.trial import Trial
 from ..candidate import Candidate
 from . import merges
 from .balance import balanced
+from .forms import BEST_FORM, curves_of
 from .klora import KLoRA
 from .peft_adapters import combined
 from .picked import picked
@@ -54,7 +54,7 @@ def _peft(how: str) -> Joiner:
 def _half_reconciled(base: Base, trial: Trial, trained: Sequence[AdapterPair], settings: Mapping[str, float]) -> Candidate:
     identity, motion, reconciled = trained
     pair = between(identity, reconciled, motion)
-    return Candidate(pair, blend=movement_first(settings["identity_early"]).blend(pair.config))
+    return Candidate(pair, blend=curves_of(BEST_FORM, settings["identity_early"]).blend(pair.config))
 
 
 JOINERS: dict[str, Joiner] = {
