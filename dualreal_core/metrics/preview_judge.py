@@ -48,7 +48,7 @@ def judge(
         candidates: by name.
         identity_only, motion_only: with one side alone.
         base: with neither: what 0 stands for. Without it, a score is 0 where it is as with the other side alone.
-        embeddings: (N, D) of frames, by which looks are judged instead: of each candidate by its name, and of the references by
+        embeddings: (N, D) of frames in order, by which looks are judged instead: of each candidate by its name, and of the references by
             'identity_only', 'motion_only' and, where there is one, 'base'.
 
     Raises:
@@ -58,17 +58,14 @@ def judge(
     if len(shapes) > 1 or len(next(iter(shapes))) not in (4, 5):
         raise ValueError(f"Previews have the shapes {sorted(shapes)}; all must be (C, F, h, w), or all (V, C, F, h, w).")
     movement = _movement(candidates, motion_only, identity_only if base is None else base)
-    nothing = "motion_only" if base is None else "base"
+    nothing, num_videos = ("motion_only" if base is None else "base"), 1 if identity_only.ndim == 4 else len(identity_only)
     if embeddings is None:
         shown = {**candidates, "identity_only": identity_only, nothing: motion_only if base is None else base}
         features = {name: appearance(latents) for name, latents in shown.items()}
-        videos = _several(identity_only, 4)
-        halves = videos.tensor_split(min(2, videos.shape[2]), dim=2)
-        own = features["identity_only"] if len(videos) > 1 else torch.cat([appearance(half) for half in halves])
     else:
-        features = {name: functional.normalize(one.float(), dim=-1) for name, one in embeddings.items()}
-        own = features["identity_only"]
-    looks = _looks({name: features[name] for name in candidates}, features["identity_only"], features[nothing], own)
+        features, num_videos = {name: functional.normalize(one.float(), dim=-1) for name, one in embeddings.items()}, 1
+    parts = features["identity_only"].tensor_split(num_videos if num_videos > 1 else 2)  # one video's halves stand for two videos
+    looks = _looks({name: features[name] for name in candidates}, features[nothing], [part for part in parts if len(part)])
     return {name: Scores(movement[name], looks[name]) for name in candidates}
 
 
@@ -95,8 +92,8 @@ def energy_track(latents: torch.Tensor) -> torch.Tensor:
 
 
 def appearance(latents: torch.Tensor) -> torch.Tensor:
-    """The root of the foreground's covariance between channels, over all of a video: ([V,] C, F, h, w) -> (V, C C) unit vectors."""
-    values = _several(foreground(latents), 4).flatten(2)  # (V, C, F h w)
+    """The root of the foreground's covariance between channels, of each frame: ([V,] C, F, h, w) -> (V F, C C) unit vectors."""
+    values = _several(foreground(latents), 4).transpose(1, 2).flatten(0, 1).flatten(2)  # (V F, C, h w)
     variances, axes = torch.linalg.eigh(values @ values.transpose(1, 2) / values.shape[-1])
     root = axes @ torch.diag_embed(variances.clamp(min=0).sqrt()) @ axes.transpose(1, 2)
     return functional.normalize(root.flatten(1), dim=-1)
@@ -115,15 +112,15 @@ def _movement(candidates: Mapping[str, torch.Tensor], motion_only: torch.Tensor,
     return {name: (nothing - distance(energy_track(latents))) / (nothing - whole) for name, latents in candidates.items()}
 
 
-def _looks(
-    candidates: Mapping[str, torch.Tensor], identity_only: torch.Tensor, nothing: torch.Tensor, own: torch.Tensor
-) -> dict[str, float | None]:
-    """Unit vectors (N, D) each; own: of the identity's previews, or of parts of one, whose likeness to each other is the most."""
-    least = _likeness(nothing, identity_only)
-    whole = float((own @ own.T).fill_diagonal_(-1.0).amax(1).mean()) if len(own) > 1 else 1.0
+def _looks(candidates: Mapping[str, torch.Tensor], nothing: torch.Tensor, identity: list[torch.Tensor]) -> dict[str, float | None]:
+    """Unit vectors (N, D) of frames; identity: those of each of its videos, whose likeness to the others is the most that can be."""
+    bank, whole = torch.cat(identity), 1.0
+    if len(identity) > 1:
+        whole = fmean(_likeness(one, torch.cat([other for other in identity if other is not one])) for one in identity)
+    least = _likeness(nothing, bank)
     if whole - least < LEAST_LOOKS:
         return dict.fromkeys(candidates)
-    return {name: (_likeness(one, identity_only) - least) / (whole - least) for name, one in candidates.items()}
+    return {name: (_likeness(one, bank) - least) / (whole - least) for name, one in candidates.items()}
 
 
 def _likeness(one: torch.Tensor, bank: torch.Tensor) -> float:

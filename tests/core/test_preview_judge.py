@@ -34,7 +34,7 @@ def test_what_keeps_more_of_a_path_moves_more():
     movement = [found[share].movement for share in kept]
     assert movement == sorted(movement, reverse=True)
     assert movement[0] > 0.85 and 0.4 < movement[1] < 0.8 and movement[-1] == pytest.approx(0)
-    assert all(one.looks > 0.8 for one in found.values())
+    assert all(one.looks > 0.6 for one in found.values())
 
 
 def test_looks_are_those_of_the_subject_wherever_it_is():
@@ -47,7 +47,7 @@ def test_looks_are_those_of_the_subject_wherever_it_is():
     mixed = {"half": (candidates["figure"] + latents(OTHER, wanted, shift=(-1, 1))) / 2}
     looks = {name: one.looks for name, one in judge({**candidates, **mixed}, latents(FIGURE, usual), latents(OTHER, wanted)).items()}
     assert looks["figure"] > 0.5 and looks["other"] == pytest.approx(0, abs=0.01)
-    assert looks["third"] < looks["figure"] - 0.2 and looks["other"] < looks["half"] < looks["figure"]
+    assert looks["third"] < looks["figure"] - 0.1 and looks["other"] < looks["half"] < looks["figure"]
 
 
 def test_zero_is_what_the_base_does_where_it_is_given():
