@@ -205,6 +205,7 @@ export class BlendEditor {
     const { words, selected, presets } = this
     const at = selected && this.curves[selected.side][selected.axis][selected.index]
     if (!at) this.selected = null
+    set(this.element, { "data-theme": isDark(this.field) ? "dark" : "light" })
     for (const part of [...Object.values(this.plots), ...this.maps]) part.render()
     this.sides.forEach((button) => set(button, { "aria-pressed": String(button.dataset.side === this.active) }))
     set(this.undoButton, { disabled: !this.history.canUndo })
@@ -240,6 +241,12 @@ export class BlendEditor {
     const { words, used } = this
     this.usedCaption.textContent = used ? words("used", used.noise_levels.length, this.usedFor === this.text ? "" : words("used_now")) : ""
   }
+}
+
+// By the colour behind, as frontends name their themes in different ways
+function isDark(element) {
+  const [red, green, blue] = getComputedStyle(element).backgroundColor.match(/[\d.]+/g)?.map(Number) ?? [255, 255, 255]
+  return 0.3 * red + 0.6 * green + 0.1 * blue < 128
 }
 
 function parseCurvesOrEven(text) {
