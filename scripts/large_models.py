@@ -2,124 +2,63 @@
 
 from __future__ import annotations
 
-from canvas_format import Output, Sheet
-from template_nodes import TALL, download, save_video
+from canvas_format import Sheet
+from template_nodes import TALL, blend_two, download, save_video
+from template_notes import (
+    H3,
+    H3_AUDIO,
+    H3_LORA,
+    H3_MODEL,
+    H3_STEPS,
+    H3_TEXT,
+    H3_VAE,
+    LTX,
+    LTX_LORA,
+    LTX_MODEL,
+    LTX_TEXT,
+    LTX_UPSCALER,
+    WAN22,
+    WAN22_LORA,
+    WAN22_MODEL,
+    WAN_TEXT,
+    WAN_VAE,
+)
 
 HUB = "https://huggingface.co"
 FIRST_FRAME = "example.png"
 MOTION_PROMPT = "sks dog is dancing in a park"
 
-WAN22 = f"{HUB}/Comfy-Org/Wan_2.2_ComfyUI_Repackaged/resolve/main/split_files"
-WAN22_MODEL, WAN22_LORA = "wan2.2_i2v_{}_noise_14B_fp8_scaled.safetensors", "wan2.2_i2v_lightx2v_4steps_lora_v1_{}_noise.safetensors"
-WAN_TEXT, WAN_VAE = "umt5_xxl_fp8_e4m3fn_scaled.safetensors", "wan_2.1_vae.safetensors"
+WAN22_HUB = f"{HUB}/Comfy-Org/Wan_2.2_ComfyUI_Repackaged/resolve/main/split_files"
 WAN22_STEPS = {"steps": 4, "cfg": 1.0, "sampler_name": "euler", "scheduler": "simple"}
 WAN22_SWITCH = 2  # the step at which the second expert takes over
 
-LTX_MODEL = "ltx-2.3-22b-dev-fp8.safetensors"
 LTX_SOURCE = f"{HUB}/Lightricks/LTX-2.3-fp8/resolve/main"
-LTX_TEXT = "gemma_3_12B_it_fp4_mixed.safetensors"
-LTX_LORA = "ltx_2.3_22b_distilled_1.1_lora_dynamic_fro09_avg_rank_111_bf16.safetensors"
-LTX_UPSCALER = "ltx-2.3-spatial-upscaler-x2-1.1.safetensors"
 LTX_SIZE = {"width": 640, "height": 352}  # of the first pass; the second one doubles it
 LTX_FRAMES, LTX_FPS = 121, 24.0
 LTX_SIGMAS = ("1.0, 0.99375, 0.9875, 0.98125, 0.975, 0.909375, 0.725, 0.421875, 0.0", "0.85, 0.7250, 0.4219, 0.0")
 
-H3 = f"{HUB}/Comfy-Org/MiniMax-H3/resolve/main"
-H3_MODEL, H3_TEXT = "minimax_h3_fl2va_pruned_int8_convrot.safetensors", "qwen3vl_32b_minimax_h3_nvfp4_awq.safetensors"
-H3_VAE, H3_AUDIO = "minimax_h3_video_vae_fp16.safetensors", "minimax_h3_audio_vae_fp32.safetensors"
-H3_LORA = "minimax_h3_fl2v_turbo_8step_v1.0_comfyui_bf16.safetensors"
-H3_SIZE, H3_FPS, H3_STEPS = {"width": 1344, "height": 768, "length": 124}, 24.0, 8
-
-WAN22_NOTE = f"""# Wan 2.2, 4 steps, with a pair
-
-Wan 2.2 A14B is two models: one begins (high noise), one ends (low noise). The pair acts on both, with **one blend over the
-whole of denoising**.
-
-1. Choose a picture in **First frame**, and a pair in **Load Pair**: one for two experts, or one for one model, which acts on both.
-2. Say in the prompt what moves, with the words of the pair's captions (*sks dog*).
-
-The pair moves any first frame. Its identity keeps the subject when it turns, is hidden and comes back: it cannot replace a
-subject that the picture shows otherwise.
-
-At cfg 1, as here, the negative prompt is not used, so *negative* changes nothing.
-
-## Models
-- `diffusion_models/{WAN22_MODEL.format("high")}`, and `low`
-- `loras/{WAN22_LORA.format("high")}`, and `low`
-- `text_encoders/{WAN_TEXT}`
-- `vae/{WAN_VAE}`
-
-## Swap in
-- Without the two LoRAs: 20 steps, switch at step 10, cfg 3.5.
-- LoRAs of your own instead of Load Pair: *Load LoRAs (two experts)* for each side, joined by *Combine*.
-"""
-LTX_NOTE = f"""# LTX-2.3 with an identity LoRA and a motion LoRA
-
-The picture becomes a video with sound, in two passes: a small one, and one of twice its size that adds detail.
-
-1. Choose a picture in **First frame**, and two LoRAs made for LTX-2 in **Load Identity LoRA** and **Load Motion LoRA**.
-2. Write a prompt with the trigger words of both; describe the sound too.
-
-The LoRAs shape the picture alone. For the sound as well, raise **audio_strength** (advanced) in Apply StageBlender. Most of the
-movement is settled in the first pass: the upper **Blend Map** shows that one, the lower the second.
-
-At cfg 1, as here, the negative prompt is not used, so *negative* in Apply StageBlender changes nothing.
-
-## Models
-- `checkpoints/{LTX_MODEL}`
-- `text_encoders/{LTX_TEXT}`
-- `loras/{LTX_LORA}`
-- `latent_upscale_models/{LTX_UPSCALER}`
-
-## Swap in
-- **Load Pair** instead of the two LoRAs.
-- **Schedule Blend**, wired to *blend*: which side leads early, which late.
-- LTX-2.5: its loaders, without the distilled LoRA.
-"""
-H3_NOTE = f"""# MiniMax-H3 with an identity LoRA and a motion LoRA
-
-The picture becomes a video with sound, in {H3_STEPS} steps.
-
-1. Choose a picture in **First frame**, and two LoRAs made for MiniMax-H3 in **Load Identity LoRA** and **Load Motion LoRA**.
-2. Write a prompt with the trigger words of both; describe the sound too.
-
-The LoRAs shape the picture alone. For the sound as well, raise **audio_strength** (advanced) in Apply StageBlender. Picture, sound
-and text share their layers in this model, so the sound follows the picture.
-
-There is no negative prompt here, so *negative* in Apply StageBlender changes nothing.
-
-## Models
-- `diffusion_models/{H3_MODEL}`
-- `text_encoders/{H3_TEXT}`
-- `vae/{H3_VAE}`, `vae/{H3_AUDIO}`
-- `loras/{H3_LORA}`
-
-## Swap in
-- **Load Pair** instead of the two LoRAs.
-- **Schedule Blend**, wired to *blend*: which side leads early, which late.
-- Without the turbo LoRA: 20 steps. From text alone: take the wire off *first_frame*.
-"""
+H3_HUB = f"{HUB}/Comfy-Org/MiniMax-H3/resolve/main"
+H3_SIZE, H3_FPS = {"width": 1344, "height": 768, "length": 124}, 24.0
 
 
 def wan22_4_steps(sheet: Sheet) -> None:
-    sheet.note((WAN22_NOTE,), height=560)
+    sheet.note(WAN22, height=560)
     sheet.group("Models", width=400)
     experts = []
     for noise in ("high", "low"):
         name, lora = WAN22_MODEL.format(noise), WAN22_LORA.format(noise)
-        kept = download(f"{WAN22}/diffusion_models", "diffusion_models", name)
+        kept = download(f"{WAN22_HUB}/diffusion_models", "diffusion_models", name)
         model = sheet.node("UNETLoader", f"Load {noise} noise model", properties=kept, unet_name=name)
-        kept = download(f"{WAN22}/loras", "loras", lora)
+        kept = download(f"{WAN22_HUB}/loras", "loras", lora)
         experts.append(
             sheet.node("LoraLoaderModelOnly", f"4 steps, {noise} noise", properties=kept, model=model["MODEL"], lora_name=lora)["MODEL"]
         )
     source = f"{HUB}/Comfy-Org/Wan_2.1_ComfyUI_repackaged/resolve/main/split_files/text_encoders"
     clip = sheet.node("CLIPLoader", properties=download(source, "text_encoders", WAN_TEXT), clip_name=WAN_TEXT, type="wan")
-    vae = sheet.node("VAELoader", properties=download(f"{WAN22}/vae", "vae", WAN_VAE), vae_name=WAN_VAE)
-    sheet.group("Blend")
-    pair = sheet.node("DualRealLoadPair", name="my_wan22_pair_00001_.safetensors")
-    both = sheet.node("DualRealApplyTwoExperts", model_high=experts[0], model_low=experts[1], pair=pair["pair"])
-    applied = (both["model_high"], both["model_low"])
+    vae = sheet.node("VAELoader", properties=download(f"{WAN22_HUB}/vae", "vae", WAN_VAE), vae_name=WAN_VAE)
+    names = ("wan22_identity_high_noise.safetensors", "wan22_motion_high_noise.safetensors")
+    both = blend_two(sheet, experts[0], *names, low_noise_model=experts[1])
+    applied = (both["model"], both["low_noise_model"])
     sheet.group("First frame and prompt", width=380)
     frame = sheet.node("LoadImage", "First frame", extra_height=TALL, image=FIRST_FRAME)
     texts = [
@@ -150,7 +89,7 @@ def wan22_4_steps(sheet: Sheet) -> None:
 
 
 def ltx23(sheet: Sheet) -> None:
-    sheet.note((LTX_NOTE,), height=640)
+    sheet.note(LTX, height=640)
     sheet.group("Models", width=400)
     checkpoint = download(LTX_SOURCE, "checkpoints", LTX_MODEL)
     base = sheet.node("CheckpointLoaderSimple", properties=checkpoint, ckpt_name=LTX_MODEL)
@@ -163,7 +102,7 @@ def ltx23(sheet: Sheet) -> None:
     sound = sheet.node("LTXVAudioVAELoader", properties=checkpoint, ckpt_name=LTX_MODEL)["Audio VAE"]
     kept = download(f"{HUB}/Lightricks/LTX-2.3/resolve/main", "latent_upscale_models", LTX_UPSCALER)
     upscaler = sheet.node("LatentUpscaleModelLoader", properties=kept, model_name=LTX_UPSCALER)["LATENT_UPSCALE_MODEL"]
-    applied = _two_loras(sheet, model, "ltx")
+    applied = blend_two(sheet, model, "ltx_identity_lora.safetensors", "ltx_motion_lora.safetensors")["model"]
     sheet.group("First frame and prompt", width=380)
     frame = sheet.node("LoadImage", "First frame", extra_height=TALL, image=FIRST_FRAME)
     picture = sheet.node("LTXVPreprocess", image=frame["IMAGE"], img_compression=18)["output_image"]
@@ -203,19 +142,19 @@ def ltx23(sheet: Sheet) -> None:
 
 
 def minimax_h3(sheet: Sheet) -> None:
-    sheet.note((H3_NOTE,), height=600)
+    sheet.note(H3, height=600)
     sheet.group("Models", width=400)
-    kept = download(f"{H3}/diffusion_models", "diffusion_models", H3_MODEL)
+    kept = download(f"{H3_HUB}/diffusion_models", "diffusion_models", H3_MODEL)
     model = sheet.node("UNETLoader", properties=kept, unet_name=H3_MODEL)["MODEL"]
     kept = download(f"{HUB}/lightx2v/Minimax-h3-Turbo/resolve/main", "loras", H3_LORA)
     model = sheet.node("LoraLoaderModelOnly", f"{H3_STEPS} steps", properties=kept, model=model, lora_name=H3_LORA)["MODEL"]
-    kept = download(f"{H3}/text_encoders", "text_encoders", H3_TEXT)
+    kept = download(f"{H3_HUB}/text_encoders", "text_encoders", H3_TEXT)
     clip = sheet.node("CLIPLoader", properties=kept, clip_name=H3_TEXT, type="minimax")["CLIP"]
     vae, sound = (
-        sheet.node("VAELoader", title, properties=download(f"{H3}/vae", "vae", name), vae_name=name)["VAE"]
+        sheet.node("VAELoader", title, properties=download(f"{H3_HUB}/vae", "vae", name), vae_name=name)["VAE"]
         for title, name in (("Load video VAE", H3_VAE), ("Load sound VAE", H3_AUDIO))
     )
-    applied = _two_loras(sheet, model, "h3")
+    applied = blend_two(sheet, model, "h3_identity_lora.safetensors", "h3_motion_lora.safetensors")["model"]
     sheet.group("First frame and prompt", width=380)
     frame = sheet.node("LoadImage", "First frame", extra_height=TALL, image=FIRST_FRAME)
     start = sheet.node(
@@ -235,14 +174,3 @@ def minimax_h3(sheet: Sheet) -> None:
     sheet.group("Compare", width=400)
     save_video(sheet, frames, H3_FPS, "dualreal/minimax_h3", audio)
     sheet.node("DualRealBlendMap", extra_height=TALL, model=applied, latent=sample)
-
-
-def _two_loras(sheet: Sheet, model: Output, prefix: str) -> Output:
-    """The model with an identity LoRA and a motion LoRA."""
-    sheet.group("Blend")
-    sides = {
-        role: sheet.node(f"DualRealLoad{role.title()}Lora", model=model, lora=f"{prefix}_{role}_lora.safetensors")["pair"]
-        for role in ("identity", "motion")
-    }
-    pair = sheet.node("DualRealCombine", **sides)["pair"]
-    return sheet.node("DualRealApplyStageBlender", model=model, pair=pair)["model"]

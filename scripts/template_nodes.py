@@ -38,3 +38,9 @@ def trainer_node(
 
 def loss_graph(sheet: Sheet, trainer: Node) -> None:
     sheet.node("LossGraphNode", extra_height=TALL, loss=trainer["loss_map"], filename_prefix="dualreal/loss")
+
+
+def blend_two(sheet: Sheet, model: Output, identity: str, motion: str, **wires: Output) -> Node:
+    """A group with Blend Two LoRAs."""
+    sheet.group("Blend", width=380)
+    return sheet.node("DualRealBlendTwoLoras", extra_height=SQUARE, model=model, identity_lora=identity, motion_lora=motion, **wires)

@@ -3,6 +3,26 @@
 from __future__ import annotations
 
 WAN_MODEL, WAN_TEXT, WAN_VAE = "wan2.1_t2v_1.3B_fp16.safetensors", "umt5_xxl_fp8_e4m3fn_scaled.safetensors", "wan_2.1_vae.safetensors"
+WAN22_MODEL, WAN22_LORA = "wan2.2_i2v_{}_noise_14B_fp8_scaled.safetensors", "wan2.2_i2v_lightx2v_4steps_lora_v1_{}_noise.safetensors"
+LTX_MODEL = "ltx-2.3-22b-dev-fp8.safetensors"
+LTX_TEXT = "gemma_3_12B_it_fp4_mixed.safetensors"
+LTX_LORA = "ltx_2.3_22b_distilled_1.1_lora_dynamic_fro09_avg_rank_111_bf16.safetensors"
+LTX_UPSCALER = "ltx-2.3-spatial-upscaler-x2-1.1.safetensors"
+H3_MODEL, H3_TEXT = "minimax_h3_fl2va_pruned_int8_convrot.safetensors", "qwen3vl_32b_minimax_h3_nvfp4_awq.safetensors"
+H3_VAE, H3_AUDIO = "minimax_h3_video_vae_fp16.safetensors", "minimax_h3_audio_vae_fp32.safetensors"
+H3_LORA = "minimax_h3_fl2v_turbo_8step_v1.0_comfyui_bf16.safetensors"
+H3_STEPS = 8
+
+BLEND = (
+    """Stacked at full strength, two LoRAs fight. The preset *movement first* lets the motion lead in noise, where the path is
+settled, and the identity later, where looks are drawn. Too little movement: lower **identity_early**. Too little likeness: raise it,
+or identity_strength. **Blend Map** shows the weights that were used.""",
+    """2つのLoRAを最大の強度で重ねると、互いに邪魔をします。プリセット *movement first* では、
+動きの道筋が決まるノイズの多い段階ではモーションが、
+見た目が描かれる後の段階では被写体が強く働きます。動きが足りなければ **identity_early** を下げ、
+似ていなければそれか identity_strength を上げます。
+**ブレンドマップ**は、使われた重みを示します。""",
+)
 
 QUICK_START = (
     """# Who, and how it moves
@@ -116,19 +136,190 @@ CogVideoXはKSamplerではなく *SamplerCustom* と *VOIDSampler* で生成し�
 """,
 )
 TWO_LORAS = (
-    """# Two LoRAs that know nothing of each other
+    f"""# Two LoRAs that know nothing of each other
 
-1. Put a LoRA of a subject and a LoRA of a motion, both for the loaded model, into `models/loras`, and choose them.
-2. Write a prompt with the trigger words of both.
+1. Put a LoRA of a subject and a LoRA of a motion, both for the loaded model, into `models/loras`, and choose them in **Blend Two LoRAs**.
+2. Write a prompt with the trigger words of both: after a run the node shows those that the files name.
 
-Stacked at full strength, two LoRAs fight. **Schedule Blend** shares out each step instead: *movement first* lets the motion lead
-while the picture takes shape and the identity while details are drawn. Choose *curves* to draw the shares yourself: left to
-right over denoising (stage) or over the model's blocks (depth), up means identity. The page shows curves with *Nodes 2.0* on.
+{BLEND[0]}
+
+## Models
+- `diffusion_models/{WAN_MODEL}`
+- `text_encoders/{WAN_TEXT}`
+- `vae/{WAN_VAE}`
 
 ## Swap in
-- **Load Pair** instead of one LoRA: the identity of one training with the motion of another.
-- **Fixed Blend** instead of Schedule Blend: one share throughout.
-- Any video model in the three loaders, with LoRAs made for it.
+- **Blend Curves**, wired to *blend*: draw how strong each side is.
+- **Load Pair** and **Apply StageBlender** instead, for a pair that you trained.
+- Any video model in the three loaders, with LoRAs made for it. CogVideoX is sampled with *SamplerCustom* and *VOIDSampler*.
+""",
+    f"""# 互いを知らない2つのLoRA
+
+1. 読み込むモデル用の、被写体のLoRAとモーションのLoRAを `models/loras` に入れ、**2つのLoRAをブレンド**で選びます。
+2. 両方のトリガーワードを入れてプロンプトを書きます。ファイルに書かれたトリガーワードは、実行後にノードに表示されます。
+
+{BLEND[1]}
+
+## モデル
+- `diffusion_models/{WAN_MODEL}`
+- `text_encoders/{WAN_TEXT}`
+- `vae/{WAN_VAE}`
+
+## 差し替え
+- **ブレンドカーブ**を *blend* につなぐ: 両側の強さを自分で描きます。
+- 学習したペアには、代わりに**ペアを読み込む**と**StageBlenderを適用**を使います。
+- 3つのローダーで、LoRAが作られた動画モデルを選べます。CogVideoXは *SamplerCustom* と *VOIDSampler* で生成します。
+""",
+)
+WAN22 = (
+    f"""# Wan 2.2 in 4 steps, with two LoRAs
+
+Wan 2.2 A14B is two models: one begins (high noise), one ends (low noise). Both LoRAs act on both, with **one blend over the whole of
+denoising**.
+
+1. Choose a picture in **First frame**, and in **Blend Two LoRAs** the high-noise file of either LoRA: the low-noise one is found by its
+   name. With a LoRA of Wan 2.1 set the partners (advanced) to *same file*.
+2. Say in the prompt what moves, with the trigger words of both (*sks dog*).
+
+{BLEND[0]}
+
+The identity keeps the subject when it turns, is hidden and comes back; it cannot replace one that the picture shows otherwise.
+At cfg 1, as here, the negative prompt is not used, so *negative* (advanced) changes nothing.
+
+## Models
+- `diffusion_models/{WAN22_MODEL.format("high")}`, and `low`
+- `loras/{WAN22_LORA.format("high")}`, and `low`
+- `text_encoders/{WAN_TEXT}`
+- `vae/{WAN_VAE}`
+
+## Swap in
+- **Blend Curves**, wired to *blend*.
+- **Load Pair** and **Apply StageBlender (two experts)**, for a pair that you trained.
+- Without the two 4-step LoRAs: 20 steps, switch at step 10, cfg 3.5.
+""",
+    f"""# Wan 2.2を4ステップで、2つのLoRAとともに
+
+Wan 2.2 A14Bは2つのモデルです。一方が始め（high noise）、もう一方が仕上げます（low noise）。2つのLoRAは両方に、
+**ノイズ除去の全体を通した1つのブレンド**で働きます。
+
+1. **First frame** で画像を選び、**2つのLoRAをブレンド**で、それぞれのLoRAのhigh noise用のファイルを選びます。
+   low noise用は名前から見つけます。
+   Wan 2.1のLoRAでは、partner（詳細）を *same file* にします。
+2. 何がどう動くかを、両方のトリガーワード（*sks dog*）を入れてプロンプトに書きます。
+
+{BLEND[1]}
+
+被写体の側は、向きを変えたり隠れたりした被写体を保ちます。画像に写る別の被写体を置き換えることはできません。
+ここではcfgが1なのでネガティブプロンプトは使われず、*negative*（詳細）は何も変えません。
+
+## モデル
+- `diffusion_models/{WAN22_MODEL.format("high")}` と `low`
+- `loras/{WAN22_LORA.format("high")}` と `low`
+- `text_encoders/{WAN_TEXT}`
+- `vae/{WAN_VAE}`
+
+## 差し替え
+- **ブレンドカーブ**を *blend* につなぐ。
+- 学習したペアには**ペアを読み込む**と**StageBlenderを適用（2つのエキスパート）**。
+- 4ステップ用のLoRAなし: 20ステップ、10ステップで切り替え、cfg 3.5。
+""",
+)
+LTX = (
+    f"""# LTX-2.3 with two LoRAs
+
+The picture becomes a video with sound, in two passes: a small one, and one of twice its size that adds detail.
+
+1. Choose a picture in **First frame**, and two LoRAs made for LTX-2 in **Blend Two LoRAs**.
+2. Write a prompt with the trigger words of both; describe the sound too.
+
+{BLEND[0]}
+
+The LoRAs shape the picture alone. For the sound as well, raise **audio_strength** (advanced). Most of the movement is settled in the
+first pass: the upper **Blend Map** shows that one, the lower the second. At cfg 1, as here, *negative* (advanced) changes nothing.
+
+## Models
+- `checkpoints/{LTX_MODEL}`
+- `text_encoders/{LTX_TEXT}`
+- `loras/{LTX_LORA}`
+- `latent_upscale_models/{LTX_UPSCALER}`
+
+## Swap in
+- **Blend Curves**, wired to *blend*.
+- **Load Pair** and **Apply StageBlender**, for a pair that you trained.
+- LTX-2.5: its loaders, without the distilled LoRA.
+""",
+    f"""# LTX-2.3を2つのLoRAとともに
+
+画像が、音声付きの動画になります。小さな1回目と、2倍の大きさで細部を加える2回目の、2パスです。
+
+1. **First frame** で画像を、**2つのLoRAをブレンド**で、LTX-2用の2つのLoRAを選びます。
+2. 両方のトリガーワードを入れ、音も描写してプロンプトを書きます。
+
+{BLEND[1]}
+
+LoRAは映像だけに働きます。音声にも働かせるには **audio_strength**（詳細）を上げます。動きの大半は1回目に決まります。
+上の**ブレンドマップ**が1回目、下が2回目です。
+ここではcfgが1なので *negative*（詳細）は何も変えません。
+
+## モデル
+- `checkpoints/{LTX_MODEL}`
+- `text_encoders/{LTX_TEXT}`
+- `loras/{LTX_LORA}`
+- `latent_upscale_models/{LTX_UPSCALER}`
+
+## 差し替え
+- **ブレンドカーブ**を *blend* につなぐ。
+- 学習したペアには**ペアを読み込む**と**StageBlenderを適用**。
+- LTX-2.5: そのローダーを使い、distilledのLoRAを外します。
+""",
+)
+H3 = (
+    f"""# MiniMax-H3 with two LoRAs
+
+The picture becomes a video with sound, in {H3_STEPS} steps.
+
+1. Choose a picture in **First frame**, and two LoRAs made for MiniMax-H3 in **Blend Two LoRAs**.
+2. Write a prompt with the trigger words of both; describe the sound too.
+
+{BLEND[0]}
+
+The LoRAs shape the picture alone. For the sound as well, raise **audio_strength** (advanced). Picture, sound and text share their
+layers in this model, so the sound follows the picture. There is no negative prompt here, so *negative* (advanced) changes nothing.
+
+## Models
+- `diffusion_models/{H3_MODEL}`
+- `text_encoders/{H3_TEXT}`
+- `vae/{H3_VAE}`, `vae/{H3_AUDIO}`
+- `loras/{H3_LORA}`
+
+## Swap in
+- **Blend Curves**, wired to *blend*.
+- **Load Pair** and **Apply StageBlender**, for a pair that you trained.
+- Without the turbo LoRA: 20 steps. From text alone: take the wire off *first_frame*.
+""",
+    f"""# MiniMax-H3を2つのLoRAとともに
+
+画像が、{H3_STEPS}ステップで音声付きの動画になります。
+
+1. **First frame** で画像を、**2つのLoRAをブレンド**で、MiniMax-H3用の2つのLoRAを選びます。
+2. 両方のトリガーワードを入れ、音も描写してプロンプトを書きます。
+
+{BLEND[1]}
+
+LoRAは映像だけに働きます。音声にも働かせるには **audio_strength**（詳細）を上げます。このモデルでは映像、音声、
+テキストが層を共有するので、音声は映像に従います。
+ここにはネガティブプロンプトがないので、*negative*（詳細）は何も変えません。
+
+## モデル
+- `diffusion_models/{H3_MODEL}`
+- `text_encoders/{H3_TEXT}`
+- `vae/{H3_VAE}`、`vae/{H3_AUDIO}`
+- `loras/{H3_LORA}`
+
+## 差し替え
+- **ブレンドカーブ**を *blend* につなぐ。
+- 学習したペアには**ペアを読み込む**と**StageBlenderを適用**。
+- turbo LoRAなし: 20ステップ。テキストだけから: *first_frame* のつなぎを外します。
 """,
 )
 BATCH = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from canvas_format import Node, Output, Sheet
-from template_nodes import STRIP, TALL, WIDE, download, loss_graph, save_video, settings_node, trainer_node
+from template_nodes import STRIP, TALL, WIDE, blend_two, download, loss_graph, save_video, settings_node, trainer_node
 from template_notes import APPLY, TRAIN, TWO_LORAS, WAN_MODEL, WAN_TEXT, WAN_VAE
 
 WAN_SOURCE = "https://huggingface.co/Comfy-Org/Wan_2.1_ComfyUI_repackaged/resolve/main/split_files"
@@ -45,13 +45,7 @@ def apply_a_pair(sheet: Sheet) -> None:
 def blend_two_loras(sheet: Sheet) -> None:
     sheet.note(TWO_LORAS, height=460)
     model, clip, vae = _wan_models(sheet)
-    sheet.group("Blend")
-    identity = sheet.node("DualRealLoadIdentityLora", model=model, lora="identity_lora.safetensors")
-    motion = sheet.node("DualRealLoadMotionLora", model=model, lora="motion_lora.safetensors")
-    pair = sheet.node("DualRealCombine", identity=identity["pair"], motion=motion["pair"])
-    schedule = sheet.node("DualRealScheduleBlend", preset="movement first")
-    sheet.column()
-    applied = sheet.node("DualRealApplyStageBlender", model=model, pair=pair["pair"], blend=schedule["blend"])
+    applied = blend_two(sheet, model, "identity_lora.safetensors", "motion_lora.safetensors")
     _sample_wan(sheet, applied, clip, vae, "sks dog is dancing in a park", "dualreal/two_loras")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import importlib.util
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -20,8 +21,12 @@ SETTLE_MS = 800  # the canvas draws a loaded graph over a few animation frames
 MIME_TYPES = {".json": "application/json", ".png": "image/png", ".mp4": "video/mp4", ".webm": "video/webm", ".webp": "image/webp"}
 # WebGL in software: machines that run tests have no display.
 CHROMIUM_ARGS = ["--no-sandbox", "--disable-dev-shm-usage", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
+# A page that comes out of a folder counts as one of the internet, which may not speak to this machine.
+CHROMIUM_ARGS += ["--disable-features=LocalNetworkAccessChecks"]
 
 VEIL = ".p-blockui-mask"
+FADING_MESSAGE = ("uncaught: NotFoundError", "removeChild", "vendor-primevue")
+"""PrimeVue's messages fade out of a page that has dropped them already, on a slow machine."""
 IS_READY = "() => window.app?.graph && Object.keys(window.LiteGraph?.registered_node_types ?? {}).length > 100"
 INVENTORY = """() => {
   const nodes = []
@@ -48,21 +53,33 @@ DROP = """([name, type, text]) => {
   canvas.dispatchEvent(new DragEvent('drop', { dataTransfer, bubbles: true, cancelable: true, clientX: 400, clientY: 300 }))
 }"""
 SHOW_ALL = """() => {
-  const canvas = window.app.canvas
-  canvas.selectItems(window.app.graph.nodes)
-  canvas.fitViewToSelectionAnimated({ duration: 1 })
-  canvas.deselectAll()
+  const { ds, canvas } = window.app.canvas
+  const nodes = window.app.graph.nodes
+  const edge = (axis, side) => nodes.map(node => node.pos[axis] + side * node.size[axis])
+  const [left, top] = [0, 1].map(axis => Math.min(...edge(axis, 0)))
+  const [right, bottom] = [0, 1].map(axis => Math.max(...edge(axis, 1)))
+  const [width, height] = [canvas.clientWidth, canvas.clientHeight]
+  ds.scale = Math.min(1, 0.85 * width / (right - left), 0.8 * height / (bottom - top))
+  ds.offset = [width / 2 / ds.scale - (left + right) / 2, height / 2 / ds.scale - (top + bottom) / 2]
+  window.app.canvas.setDirty(true, true)
 }"""
 
 
+CLASSIC, NODES_2 = "classic canvas", "Nodes 2.0"
+RENDERERS = (CLASSIC, NODES_2)
+
+
 @contextmanager
-def opened_page(url: str) -> Iterator[CanvasPage]:
-    """The page of a server at this address, ready for use; playwright must be installed."""
+def opened_page(url: str, renderer: str = CLASSIC, frontend: Path | None = None) -> Iterator[CanvasPage]:
+    """The page of a server at this address, ready for use; playwright must be installed.
+
+    frontend: static folder of another comfyui-frontend-package, which then takes the place of the server's own.
+    """
     from playwright.sync_api import sync_playwright  # here, so that a machine without it skips and does not fail
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=CHROMIUM_ARGS)
-        page = CanvasPage(browser, url)
+        page = CanvasPage(browser, url, renderer, frontend)
         page.open()
         yield page
         browser.close()
@@ -85,8 +102,8 @@ def browser_absence_reason() -> str | None:
 class CanvasPage:
     """One page of one server. `problems` collects console errors, uncaught exceptions and failed requests as they happen."""
 
-    def __init__(self, browser: Browser, url: str) -> None:
-        self.url = url
+    def __init__(self, browser: Browser, url: str, renderer: str, frontend: Path | None) -> None:
+        self.url, self.renderer, self.frontend = url, renderer, frontend
         self.problems: list[str] = []
         self.page = browser.new_page(viewport={"width": 1600, "height": 1000})
         self.page.set_default_timeout(PAGE_TIMEOUT * 1000)
@@ -97,7 +114,8 @@ class CanvasPage:
 
     def open(self) -> None:
         """Load the page, without the first visit's tutorial over it."""
-        self.page.request.post(f"{self.url}/api/settings/Comfy.TutorialCompleted", data="true")
+        for name, value in (("TutorialCompleted", "true"), ("VueNodes.Enabled", json.dumps(self.renderer == NODES_2))):
+            self.page.request.post(f"{self.url}/api/settings/Comfy.{name}", data=value)
         self.page.goto(self.url, wait_until="domcontentloaded")
         self.page.wait_for_function(IS_READY)
         # The veil of the start takes every click until it has faded.
@@ -139,7 +157,8 @@ class CanvasPage:
 
     def problems_of(self, pack: str) -> list[str]:
         """What went wrong in or because of the pack: its scripts, its node types, its files. The page has noise of its own."""
-        return [problem for problem in self.problems if pack.lower() in problem.lower() or problem.startswith("uncaught")]
+        counted = [problem for problem in self.problems if pack.lower() in problem.lower() or problem.startswith("uncaught")]
+        return [problem for problem in counted if not all(word in problem for word in FADING_MESSAGE)]
 
     def close(self) -> None:
         self.page.close()
@@ -147,7 +166,13 @@ class CanvasPage:
     def _keep_local(self, route: Route, request: Request) -> None:
         target = urlsplit(request.url)
         is_outside = target.scheme in ("http", "https") and target.netloc != urlsplit(self.url).netloc
-        route.abort() if is_outside else route.continue_()
+        file = self.frontend and self.frontend / (target.path.lstrip("/") or "index.html")
+        if is_outside:
+            route.abort()
+        elif file and file.is_file():
+            route.fulfill(path=file)
+        else:
+            route.continue_()
 
     def _note_console(self, message: ConsoleMessage) -> None:
         if message.type == "error":

@@ -26,7 +26,6 @@ WORKFLOWS = PACK_ROOT / "workflows"
 NAMES = sorted(file.stem for file in WORKFLOWS.glob("*.json"))
 MAKER = Path(__file__).parent / "tiny_template_files.py"
 MADE = ("wan22_i2v", "ltx23", "h3")
-WAN22_PAIR = "my_wan22_pair"
 MODEL_FILES = {
     "diffusion_models/wan2.1_t2v_1.3B_fp16.safetensors": f"diffusion_models/{ARCHITECTURES['wan'].checkpoint}",
     "vae/wan_2.1_vae.safetensors": f"vae/{WAN_VAE}",
@@ -39,7 +38,11 @@ MODEL_FILES = {
     **{
         f"loras/{name}.safetensors": f"loras/tiny_{variant}_lora.safetensors"
         for variant, names in {
-            "wan22_i2v": [f"wan2.2_i2v_lightx2v_4steps_lora_v1_{noise}_noise" for noise in ("high", "low")],
+            "wan22_i2v": [
+                f"{name}_{noise}_noise"
+                for name in ("wan2.2_i2v_lightx2v_4steps_lora_v1", "wan22_identity", "wan22_motion")
+                for noise in ("high", "low")
+            ],
             "ltx23": ["ltx_2.3_22b_distilled_1.1_lora_dynamic_fro09_avg_rank_111_bf16", "ltx_identity_lora", "ltx_motion_lora"],
             "h3": ["minimax_h3_fl2v_turbo_8step_v1.0_comfyui_bf16", "h3_identity_lora", "h3_motion_lora"],
         }.items()
@@ -74,7 +77,7 @@ def make_files(host: ComfyHost, base: Path, variants: Iterable[str]) -> None:
 
 
 def furnish(server: ComfyServer) -> None:
-    """Puts under a server's folder everything the templates name: tiny models, photos, clips, LoRAs of noise, a pair for Wan 2.2."""
+    """Puts under a server's folder everything the templates name: tiny models, photos, clips, LoRAs of noise."""
     base = server.base
     make_files(server.host, base, MADE)
     for name, tiny in MODEL_FILES.items():
@@ -86,8 +89,6 @@ def furnish(server: ComfyServer) -> None:
     for seed, name in enumerate(LORAS):
         save_file(_lora(seed), base / "models" / "loras" / name)
     write_dataset(base / "input", "my_identity", "my_motion", Trial("vex", "figure-eight"))
-    if not (base / "models" / "dualreal" / f"{WAN22_PAIR}_00001_.safetensors").exists():
-        save_noise_pair(server, "wan22_i2v", WAN22_PAIR)
 
 
 def save_noise_pair(server: ComfyServer, variant: str, prefix: str, spread: float = 0.1) -> None:

@@ -30,6 +30,13 @@ STOCK_NODES = {
     "PrimitiveString", "RandomNoise", "SamplerCustomAdvanced", "SaveImage", "SaveVideo", "UNETLoader", "VAEDecode", "VAEDecodeAudio",
     "VAEDecodeTiled", "VAELoader", "WanImageToVideo",
 }  # fmt: skip
+LOADERS = {
+    "UNETLoader": {"unet_name": "diffusion_models"}, "CLIPLoader": {"clip_name": "text_encoders"}, "VAELoader": {"vae_name": "vae"},
+    "CheckpointLoaderSimple": {"ckpt_name": "checkpoints"}, "LoraLoaderModelOnly": {"lora_name": "loras"},
+    "LTXAVTextEncoderLoader": {"text_encoder": "text_encoders", "ckpt_name": "checkpoints"},
+    "LTXVAudioVAELoader": {"ckpt_name": "checkpoints"}, "LatentUpscaleModelLoader": {"model_name": "latent_upscale_models"},
+}  # fmt: skip
+"""Inputs that name files, and the folders below models that hold them."""
 CONTROLS = ("fixed", "randomize", "increment", "decrement")
 MACHINE_PATH = re.compile(r'"(?:/|~|[A-Za-z]:\\\\)|/(?:home|root|work|tmp|Users)/')
 TITLE_HEIGHT = 30
@@ -163,6 +170,28 @@ def test_canvas_file_is_sound(name: str) -> None:
 def test_the_quick_start_is_small() -> None:
     canvas = read(WORKFLOWS / "1_quick_start.json")
     assert len(canvas["nodes"]) <= 12
+
+
+@each_workflow
+def test_notes_are_in_english_and_japanese(name: str) -> None:
+    notes = [node["widgets_values"][0] for node in read(WORKFLOWS / f"{name}.json")["nodes"] if node["type"] == "MarkdownNote"]
+    assert notes[0].startswith("# ") and notes[0].isascii() == (len(notes) == 2)
+    assert re.search("[ぁ-ん]", notes[-1])
+
+
+@each_workflow
+def test_loaders_name_their_files_so_that_the_page_offers_them(name: str) -> None:
+    """Those that a template brings with it: LoRAs and pairs are the user's own."""
+    for node in all_nodes(read(WORKFLOWS / f"{name}.json")):
+        if node["type"] not in LOADERS:
+            continue
+        folders, values = LOADERS[node["type"]], widget_values(node)
+        offered = {model["name"]: model for model in node["properties"].get("models", [])}
+        asked = {values[widget]: folder for widget, folder in folders.items()}
+        assert set(offered) <= set(asked) and len(offered) >= 1, node["type"]
+        for file, model in offered.items():
+            assert model["directory"] == asked[file]
+            assert model["url"].startswith("https://huggingface.co/") and model["url"].endswith(f"/{file}")
 
 
 @each_workflow
