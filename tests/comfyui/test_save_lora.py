@@ -51,7 +51,7 @@ def run_again(server: ComfyServer, graph: Graph) -> str:
     return server.run(graphs.afresh(graph, "saved")).text("saved")
 
 
-@pytest.mark.parametrize("form", ["comfyui", "kohya"])
+@pytest.mark.parametrize("form", ["comfyui", pytest.param("kohya", marks=pytest.mark.thorough)])
 def test_load_lora_does_what_the_pair_does(server: ComfyServer, models: Path, sides: Graph, form: str) -> None:
     strengths = {"identity_strength": 0.7, "motion_strength": 1.2}
     said = run_again(server, sides | {"saved": save_lora(form=form, prefix=f"saved/{form}", **strengths)})
@@ -66,6 +66,7 @@ def test_load_lora_does_what_the_pair_does(server: ComfyServer, models: Path, si
     assert "lora key not loaded" not in server.log_tail()
 
 
+@pytest.mark.thorough
 def test_every_save_has_a_number_of_its_own_and_words_of_its_sides(server: ComfyServer, models: Path, sides: Graph) -> None:
     for _ in range(2):
         run_again(server, sides | {"saved": save_lora("both", "numbered", "diffusers", dtype="bf16")})

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import MiniMaxH3Transformer3DModel
 from diffusers.loaders import lora_conversion_utils as conversion
 from diffusers.models.transformers.transformer_kandinsky import Kandinsky5Transformer3DModel
 from peft import LoraConfig, PeftModel, inject_adapter_in_model, set_peft_model_state_dict
@@ -316,3 +317,36 @@ def test_the_mean_of_a_plan_and_what_it_loses() -> None:
     assert stray.least == pytest.approx(0.8, abs=1e-3) and stray.most == pytest.approx(1.4, abs=1e-3) and 0.2 < stray.off < 0.3
     even = BlendWeights.of(PLANS["even"].blend(pair.config), pair, Denoising.of_steps(4))
     assert even.strays("motion").off == 0 and even.step_factors("motion", [1.0] * 3).factors == pytest.approx([1.0] * 4)
+
+
+def tiny_h3() -> nn.Module:
+    sizes = {"num_attention_heads": 2, "attention_head_dim": 6, "hidden_size": 8, "num_layers": 2, "num_refiner_layers": 1, "ffn_dim": 10}
+    return MiniMaxH3Transformer3DModel(**sizes, text_dim=8, freq_dim=8, time_embed_hidden_dim=8, time_embed_dim=8, rope_freq_dim=1)
+
+
+def tiny_kandinsky() -> nn.Module:
+    sizes = {"model_dim": 32, "ff_dim": 12, "num_visual_blocks": 2, "num_text_blocks": 1, "axes_dims": (4, 6, 6), "time_dim": 8}
+    return Kandinsky5Transformer3DModel(in_text_dim=8, in_text_dim2=8, **sizes)
+
+
+OTHERS_OF_DIFFUSERS = {
+    "minimax-h3": (tiny_h3, {"attn.qkv_proj": (8, 36), "attn.out_proj": (12, 8), "mlp.fc1": (8, 20), "mlp.fc2": (10, 8)}, 6),
+    "kandinsky5": (
+        tiny_kandinsky, {"self_attention.to_query": (32, 32), "cross_attention.out_layer": (32, 32), "feed_forward.in_layer": (32, 12)}, 3,
+    ),
+}  # fmt: skip
+"""Families on which pairs act in ComfyUI alone: the class in diffusers, layers of a block, and how many these are there."""
+
+
+@pytest.mark.parametrize("family", OTHERS_OF_DIFFUSERS)
+def test_classes_of_diffusers_that_pairs_do_not_act_on_take_the_file_whole(family: str, tmp_path: Path) -> None:
+    make, layers, number = OTHERS_OF_DIFFUSERS[family]
+    transformer, pair = make(), pair_of(family, dict.fromkeys(range(2), layers), 2)
+    (file,) = export_lora(tmp_path / "lora.safetensors", pair, {"identity": 1.0}, "diffusers")
+    by_diffusers(file.path, transformer)
+    expected = deltas(load_file(file.path), "transformer.")
+    found = {name: module for name, module in transformer.named_modules() if hasattr(module, "lora_A")}
+    assert found.keys() == expected.keys() and len(found) == 2 * number
+    for name, module in found.items():
+        delta = module.lora_B["default_0"].weight @ module.lora_A["default_0"].weight * module.scaling["default_0"]
+        torch.testing.assert_close(delta, expected[name], rtol=1e-5, atol=1e-6)
