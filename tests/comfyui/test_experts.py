@@ -89,8 +89,11 @@ def custom_halves(key: str, applied: str) -> Graph:
 
 
 @pytest.mark.parametrize("blend", ["identity late", None])
-def test_two_samplers_on_equal_models_are_one_sampler_bit_for_bit(server: ComfyServer, experts: Path, blend: str | None) -> None:
-    """By the pair's own StageBlender and by a schedule; by KSampler (Advanced) and by split sigmas; one pair, or one of equal halves."""
+def test_two_samplers_on_equal_models_are_one_sampler(server: ComfyServer, experts: Path, blend: str | None) -> None:
+    """By the pair's own StageBlender and by a schedule; by KSampler (Advanced) and by split sigmas; one pair, or one of equal halves.
+
+    Bit for bit, but for a StageBlender of both experts: processors may round a product of more rows otherwise.
+    """
     file = ARCHITECTURES["wan"].checkpoint
     shutil.copyfile(experts / "diffusion_models" / file, experts / "diffusion_models" / "wan again.safetensors")
     plan = {"blend": ["plan", 0]} if blend else {}
@@ -114,8 +117,12 @@ def test_two_samplers_on_equal_models_are_one_sampler_bit_for_bit(server: ComfyS
     whole, one_map = latent_of(server, run, "whole"), json.loads(run.text("show-whole"))
     assert not whole.equal(latent_of(server, run, "stock"))
     for key in ("both", "equal", "custom", "from-low", "both-wired"):
-        assert latent_of(server, run, key).equal(whole), key
-        assert json.loads(run.text(f"show-{key}")) == one_map, key
+        near = 0.0 if blend or key not in ("equal", "custom") else 1e-4
+        torch.testing.assert_close(latent_of(server, run, key), whole, rtol=0, atol=near, msg=key)
+        own_map = json.loads(run.text(f"show-{key}"))
+        assert own_map.keys() == one_map.keys() and own_map["stages"] == one_map["stages"], key
+        for role in ("identity", "motion"):
+            torch.testing.assert_close(torch.tensor(own_map[role]), torch.tensor(one_map[role]), rtol=0, atol=near, msg=key)
     assert one_map["stages"] == pytest.approx(STAGES, abs=1e-3)
 
 
@@ -273,7 +280,7 @@ def test_one_file_may_hold_both_loras(server: ComfyServer, experts: Path, prefix
     alone |= {"applied": apply(["low", 0], ["lora", 0], negative="adapted")}
     run, (_, low) = predictions(server, alone, ("high", 0), ("applied", 0), "lora")
     torch.testing.assert_close(low, stock[1], rtol=1e-4, atol=1e-4)
-    assert "left out 6 tensors of the high-noise expert" in said(run, "lora")
+    assert "Left out 6 tensors of the high-noise expert" in said(run, "lora")
 
 
 def test_a_lora_of_one_expert_leaves_the_other_as_it_is(server: ComfyServer, experts: Path) -> None:

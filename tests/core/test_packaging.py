@@ -24,7 +24,7 @@ PROJECT, REGISTRY_ENTRY = PYPROJECT["project"], PYPROJECT["tool"]["comfy"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 IN_COMFYUI = {"torch", "numpy", "transformers", "safetensors", "pillow", "tqdm", "filelock"}
 """Of what the extras install: what the requirements.txt of ComfyUI 0.33.0 has."""
-COMFYUI_ALONE = {"av", "comfy", "comfy_api", "comfy_execution", "folder_paths", "server", "node_helpers"}
+COMFYUI_ALONE = {"aiohttp", "av", "comfy", "comfy_api", "comfy_execution", "folder_paths", "server", "node_helpers"}
 IMPORTED_AS = {"pillow": "PIL", "imageio-ffmpeg": "imageio_ffmpeg"}
 
 WHOLE = ("nodes/", "dualreal_core/", "web/", "locales/", "workflows/", "subgraphs/")
@@ -35,7 +35,7 @@ ALLOWED = [
     r"dualreal_core/([a-z_]+/)*\w+\.py",
     r"dualreal_core/toyworld/weights/(codec|transformer)\.safetensors",
     r"web/docs/\w+(/ja)?\.md",
-    r"web/js/\w+\.(js|json)",
+    r"web/js/([a-z_]+/)?\w+\.(js|json|css)",
     r"locales/(en|ja)/\w+\.json",
     r"workflows/\w+\.(json|jpg)",
     r"workflows/api/(\w+\.json|batch\.py)",
