@@ -66,15 +66,19 @@ class EditorPage:
     def button(self, name: str, editor: int = 0):
         return self.editor(editor).locator(f"[data-do={name}]")
 
-    def drag(self, axis: str, side: str, index: int, right: float, down: float, editor: int = 0) -> None:
-        """Drags a point by pixels of the screen, in small steps."""
-        box = self.point(axis, side, index, editor).locator("path").bounding_box()
+    def drag(self, axis: str, side: str, index: int, right: float, down: float, editor: int = 0) -> dict:
+        """Drags a point by shares of its plot, in small steps; returns the plot's box on the screen."""
+        marker = self.point(axis, side, index, editor).locator("path")
+        marker.hover()  # waits until it lies still and nothing lies over it
+        frame = self.editor(editor).locator(f".plot-frame.{axis}").bounding_box()
+        box = marker.bounding_box()
         x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-        self.page.mouse.move(x, y)
+        right, down = right * frame["width"], down * frame["height"]
         self.page.mouse.down()
         self.page.mouse.move(x + right / 2, y + down / 2, steps=3)
         self.page.mouse.move(x + right, y + down, steps=3)
         self.page.mouse.up()
+        return frame
 
     def values(self) -> list[str]:
         """The widgets' values of all such nodes, those in subgraphs included."""

@@ -84,12 +84,11 @@ def test_mouse_keys_presets_and_undo(editors: EditorPage, renderer: str) -> None
     """At a zoom that is not 1: a drag goes where the pointer goes, and is one step of both undos."""
     editors.show(renderer, scale=0.8)
     assert editors.values() == [START]
-    frame = editors.editor().locator(".plot-frame.sigma").bounding_box()
-    editors.drag("sigma", "identity", 3, right=-0.3 * frame["width"], down=0.1 * frame["height"])
+    frame = editors.drag("sigma", "identity", 3, right=-0.3, down=0.1)
     (dragged,) = editors.values()
     (level, weight) = points(dragged)[3]
     assert level == 1.0 and weight == pytest.approx(0.4 - 2 * 0.1 * frame["height"] / (frame["height"] - 28 * 0.8), abs=0.03)
-    editors.drag("sigma", "identity", 1, right=0.2 * frame["width"], down=0)
+    frame = editors.drag("sigma", "identity", 1, right=0.2, down=0)
     (moved,) = editors.values()
     assert points(moved)[1][0] == pytest.approx(0.667 - 0.2 * frame["width"] / (frame["width"] - 48 * 0.8), abs=0.01)
     assert points(moved)[1][1] == 1.4
@@ -142,10 +141,15 @@ def test_mouse_keys_presets_and_undo(editors: EditorPage, renderer: str) -> None
     editors.editor().locator("[data-field=weight]").fill("0.7")
     editors.page.keyboard.press("Tab")
     assert points(editors.values()[0], "identity", "depth") == ((0.0, 1.0), (1.0, 0.7))
-    assert editors.exported() == [{"curves": editors.values()[0]}]
+    kept = editors.values()
+    assert editors.exported() == [{"curves": kept[0]}]
     editors.screenshot(ARTIFACTS / f"editor-{renderer}-keys.png")
+    editors.canvas.drop("saved.json", json.dumps(editors.page.evaluate("() => window.app.graph.serialize()")).encode())
+    editors.settle()
+    assert editors.values() == kept and editors.exported() == [{"curves": kept[0]}]
 
 
+@pytest.mark.thorough
 @each_renderer
 def test_text_is_typed_pasted_copied_and_put_right(editors: EditorPage, renderer: str) -> None:
     editors.show(renderer)
@@ -175,6 +179,7 @@ def test_text_is_typed_pasted_copied_and_put_right(editors: EditorPage, renderer
     assert editors.page.evaluate("() => document.activeElement.tagName + getSelection().toString().length") != "BODY0"
 
 
+@pytest.mark.thorough
 @each_renderer
 def test_saved_loaded_copied_and_exported_as_a_plain_string(editors: EditorPage, renderer: str) -> None:
     editors.show(renderer, count=2)
@@ -197,8 +202,15 @@ def test_saved_loaded_copied_and_exported_as_a_plain_string(editors: EditorPage,
     assert editors.values() == [*mixed, str(PRESETS["even"])]
 
 
-@each_renderer
-@pytest.mark.parametrize("place", ["graph", "subgraph"])
+@pytest.mark.parametrize(
+    ("renderer", "place"),
+    [
+        ("nodes 2", "subgraph"),
+        pytest.param("nodes 2", "graph", marks=pytest.mark.thorough),
+        pytest.param("classic", "graph", marks=pytest.mark.thorough),
+        pytest.param("classic", "subgraph", marks=pytest.mark.thorough),
+    ],
+)
 def test_a_run_shows_what_was_used(server: ComfyServer, editors: EditorPage, renderer: str, place: str) -> None:
     editors.show(renderer)
     graph = blended(DRAWN, strength=0.5)

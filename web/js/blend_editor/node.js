@@ -125,7 +125,10 @@ function nodeOf(runId) {
 app.registerExtension({
   name: "DualReal.BlendEditor",
   async init() {
-    document.head.append(make("link", { rel: "stylesheet", href: new URL("style.css", import.meta.url).href }))
+    const style = make("link", { rel: "stylesheet", href: new URL("style.css", import.meta.url).href })
+    const isRead = new Promise((resolve) => (style.onload = style.onerror = resolve))
+    document.head.append(style)
+    await isRead
   },
   async beforeRegisterNodeDef(nodeType, definition) {
     if (definition.name !== NODE) return
