@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import comfy.model_management
 import torch
@@ -11,8 +11,8 @@ from comfy.model_patcher import ModelPatcher, get_key_weight
 from comfy.weight_adapter import WeightAdapterBase
 
 from ..dualreal_core.method.layer_forms import FormSum
-from ..dualreal_core.method.pair import Role
 from ..dualreal_core.storage.lora_file import BesideUpdate, WeightOf, plain
+from .patching import Strengths
 from .types import BesideWeight
 
 DIT = "diffusion_model."
@@ -65,32 +65,34 @@ class BesidePatch(WeightAdapterBase):
         return weight if delta is None else weight.add_(function((strength * delta).to(weight.dtype)))
 
 
-def with_beside(model: ModelPatcher, beside: Iterable[BesideWeight], strengths: Mapping[Role, float]) -> ModelPatcher:
+def with_beside(model: ModelPatcher, beside: Iterable[BesideWeight], strengths: Strengths) -> ModelPatcher:
     """MODEL itself, with what acts at a constant strength patched into its weights; those that it lacks are left out.
 
     Args:
         model: a clone of one's own.
-        strengths: of both sides; 0: no patch.
+        strengths: of which those of the sides and of sound count; 0: no patch.
     """
     state = model.model_state_dict(DIT)
     for one in beside:
         key = DIT + one.update.parameter
-        if not strengths[one.role]:
+        strength = getattr(strengths, one.role) * (strengths.audio if one.update.is_audio else 1.0)
+        if not strength:
             continue
         if key not in state or tuple(state[key].shape) != one.update.shape:
             logging.warning(f"{one.update.parameter} is not in this model, or of another size: what a LoRA changes there is left out.")
             continue
         if one.update.path == one.update.parameter:
             # ComfyUI patches the weights and biases of layers alone; what stands beside layers is exchanged
-            model.add_object_patch(key, changed(model.get_model_object(key), one.update, strengths[one.role]))
+            model.add_object_patch(key, changed(model.get_model_object(key), one.update, strength))
         else:
-            model.add_patches({key: BesidePatch.of(one.update)}, strengths[one.role])
+            model.add_patches({key: BesidePatch.of(one.update)}, strength)
     return model
 
 
 def changed(value: torch.Tensor, update: BesideUpdate, strength: float) -> torch.nn.Parameter:
-    """A parameter with an update, in its dtype and place."""
+    """A parameter with an update, in its place and dtype; of 8 bits, which nothing is added in, in float32."""
+    dtype = value.dtype if value.dtype.itemsize > 1 else torch.float32
     with torch.inference_mode(False), torch.no_grad():
-        own = value.detach().clone()
+        own = value.detach().clone().to(dtype)
         delta = update.delta(own)
-        return torch.nn.Parameter(own if delta is None else own + (strength * delta).to(own.dtype), requires_grad=False)
+        return torch.nn.Parameter(own if delta is None else own + (strength * delta).to(dtype), requires_grad=False)

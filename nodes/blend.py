@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -25,7 +26,7 @@ from .model_inputs import check_references
 from .patching import Strengths, applied_pairs, apply_pair, diffusion_model
 from .progress import told
 from .sampled_part import record_of, run_behind
-from .types import CATEGORY, BlendType, PairType, TrainedPair
+from .types import CATEGORY, BesideWeight, BlendType, PairType, TrainedPair
 
 CURVES = "curves"
 CURVE_POINTS = 33
@@ -107,11 +108,11 @@ class ApplyStageBlender(io.ComfyNode):
         weights = None if blend is None else blend.blend(own.config)
         patched = apply_pair(model, own, strengths, weights, condition_for(own, reference))
         beside = [one for one in pair.beside if one.expert in (None, named_expert(model_file(model)))]
-        with_beside(patched, beside, {"identity": identity_strength, "motion": motion_strength})
+        with_beside(patched, beside, strengths)
         differences = differences_from(pair.header, model)
         for difference in differences:
             logging.warning(difference)
-        silence = "" if audio_strength else silent_on_sound(own, diffusion_model(model))
+        silence = "" if audio_strength else silent_on_sound(own, diffusion_model(model), beside)
         said = " ".join(filter(None, (said_of_part, *differences, silence)))
         return io.NodeOutput(patched, ui=told(said)) if said else io.NodeOutput(patched)
 
@@ -250,16 +251,18 @@ def condition_for(pair: AdapterPair, reference) -> torch.Tensor | None:
     return embedding
 
 
-def silent_on_sound(pair: AdapterPair, transformer: nn.Module) -> str:
-    """A sentence where adapters of a pair would change the sound, to be said where they do not; else empty."""
+def silent_on_sound(pair: AdapterPair, transformer: nn.Module, beside: Sequence[BesideWeight] = ()) -> str:
+    """A sentence where adapters of a pair, or what comes with them, would change the sound, to be said where they do not; else empty."""
     family = family_of(transformer)
     if family.audio_tokens is not None:
         return "The pair adds nothing to the sound: raise audio_strength where it should."
     layers = {(index, layer) for _, index, layer, _ in iterate_sides(pair)}
-    count = sum(family.audio_modules.get(family.audio_module(layer), False) for _, layer in layers)
+    heard = {one.update.path: one.update.is_audio for one in beside}
+    count = sum(family.audio_modules.get(family.audio_module(layer), False) for _, layer in layers) + sum(heard.values())
     if not count:
         return ""
-    return f"{count} of the {len(layers)} layers that the pair changes make the sound and are left as they are: raise audio_strength."
+    whole = len(layers) + len(heard)
+    return f"{count} of the {whole} layers that the pair changes make the sound and are left as they are: raise audio_strength."
 
 
 def _shares(curve: object) -> tuple[float, ...]:

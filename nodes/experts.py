@@ -83,7 +83,7 @@ class ApplyTwoExperts(io.ComfyNode):
                 patched[expert] = apply_pair(model, own, strengths, weights, condition_for(own, reference))
                 source = low_pair if low_pair is not None and expert == LOW else pair
                 beside = [one for one in source.beside if one.expert in (None, expert)]
-                with_beside(patched[expert], beside, {"identity": identity_strength, "motion": motion_strength})
+                with_beside(patched[expert], beside, strengths)
             except InputError as error:
                 raise InputError(f"{input_of(expert)}: {error}") from error
             said += differences_from(header, model, expert)

@@ -125,7 +125,7 @@ class BlendTwoLoras(io.ComfyNode):
         strengths = Strengths(identity_strength, motion_strength, start_percent, end_percent, adapts_negative, audio_strength)
         chosen = blend or (movement_first(identity_early) if preset == MOVEMENT_FIRST else PRESETS[preset])
         patched, said = put_on(models, sides, strengths, chosen)
-        silence = "" if audio_strength else silent_on_sound(sides.pair.pair, diffusion_model(model))
+        silence = "" if audio_strength else silent_on_sound(sides.pair.pair, diffusion_model(model), sides.pair.beside)
         text = "\n".join(filter(None, (*sides.said, *said, silence)))
         shown = ui.PreviewImage(_picture(sides, strengths), cls=cls).as_dict()
         outputs = (patched[0], patched[1] if len(patched) > 1 else None, sides.pair)
@@ -149,7 +149,7 @@ def put_on(
         try:
             patched[index] = apply_pair(one, own, strengths, blend.blend(own.config))
             beside = [weight for weight in sides.pair.beside if weight.expert in (None, expert)]
-            with_beside(patched[index], beside, {"identity": strengths.identity, "motion": strengths.motion})
+            with_beside(patched[index], beside, strengths)
         except InputError as error:
             raise InputError(f"The {expert} model: {error}" if len(models) > 1 else str(error)) from error
         changed.append(patched[index])

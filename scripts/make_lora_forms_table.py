@@ -35,7 +35,9 @@ def main() -> None:
         sys.exit(f"There is no ComfyUI at {comfyui}: set COMFYUI_PATH to a checkout.")
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "report.json"
-        subprocess.run([os.environ.get("COMFYUI_PYTHON", sys.executable), RUNNER, comfyui, file], check=True, stdout=subprocess.DEVNULL)
+        subprocess.run(
+            [os.environ.get("COMFYUI_PYTHON", sys.executable), RUNNER, comfyui, file, "--stock"], check=True, stdout=subprocess.DEVNULL
+        )
         report: dict[str, Came] = json.loads(file.read_text(encoding="utf-8"))
     PAGE.write_text(page(report, version(comfyui)), encoding="utf-8")
 

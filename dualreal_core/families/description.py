@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -80,6 +81,8 @@ class FamilyDescription:
             each then does by calling them: a function of the module and its arguments.
         methods: paths in a block ('' is the block) of modules that are not called as such, and by which methods they are.
         audio_modules: parts of a block that are left out of calls without sound, by whether what they write is sound.
+        audio_weights: a regular expression for the paths of modules and parameters outside of `block_lists`, or that read no tokens, whose
+            changes are heard.
         is_packed: tokens are (T, C), all of one sample.
         audio_tokens: of the blocks' arguments, runs of tokens (begin, end) of such a sample that are sound.
         changes_in_place: blocks overwrite their inputs, so what autograd saves must be copied.
@@ -106,6 +109,7 @@ class FamilyDescription:
     unfused: Mapping[str, Callable[..., torch.Tensor]] = field(default_factory=dict)
     methods: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     audio_modules: Mapping[str, bool] = field(default_factory=dict)
+    audio_weights: str = ""
     is_packed: bool = False
     audio_tokens: Callable[[tuple, Mapping[str, object]], list[tuple[int, int]]] | None = None
     changes_in_place: bool = False
@@ -141,6 +145,10 @@ class FamilyDescription:
     def audio_module(self, layer: str) -> str:
         """The one of `audio_modules` that a layer of a block lies in, or ''."""
         return next((module for module in self.audio_modules if layer == module or layer.startswith(f"{module}.")), "")
+
+    def is_audio(self, path: str) -> bool:
+        """Whether a module or parameter beside the layers on tokens belongs to what makes sound."""
+        return bool(self.audio_weights) and re.search(self.audio_weights, path) is not None
 
     def time_width(self, transformer: nn.Module) -> int:
         """Width E of a DiT's time embedding."""

@@ -48,6 +48,7 @@ AUDIO_MODULES = {
     "video_to_audio_attn": True,
     "audio_to_video_attn": False,
 }
+AUDIO_WEIGHTS = r"(^|[.])audio_(?!to_video)|video_to_audio|_ca_audio|v2a_gate"
 
 COMFY_LTX2 = FamilyDescription(
     name="ltx2",
@@ -73,6 +74,7 @@ COMFY_LTX2 = FamilyDescription(
     time_embedding_output=1,
     unfused={"ff": _one_by_one, "audio_ff": _one_by_one},
     audio_modules=AUDIO_MODULES,
+    audio_weights=AUDIO_WEIGHTS,
     changes_in_place=True,
 )
 

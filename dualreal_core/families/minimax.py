@@ -51,5 +51,6 @@ COMFY_MINIMAX_H3 = FamilyDescription(
     unfused={"mlp": _swiglu},
     is_packed=True,
     audio_tokens=_audio_tokens,
+    audio_weights=r"audio_patch_proj|audio_out",
     changes_in_place=True,
 )

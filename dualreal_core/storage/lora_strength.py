@@ -17,6 +17,7 @@ from typing import Protocol
 import torch
 
 from ..errors import InputError
+from ..families.expert_names import EXPERTS
 from .layer_patterns import fits
 
 METADATA_KEY = "lora_adapter_metadata"
@@ -26,6 +27,7 @@ NETWORK_ALPHA_KEY = "ss_network_alpha"
 CONFIG_FILE = "adapter_config.json"
 _SECTIONS = ("transformer.", "diffusion_model.", "unet.", "")
 """Prefixes of fields in the metadata that are about the DiT; `text_encoder.` and the like are not."""
+_SECTIONS_OF_EXPERTS = dict(zip(EXPERTS, (("transformer_1.",), ("transformer_2.",)), strict=True))
 
 
 class Layer(Protocol):
@@ -51,13 +53,16 @@ class LoraStrength:
     network_alpha: object = None
 
     @classmethod
-    def of(cls, path: Path, metadata: Mapping[str, str]) -> LoraStrength:
+    def of(cls, path: Path, metadata: Mapping[str, str], expert: str | None = None) -> LoraStrength:
         """By the metadata of a file or, in a folder that peft wrote, by the configuration beside it.
+
+        Args:
+            expert: whose settings count, where the metadata have them for each of two.
 
         Raises:
             InputError: the configuration is damaged.
         """
-        beside, sections = path.with_name(CONFIG_FILE), _SECTIONS
+        beside, sections = path.with_name(CONFIG_FILE), (*_SECTIONS_OF_EXPERTS.get(expert, ()), *_SECTIONS)
         place = next((key for key in METADATA_KEYS if key in metadata), METADATA_KEY)
         text = metadata.get(place)
         try:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import importlib
 import logging
+import re
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +17,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import comfy.lora
 import comfy.model_management
 import comfy.sd
 import comfy.utils
@@ -27,6 +27,7 @@ from dualreal_pack.dualreal_core.errors import InputError
 from dualreal_pack.nodes.base_weights import with_beside
 from dualreal_pack.nodes.lora_import import import_lora
 from dualreal_pack.nodes.patching import Strengths, apply_pair
+from tiny_checkpoints import write_checkpoint
 from variant_bench import Bench, distance
 
 sys.path.append(str(Path(__file__).resolve().parents[1]))
@@ -36,6 +37,7 @@ DIT = "diffusion_model."
 WIDEST = 1300
 """Inputs of the layers that are probed by identity; of wider ones, as those for text, only where the file changes them."""
 HALF = 0.5
+MAKES_SOUND = r"(?:^|[.])audio_(?!to_video)|video_to_audio|audio_out"
 Weights = Mapping[str, torch.Tensor]
 
 
@@ -53,7 +55,21 @@ class Outcome:
 
 
 class FormBench(Bench):
-    """A model of `variants` to which files are applied."""
+    """A model of `variants` to which files are applied.
+
+    Args:
+        dtype: that all of it is cast to by the loader; None: none.
+    """
+
+    def __init__(self, name: str, folder: Path, dtype: torch.dtype | None = None) -> None:
+        super().__init__(name, folder)
+        self.dtype = dtype
+
+    @cached_property
+    def model(self) -> ModelPatcher:
+        options = {} if self.dtype is None else {"dtype": self.dtype}
+        with torch.inference_mode():
+            return comfy.sd.load_diffusion_model(str(write_checkpoint(self.variant, self.folder)), model_options=options)
 
     @cached_property
     def weights(self) -> dict[str, torch.Tensor]:
@@ -66,12 +82,12 @@ class FormBench(Bench):
         form.write(sheet)
         return sheet, sheet.save(folder)
 
-    def ours(self, form: lora_forms.Form, path: Path, strength: float = 1.0) -> tuple[ModelPatcher, str]:
+    def ours(self, form: lora_forms.Form, path: Path, strength: float = 1.0, audio: float = 1.0) -> tuple[ModelPatcher, str]:
         """A clone on which the file acts at an even blend, on every row and on sound, and the note on what was left out."""
         loaded, note = import_lora(self.model, path, "identity", form.expert)
-        strengths = Strengths(identity=strength, adapts_negative=True, audio=1.0)
+        strengths = Strengths(identity=strength, adapts_negative=True, audio=audio)
         patched = apply_pair(self.model, copy.deepcopy(loaded.pair), strengths)
-        return with_beside(patched, loaded.beside, {"identity": strength, "motion": strength}), note
+        return with_beside(patched, loaded.beside, strengths), note
 
     def stock(self, path: Path) -> ModelPatcher:
         """A clone that the stock loader patched."""
@@ -89,8 +105,12 @@ class FormBench(Bench):
                 patched.add_object_patch(DIT + name, value)
         return patched
 
-    def effect(self, patched: ModelPatcher, changed: set[str]) -> dict[str, torch.Tensor]:
-        """What a clone does to each parameter, in one call of the model. changed: parameters to look at in any case."""
+    def effect(self, patched: ModelPatcher, changed: set[str], looks_at_others: bool = True) -> dict[str, torch.Tensor]:
+        """What a clone does to each parameter, in one call of the model.
+
+        Args:
+            changed: parameters to look at in any case.
+        """
         found: dict[str, torch.Tensor] = {}
 
         def look(executor: object, latents: torch.Tensor, *args: object, **kwargs: object) -> object:
@@ -99,7 +119,7 @@ class FormBench(Bench):
                 for name, parameter in self.transformer.state_dict().items():
                     found[name] = parameter.detach().double() - self.weights[name].double()
                 for path, module in self.transformer.named_modules():
-                    if is_linear(module) and (module.in_features <= WIDEST or f"{path}.weight" in changed):
+                    if is_linear(module) and (f"{path}.weight" in changed or (looks_at_others and module.in_features <= WIDEST)):
                         self._probe(path, module, found)
             return output
 
@@ -119,15 +139,6 @@ class FormBench(Bench):
         found[f"{path}.weight"] = (through.reshape(module.in_features, -1).double() - bias).T - self.weights[f"{path}.weight"].double()
         if f"{path}.bias" in self.weights:
             found[f"{path}.bias"] = bias - self.weights[f"{path}.bias"].double()
-
-    def stock_effect(self, patched: ModelPatcher) -> dict[str, torch.Tensor]:
-        """What the stock loader's patches do to each parameter."""
-        found = {}
-        for key, patches in patched.patches.items():
-            name = key.removeprefix(DIT)
-            weight = comfy.lora.calculate_weight(patches, self.weights[name].clone(), key)
-            found[name] = weight.double() - self.weights[name].double()
-        return found
 
 
 def is_linear(module: torch.nn.Module) -> bool:
@@ -169,11 +180,11 @@ def by_stock(bench: FormBench, sheet: lora_forms.Sheet, path: Path) -> Outcome:
     try:
         with quiet():
             patched = bench.stock(path)
-            found = bench.stock_effect(patched)
+            if not patched.patches:
+                return Outcome(None, "reads nothing")
+            found = bench.effect(patched, set(sheet.deltas))
     except Exception as error:
         return Outcome(None, f"fails: {type(error).__name__}")
-    if not found:
-        return Outcome(None, "reads nothing")
     if not sheet.deltas:
         return Outcome(None, "applies what it knows")
     return Outcome(error_of(found, sheet.deltas))
@@ -194,7 +205,29 @@ def by_ours(bench: FormBench, form: lora_forms.Form, sheet: lora_forms.Sheet, pa
 def error_at_half(bench: FormBench, form: lora_forms.Form, sheet: lora_forms.Sheet, path: Path) -> float:
     """At half of the strength, at which half of each change is to happen."""
     patched, _ = bench.ours(form, path, HALF)
-    return error_of(bench.effect(patched, set(sheet.deltas)), {name: HALF * delta for name, delta in sheet.deltas.items()})
+    return error_of(
+        bench.effect(patched, set(sheet.deltas), looks_at_others=False), {name: HALF * delta for name, delta in sheet.deltas.items()}
+    )
+
+
+def error_in_float8(form: lora_forms.Form, folder: Path) -> float:
+    """On a model whose weights all have 8 bits, of what acts without being rounded to these: in layers of blocks, and modulations."""
+    bench = FormBench(form.base, folder, torch.float8_e4m3fn)
+    sheet, path = bench.written(form, folder / "float8")
+    patched, _ = bench.ours(form, path)
+    found = bench.effect(patched, set(sheet.deltas), looks_at_others=False)
+    is_kept = {name for name in sheet.deltas if name.endswith("modulation") or (name.startswith("blocks.") and "norm" not in name)}
+    return error_of({name: found[name] for name in is_kept}, {name: sheet.deltas[name] for name in is_kept})
+
+
+def heard_without_audio_strength(bench: FormBench, form: lora_forms.Form, sheet: lora_forms.Sheet, path: Path) -> float:
+    """How much of what is to change in the parts that make sound changes although the strength of sound is 0."""
+    heard = {name: delta for name, delta in sheet.deltas.items() if re.search(MAKES_SOUND, name)}
+    if not heard:
+        return 0.0
+    patched, _ = bench.ours(form, path, audio=0.0)
+    found = bench.effect(patched, set(heard), looks_at_others=False)
+    return sum(float(found[name].norm()) for name in heard) / sum(float(delta.norm()) for delta in heard.values())
 
 
 def sampling_error(bench: FormBench, form: lora_forms.Form, sheet: lora_forms.Sheet, path: Path) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -114,6 +115,12 @@ def test_a_folder_of_peft_has_it_beside(tmp_path):
     (tmp_path / "adapter_config.json").write_text(json.dumps({"lora_alpha": 8, "use_rslora": True}))
     assert LoraStrength.of(tmp_path / "adapter_model.safetensors", {}).adapter_config == {"lora_alpha": 8, "use_rslora": True}
     assert LoraStrength.of(tmp_path / "other.safetensors", {}).adapter_config == {}
+
+
+@pytest.mark.parametrize(("expert", "alpha"), [(None, 2), ("high-noise", 2), ("low-noise", 12)])
+def test_each_expert_has_its_own_settings(expert, alpha):
+    metadata = {"lora_adapter_metadata": json.dumps({"transformer.lora_alpha": 2, "transformer_2.lora_alpha": 12})}
+    assert LoraStrength.of(Path("lora.safetensors"), metadata, expert).adapter_config == {"lora_alpha": alpha}
 
 
 def with_empty(shape_down=(0, 32), shape_up=(32, 0)) -> dict[str, torch.Tensor]:

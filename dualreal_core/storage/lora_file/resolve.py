@@ -18,7 +18,7 @@ _OF_DIT = re.compile(r".*?(?:refiner|connector|embedder|embedding|injector|adapt
 """Names of parts of DiTs that have blocks of their own, so that what lies under them is not what lies outside."""
 _WORDS = re.compile(
     r"(?:lora|lycoris|locon|lokr|loha|oft|boft|glora|ia3|dora|base|model|net|network|pipe|pipeline|dit|unet|transformer|diffusion|denoiser|"
-    r"wan|orig_mod|orig|mod|module|generator|student|prior)_+|_+"
+    r"wan|[Hh]unyuan|video|[IiTt]2[Vv]|orig_mod|orig|mod|module|generator|student|prior)_+|_+"
 )
 """Words that may stand before a name whose dots were made underscores."""
 

@@ -44,6 +44,7 @@ class BesideUpdate:
         shape: of it.
         total: the update of the weight as a matrix, convolutions flattened; of a bias, `total.bias_delta`.
         is_bias: whether it is one.
+        is_audio: whether it is of what makes sound.
     """
 
     path: str
@@ -51,6 +52,7 @@ class BesideUpdate:
     shape: tuple[int, ...]
     total: FormSum
     is_bias: bool = False
+    is_audio: bool = False
 
     def delta(self, weight: torch.Tensor) -> torch.Tensor | None:
         """What is added to the parameter, whose values are given; in its shape, float32."""
@@ -92,7 +94,7 @@ def load_side(
     file = read_tensors(path)
     tensors, others = of_expert(file, expert)
     layers = checked_layers(file.path.name, tensors)
-    strength = LoraStrength.of(file.path, file.metadata)
+    strength = LoraStrength.of(file.path, file.metadata, expert)
     reader = _Reader(transformer, file.path.name, strength, weight_of or weights_of(transformer))
     reader.read(layers)
     with torch.no_grad():
@@ -356,11 +358,11 @@ class _Reader:
         """What acts with a constant strength alone."""
         for path, forms in self.besides.items():
             total = FormSum.of(forms)
-            shape = self._shape(path)
+            shape, is_audio = self._shape(path), family_of(self.transformer).is_audio(path)
             if any(part.changes_weight for part in total.parts.values()):
-                yield BesideUpdate(path, self._parameter(path), shape, total)
+                yield BesideUpdate(path, self._parameter(path), shape, total, is_audio=is_audio)
             if any(part.changes_bias for part in total.parts.values()) and getattr(self._module(path), "bias", None) is not None:
-                yield BesideUpdate(path, f"{path}.bias", shape[:1], total, is_bias=True)
+                yield BesideUpdate(path, f"{path}.bias", shape[:1], total, is_bias=True, is_audio=is_audio)
 
     def report(self, pair: AdapterPair, role: Role, triggers: tuple[str, ...], notes: tuple[str, ...]) -> LoadReport:
         """What became of the file."""

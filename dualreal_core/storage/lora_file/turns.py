@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 
 import torch
@@ -37,10 +38,17 @@ def of_skew_vectors(vectors: torch.Tensor, config: Mapping[str, object], is_scal
     identity = torch.eye(size)
     if config.get("use_cayley_neumann", True) is False:
         return torch.linalg.solve(identity + skew, identity - skew, left=False)
-    terms = config.get("num_cayley_neumann_terms", NUM_TERMS)
-    terms = 4 if terms == 3 else terms if isinstance(terms, int) and 1 <= terms <= 64 else NUM_TERMS  # of 3, peft takes 4
+    terms, is_former = config.get("num_cayley_neumann_terms", NUM_TERMS), _is_former(config)
+    terms = terms if isinstance(terms, int) and 1 <= terms <= 64 else NUM_TERMS
+    terms = 4 if terms == 3 and not is_former else terms  # of 3, peft takes 4
     turn, power = identity.expand_as(skew).clone(), identity
     for term in range(1, terms):
         power = power @ skew
-        turn = turn + power * (1.0 if term == terms - 1 and term > 1 else 2.0)
+        turn = turn + power * (1.0 if term == terms - 1 and term > 1 and not is_former else 2.0)
     return turn
+
+
+def _is_former(config: Mapping[str, object]) -> bool:
+    """Whether peft's configuration is of before 0.18, whose series takes the last power twice too; it did not name its version."""
+    version = re.match(r"(\d+)\.(\d+)", str(config.get("peft_version") or "0.0"))
+    return bool(config) and (version is None or tuple(map(int, version.groups())) < (0, 18))
