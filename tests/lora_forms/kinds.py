@@ -74,7 +74,7 @@ def peft_folder(kind: str, one: Callable[..., None], naming: str = "base_model.m
     def write(sheet: Sheet) -> None:
         for layer in WAN:
             one(sheet, layer, naming.format(wan_name(layer)))
-        sheet.file, sheet.config = "adapter_model.safetensors", {"peft_type": kind, **fields}
+        sheet.file, sheet.config = "adapter_model.safetensors", {"peft_type": kind, "peft_version": "0.21.2", **fields}
 
     return write
 

@@ -80,8 +80,12 @@ class Sheet:
         self.tensors[key] = tensor.to(dtype or self.dtype).contiguous()
         return self.tensors[key].double()
 
-    def change(self, parameter: str, delta: torch.Tensor, rows: Rows | None = None) -> None:
-        """Says what happens to a parameter, or to some of its rows."""
+    def change(self, parameter: str, delta: torch.Tensor, rows: Rows | None = None, order: torch.Tensor | None = None) -> None:
+        """Says what happens to a parameter, or to some of its rows. order: where each row of delta belongs among these."""
+        if order is not None:
+            placed = torch.empty_like(delta)
+            placed[order] = delta
+            delta = placed
         whole = self.deltas.setdefault(parameter, torch.zeros_like(self.weights[parameter], dtype=torch.float64))
         if rows is None:
             whole += delta.reshape(whole.shape)
@@ -115,12 +119,8 @@ class Sheet:
         if scale is None:
             scale = 1.0 if alpha is None else float(alpha.double().flatten()[0]) / rank
         delta = definitions.low_rank(up, down, scale)
-        if order is not None:
-            placed = torch.empty_like(delta)
-            placed[order] = delta
-            delta = placed
         if acts:
-            self.change(f"{layer}.weight", delta, rows)
+            self.change(f"{layer}.weight", delta, rows, order)
 
     def foreign(self, name: str, out: int, inner: int, parts: Sequence[str] = ("lora_A.weight", "lora_B.weight"), rank: int = 4) -> None:
         """A low-rank update of a layer that the model does not have."""
