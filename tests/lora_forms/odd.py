@@ -103,6 +103,14 @@ def foreign_model(*names: tuple[str, int, int]):
     return write
 
 
+def flux_on_hunyuan(sheet: Sheet) -> None:
+    """Layers of the same names and sizes, and another model."""
+    width = sheet.widths("double_blocks.0.img_attn.proj")[0]
+    sheet.foreign("transformer.transformer_blocks.0.attn.to_q", width, width)
+    sheet.foreign("transformer.single_transformer_blocks.0.proj_out", width, 5 * width)
+    sheet.metadata |= {"modelspec.architecture": "flux-1-dev/lora", "ss_base_model_version": "flux1"}
+
+
 def wider_wan(sheet: Sheet) -> None:
     for number in range(40):
         sheet.foreign(f"diffusion_model.blocks.{number}.self_attn.q", 512, 512)
@@ -181,6 +189,7 @@ FORMS = (
     Form("a page in place of a file", "download without login", "wan", page, refused="damaged|complete|no LoRA"),
     Form("a whole model", "wrong folder", "wan", whole_model, refused="LoRA"),
     Form("Flux on Wan", "any", "wan", foreign_model(*FLUX), refused="Flux"),
+    Form("Flux on HunyuanVideo", "any", "hunyuan", flux_on_hunyuan, refused="Flux"),
     Form("SDXL on Wan", "any", "wan", foreign_model(*SDXL), refused="SDXL|Stable Diffusion"),
     Form("HunyuanVideo on Wan", "any", "wan", foreign_model(*HUNYUAN), refused="(?i)hunyuan"),
     Form("LTX-Video on Wan", "any", "wan", foreign_model(*LTX), refused="(?i)ltx"),

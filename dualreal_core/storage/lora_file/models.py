@@ -1,4 +1,4 @@
-"""Which model a LoRA file seems to be of, by the names of its layers, their widths and how many blocks they name."""
+"""Which model a LoRA file seems to be of: by the names of its layers, their widths and how many blocks they name, and by its metadata."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from ...errors import InputError
 from .keys import FileLayer
 
 
@@ -59,6 +60,47 @@ KNOWN: tuple[KnownModel, ...] = (
 )
 """The first one that fits is meant."""
 _UNET_XL = re.compile(r"(?:input|output|middle|down|up)_blocks?[._\d]*\S*transformer_blocks[._](?:[2-9])[._]")
+
+
+@dataclass(frozen=True)
+class Twin:
+    """A model of another family whose layers have the same names and sizes.
+
+    Attributes:
+        title: as people call it.
+        metadata: what a file's metadata say of it, as a regular expression.
+        lists: patterns that find the blocks of each list in names, with how many it has there; the family's own models have more.
+    """
+
+    title: str
+    metadata: str
+    lists: tuple[tuple[str, int], ...]
+
+
+_BASE_FIELDS = ("modelspec.architecture", "ss_base_model_version", "ss_network_module", "base_model", "base_model_name_or_path")
+TWINS: Mapping[str, tuple[Twin, ...]] = {
+    "hunyuan": (
+        Twin(
+            "Flux",
+            r"(?i)\bflux|_flux|\bflex[.]1|chroma",
+            ((r"(?:double_|(?<!single_)transformer_)blocks[._](\d+)[._]", 19), (r"single_(?:transformer_)?blocks[._](\d+)[._]", 38)),
+        ),
+    ),
+}
+"""By family."""
+
+
+def check_twins(file: str, family: str, metadata: Mapping[str, str], names: Iterable[str]) -> None:
+    """Raises InputError where a file's metadata, or the blocks that it changes, are those of a twin of the family."""
+    said, listed = " ".join(str(metadata.get(name, "")) for name in _BASE_FIELDS), " ".join(f"{name}." for name in names)
+    for twin in TWINS.get(family, ()):
+        has_its_blocks = all({int(block) for block in re.findall(pattern, listed)} == set(range(number)) for pattern, number in twin.lists)
+        if has_its_blocks or re.search(twin.metadata, said):
+            by = "its blocks" if has_its_blocks else "its metadata"
+            raise InputError(
+                f"{file} is a LoRA of {twin.title} (by {by}), whose layers have the names and sizes of this model's: use it on the model "
+                "that it was made for."
+            )
 
 
 def recognise(layers: Iterable[FileLayer]) -> str | None:

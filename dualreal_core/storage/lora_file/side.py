@@ -23,7 +23,7 @@ from ..lora_strength import LoraStrength
 from .base_weights import WeightOf, weights_of
 from .keys import VALUE, FileLayer, adapters_of, layers_of
 from .kinds import UNKNOWN, BadLayer, Here, WrongSize, forms_of
-from .models import recognise
+from .models import check_twins, recognise
 from .reading import LoraTensors, read_tensors
 from .reordered import reordered
 from .report import LoadReport, Share, some
@@ -94,6 +94,7 @@ def load_side(
     file = read_tensors(path)
     tensors, others = of_expert(file, expert)
     layers = checked_layers(file.path.name, tensors)
+    check_twins(file.path.name, family_of(transformer).name, file.metadata, layers)
     strength = LoraStrength.of(file.path, file.metadata, expert)
     reader = _Reader(transformer, file.path.name, strength, weight_of or weights_of(transformer))
     reader.read(layers)
