@@ -2,6 +2,7 @@
 
     python scripts/make_screenshots.py http://127.0.0.1:8188     a running ComfyUI with this pack; about 4 minutes on 2 CPU cores
 
+A quick start that was trained before shows no samples: move its run away from output/dualreal/runs first.
 Needs Playwright and Chromium, as tests/canvas does.
 """
 
@@ -12,7 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "tests" / "canvas"))
-from canvas_page import CLASSIC, SETTLE_MS, SHOW_ALL, CanvasPage, opened_page  # noqa: E402
+from canvas_page import NODES_2, SETTLE_MS, SHOW_ALL, CanvasPage, opened_page  # noqa: E402
 
 PICTURES = {"graph": "1_quick_start"}
 """Name of a picture in docs/, and the template that it shows."""
@@ -36,9 +37,11 @@ BOX = """() => {
 
 
 def main(url: str) -> None:
-    with opened_page(url, CLASSIC) as canvas:
+    with opened_page(url, NODES_2) as canvas:
         for name, value in PLAIN.items():
             canvas.page.request.post(f"{url}/api/settings/{name}", data=value)
+        # Nodes whose output is kept do not work again, and show nothing of their work.
+        canvas.page.request.post(f"{url}/api/free", data={"unload_models": True, "free_memory": True})
         canvas.page.set_viewport_size(WINDOW)
         for picture, template in PICTURES.items():
             take(canvas, ROOT / "docs" / f"{picture}.png", ROOT / "workflows" / f"{template}.json")

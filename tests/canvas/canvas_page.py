@@ -113,9 +113,10 @@ class CanvasPage:
         self.page.on("response", self._note_response)
 
     def open(self) -> None:
-        """Load the page, without the first visit's tutorial over it."""
-        for name, value in (("TutorialCompleted", "true"), ("VueNodes.Enabled", json.dumps(self.renderer == NODES_2))):
-            self.page.request.post(f"{self.url}/api/settings/Comfy.{name}", data=value)
+        """Load the page, without the first visit's tutorial over it or a panel beside it."""
+        settings = {"TutorialCompleted": True, "RightSidePanel.IsOpen": False, "VueNodes.Enabled": self.renderer == NODES_2}
+        for name, value in settings.items():
+            self.page.request.post(f"{self.url}/api/settings/Comfy.{name}", data=json.dumps(value))
         self.page.goto(self.url, wait_until="domcontentloaded")
         self.page.wait_for_function(IS_READY)
         # The veil of the start takes every click until it has faded.

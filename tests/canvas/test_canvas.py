@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from canvas_page import CanvasPage, opened_page
+from canvas_page import SETTLE_MS, CanvasPage, opened_page
 from comfy_host import PACK_NAME, PACK_ROOT
 from comfy_run import saved_files
 from comfy_server import ComfyServer
@@ -90,6 +90,26 @@ def test_missing_node_types_are_noticed(canvas: CanvasPage) -> None:
     assert canvas.missing_types() == ["NoSuchNode"]
     canvas.screenshot(ARTIFACTS / "missing-node.png")
     canvas.open()
+
+
+def test_missing_model_files_are_offered_for_download(canvas: CanvasPage) -> None:
+    """With the folders that they belong into."""
+    template = (WORKFLOW_FOLDER / "2_train_on_wan.json").read_text(encoding="utf-8")
+    canvas.drop("absent.json", template.replace("_fp", "_absent_fp").replace("wan_2.1_vae", "wan_absent_vae").encode())
+    canvas.page.get_by_role("button", name="View details").first.click()
+    canvas.page.get_by_text("Missing Models").first.wait_for()
+    canvas.page.wait_for_timeout(SETTLE_MS)
+    canvas.screenshot(ARTIFACTS / "missing-models.png")
+    shown = canvas.page.locator("body").inner_text()
+    for name, folder in (
+        ("wan2.1_t2v_1.3B_absent_fp16.safetensors", "diffusion_models"),
+        ("umt5_xxl_absent_fp8_e4m3fn_scaled.safetensors", "text_encoders"),
+        ("wan_absent_vae.safetensors", "vae"),
+    ):
+        assert name in shown and folder in shown
+    assert canvas.page.get_by_text("Download", exact=True).count() == 3
+    canvas.open()
+    canvas.problems.clear()  # the page looked for the files and may not leave this machine
 
 
 def test_a_former_graph_keeps_its_values_and_the_user_is_told(canvas: CanvasPage) -> None:
