@@ -24,7 +24,8 @@ RUNNER = ROOT / "tests" / "comfyui" / "run_lora_form_checks.py"
 PAGE = ROOT / "docs" / "lora-files.md"
 EXACT = 1e-5
 """Differences below are those of rounding."""
-SAME_MEANING = re.compile(r"^\S+: left out |\.$")
+USUAL = re.compile(r"^\S+: acts by stage and depth: [^;.]*(?:\.\d+[^;.]*)?(?:; |\. |\.$)|\.$")
+"""How notes begin and end."""
 Came = dict[str, object]
 
 
@@ -52,16 +53,17 @@ def page(report: dict[str, Came], comfyui: str) -> str:
     """The page, in Markdown."""
     acting = {name: came for name, came in report.items() if not FORMS[name].refused}
     refused = {name: came for name, came in report.items() if FORMS[name].refused}
-    rows = [["Form", "Trainer or tool", "Model", "Stock loader", "Here", "What was left out"]]
+    rows = [["Form", "Trainer or tool", "Model", "Stock loader", "Here", "What acts at a constant strength, or not at all"]]
     rows += [[name, FORMS[name].trainer, title(name), stock(came), ours(came), left_out(came)] for name, came in acting.items()]
     sentences = [
         ["File", "Stock loader", "Here"],
-        *([name, stock(came), str(came.get("said") or "acts")] for name, came in refused.items()),
+        *([name, applied(came), str(came.get("said") or "acts")] for name, came in refused.items()),
     ]
     right = {who: sum(is_right(came[who]) for came in acting.values()) for who in ("stock", "ours")}
     return TEMPLATE.format(
         comfyui=comfyui, forms=len(report), acting=len(acting), refused=len(refused), right_stock=right["stock"], right_ours=right["ours"],
         nothing=sum(came["stock said"] == "reads nothing" for came in acting.values()),
+        fails=sum(str(came["stock said"]).startswith("fails") for came in acting.values()),
         silent=sum(came["stock"] is not None and not is_right(came["stock"]) for came in acting.values()),
         table=table(rows), sentences=table(sentences),
     )  # fmt: skip
@@ -82,6 +84,11 @@ def stock(came: Came) -> str:
     return str(came["stock said"]) if came["stock"] is None else difference(came["stock"])
 
 
+def applied(came: Came) -> str:
+    """The same of a file that is to be refused."""
+    return str(came["stock said"]) if came["stock"] is None else "applies what it knows"
+
+
 def ours(came: Came) -> str:
     """What comes of a file here."""
     return f"refused: {came['said']}" if came["ours"] is None else difference(came["ours"])
@@ -94,7 +101,7 @@ def difference(error: float) -> str:
 
 def left_out(came: Came) -> str:
     """The note on a file that acts, without its name."""
-    return "" if came["ours"] is None else SAME_MEANING.sub("", str(came["said"]))
+    return "" if came["ours"] is None else USUAL.sub("", str(came["said"]))
 
 
 def table(rows: list[list[str]]) -> str:
@@ -118,12 +125,17 @@ writes it (`tests/lora_forms`), and works out what each does to every weight fro
 reader. Both loaders apply the file at strength 1, here at an even blend, and what they do to each weight is read off the model while it
 runs. *Equal*: the same up to rounding (below 1e-5 of the whole change); *off by 0.5*: half as large a difference as the file's own change.
 
-Of {acting} files that are to act, the stock loader applies {right_stock} as they are meant, reads nothing of {nothing}, and applies
-{silent} otherwise than meant without saying so. Here {right_ours} act as meant.
+Of {acting} files that are to act, the stock loader applies {right_stock} as they are meant, reads nothing of {nothing}, fails on {fails},
+and applies {silent} otherwise than meant. Here {right_ours} act as meant. The definitions are checked against what peft merges of its own
+adapters and what diffusers reads of its names (`tests/core/test_lora_forms.py`).
 
 Where the two disagree, the file's meaning decides: alpha, rsLoRA and patterns count wherever the trainer keeps them; DoRA is the
 magnitude over the norm of the sum of weight and update, as in the paper, peft and LyCORIS (the stock loader takes the weight's own norm
 for magnitudes of rows); OFT has its rescale and its constraint.
+
+Layers in blocks act by stage and depth, in the forward pass, also on quantized models. What lies outside (heads, embeddings, norms,
+modulation) is patched into the weights at the strength of its side, as the stock loader does it: in a model whose weights all have 8 bits
+it is rounded to these. What makes sound follows `audio_strength`, which is 0 unless it is raised.
 
 {table}
 
