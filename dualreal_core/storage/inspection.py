@@ -16,9 +16,10 @@ from ..method.layer_forms import FormAdapter, FormSum
 from ..method.pair import ROLES, AdapterPair, iterate_sides
 from . import load_pair
 from .lora_file import triggers_of
+from .lora_file.here import BadLayer, Here, NeedsWeight
 from .lora_file.keys import FileLayer, layers_of
 from .lora_file.kinds import UNKNOWN as UNKNOWN_METHODS
-from .lora_file.kinds import BadLayer, Here, NeedsWeight, forms_of
+from .lora_file.kinds import forms_of
 from .lora_file.models import recognise
 from .lora_file.reading import read_tensors
 from .lora_file.resolve import is_foreign
@@ -149,10 +150,8 @@ def _describe_layer(layer: FileLayer, strength: LoraStrength, path: Path) -> Des
         norm = None if square is None or "dora_scale" in layer.parts else math.sqrt(square)
     except NeedsWeight:
         kinds = ["full weights"]
-    except (BadLayer, RuntimeError) as error:
-        sizes_differ = f"has matrices for {layer.name} that do not fit each other: use another copy"
-        reason = str(error) if isinstance(error, BadLayer) else sizes_differ
-        raise InputError(f"{path} {reason.replace(layer.name, layer.short_name)}.") from error
+    except BadLayer as error:
+        raise InputError(f"{path} {str(error).replace(layer.name, layer.short_name)}.") from error
     if "dora_scale" in layer.parts:
         kinds = [f"DoRA{'' if kind == 'LoRA' else f' of {kind}'}" for kind in kinds or ["LoRA"]]
     if "down" in parts:

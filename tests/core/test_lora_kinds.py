@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 import torch
 from lora_forms import FORMS, Sheet
 from lora_forms.diffusers_models import DiffusersModel
+from safetensors.torch import save_file
 from tiny import TinyBase, predict
 
 from dualreal_core.errors import InputError
@@ -13,6 +16,7 @@ from dualreal_core.families import family_of
 from dualreal_core.families.lora_names import lora_names
 from dualreal_core.method.layer_forms import FormAdapter
 from dualreal_core.method.pair import AdapterPair, split_key
+from dualreal_core.storage.inspection import describe
 from dualreal_core.storage.lora_file import load_side
 
 BLOCKS = 3
@@ -118,3 +122,27 @@ def test_what_is_refused_says_why(bases, tmp_path, name):
     sheet, _ = written(name, base, "wan", tmp_path)
     with pytest.raises(InputError, match=FORMS[name].refused):
         load_side(base.transformer, tmp_path / sheet.file, "identity")
+
+
+DAMAGE = {
+    "lost": lambda tensors, key: tensors.pop(key),
+    "half of it": lambda tensors, key: tensors.update({key: tensors[key].flatten()[: tensors[key].numel() // 2]}),
+    "turned": lambda tensors, key: tensors.update({key: tensors[key].transpose(0, -1) if tensors[key].ndim > 1 else tensors[key][None]}),
+    "empty": lambda tensors, key: tensors.update({key: torch.zeros(0)}),
+    "whole numbers": lambda tensors, key: tensors.update({key: tensors[key].to(torch.int32)}),
+    "of more dimensions": lambda tensors, key: tensors.update({key: tensors[key][None, None]}),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+@pytest.mark.parametrize("name", OFTEN[:8])
+def test_a_damaged_layer_is_one_sentence(bases, tmp_path, name, damage):
+    base = base_of(bases, "wan")
+    sheet, _ = written(name, base, "wan", tmp_path)
+    for key in list(sheet.tensors)[:6]:
+        tensors = dict(sheet.tensors)
+        DAMAGE[damage](tensors, key)
+        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, tmp_path / sheet.file, sheet.metadata or None)
+        for read in (lambda: load_side(base.transformer, tmp_path / sheet.file, "identity"), lambda: describe(tmp_path / sheet.file)):
+            with contextlib.suppress(InputError):
+                read()

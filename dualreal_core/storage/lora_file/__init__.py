@@ -2,7 +2,8 @@
 
 from .base_weights import WeightOf, plain, weights_of
 from .report import LoadReport, Share
-from .side import BesideUpdate, LoadedSide, experts_in, load_side
+from .side import LoadedSide, experts_in, load_side
+from .sorting import BesideUpdate
 from .triggers import triggers_of
 
 __all__ = ["BesideUpdate", "LoadReport", "LoadedSide", "Share", "WeightOf", "experts_in", "load_side", "plain", "triggers_of", "weights_of"]

@@ -7,7 +7,6 @@ layer's own weight that one is read, at the precision of float32.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import torch
 
@@ -27,86 +26,13 @@ from ...method.layer_forms import (
     TurnedOutput,
     khatri_rao,
 )  # fmt: skip
-from ..lora_strength import LoraStrength
-from .keys import VALUE, FileLayer
+from .here import USE_OTHER, BadLayer, Here, WrongSize, check_ranks, check_sizes, matrix
+from .keys import VALUE
 from .turns import cayley, of_skew_vectors
 
 LARGEST_PRODUCT = 256
 """Ranks of a LoHa whose product is larger stay a product of two: the low-rank form would be as large as the layer."""
 EPSILON = 1e-12
-USE_OTHER = "use the model that the LoRA was made for"
-
-
-class BadLayer(ValueError):
-    """What is wrong with a layer of a file, to be said behind the file's name."""
-
-
-class WrongSize(BadLayer):
-    """An update of another size than the layer's."""
-
-
-class NeedsWeight(BadLayer):
-    """An update of a layer whose weight cannot be read."""
-
-
-@dataclass
-class Here:
-    """A layer of the file, and where it is to act.
-
-    Attributes:
-        shape: of the weight, or of the rows of it that are meant; None where the layer is none of the model's.
-        weight: (D, C) float32, convolutions flattened; None where it cannot be read.
-        bias: (D,) float32, and whether the layer has one; None where it cannot be read.
-        left: parts that no kind has taken yet.
-    """
-
-    layer: FileLayer
-    strength: LoraStrength
-    shape: tuple[int, ...] | None
-    weight: Callable[[], torch.Tensor | None] = lambda: None
-    bias: Callable[[], torch.Tensor | None] = lambda: None
-    left: dict[str, torch.Tensor] = field(default_factory=dict)
-
-    def take(self, *names: str) -> list[torch.Tensor | None]:
-        """Parts in float32, None for those that the layer has not; they count as taken."""
-        return [None if (tensor := self.left.pop(name, None)) is None else tensor.float() for name in names]
-
-    def need(self, *names: str) -> list[torch.Tensor]:
-        """Parts in float32.
-
-        Raises:
-            BadLayer: one is missing.
-        """
-        found = self.take(*names)
-        lacking = next((name for name, tensor in zip(names, found, strict=True) if tensor is None), None)
-        if lacking is not None:
-            if set(names) == {"down", "up"}:
-                raise BadLayer(f"has only one of the two matrices of {self.layer.name}: it is incomplete; use another copy")
-            raise BadLayer(f"lacks {lacking} of {self.layer.name}: it is incomplete; use another copy")
-        return found
-
-    def own_weight(self, kind: str) -> torch.Tensor:
-        """The layer's weight.
-
-        Raises:
-            NeedsWeight: it cannot be read.
-        """
-        weight = self.weight()
-        if weight is None:
-            raise NeedsWeight(
-                f"is a {kind} ({self.layer.name}), whose effect depends on the model's own weights, and these cannot be read in this "
-                "form: load the model in a form with plain or scaled weights"
-            )
-        return weight
-
-    def own_bias(self, height: int) -> torch.Tensor:
-        """The layer's bias, zeros where it has none."""
-        bias = self.bias()
-        return torch.zeros(height) if bias is None else bias
-
-    def scaling(self, rank: int) -> float:
-        """Factor on an update of this rank."""
-        return self.strength.scaling(self.layer, rank)
 
 
 def forms_of(here: Here) -> tuple[list[LayerForm], list[str]]:
@@ -115,6 +41,13 @@ def forms_of(here: Here) -> tuple[list[LayerForm], list[str]]:
     Raises:
         BadLayer: the layer is incomplete, of another size, or of no known kind.
     """
+    try:
+        return _forms_of(here)
+    except (IndexError, RuntimeError) as error:  # torch's own, of tensors of other dimensions or sizes
+        raise BadLayer(f"has tensors for {here.layer.name} that do not fit each other: use another copy") from error
+
+
+def _forms_of(here: Here) -> tuple[list[LayerForm], list[str]]:
     here.left = {name: tensor for name, tensor in here.layer.parts.items() if name != "alpha"}
     main: list[LayerForm] = []
     kinds: list[str] = []
@@ -134,35 +67,14 @@ def forms_of(here: Here) -> tuple[list[LayerForm], list[str]]:
     return main, list(dict.fromkeys(kinds))
 
 
-def _checked(here: Here, height: int, width: int) -> None:
-    if here.shape is None:
-        return
-    wanted = (here.shape[0], int(torch.Size(here.shape[1:]).numel()))
-    if (height, width) != wanted:
-        raise WrongSize(
-            f"changes {here.layer.name} at {width} to {height} wide, but the layer is {wanted[1]} to {wanted[0]} wide: {USE_OTHER}"
-        )
-
-
-def _same_rank(here: Here, first: int, second: int) -> None:
-    if first != second:
-        raise BadLayer(f"has matrices of rank {first} and {second} for {here.layer.name}, which do not fit: use another copy")
-
-
-def _matrix(tensor: torch.Tensor, here: Here) -> torch.Tensor:
-    if tensor.ndim < 2:
-        raise BadLayer(f"has a matrix of size {list(tensor.shape)} for {here.layer.name}, not of two dimensions: use another copy")
-    return tensor.flatten(1)
-
-
 def _lora(here: Here) -> list[LayerForm]:
     (mid,) = here.take("mid")
     down, up = here.need("down", "up")
-    down, up = _matrix(down, here), _matrix(up, here)
+    down, up = matrix(down, here), matrix(up, here)
     if mid is not None:
         down = torch.einsum("mn...,nj->mj...", mid, down).flatten(1)
-    _same_rank(here, down.shape[0], up.shape[1])
-    _checked(here, up.shape[0], down.shape[1])
+    check_ranks(here, down.shape[0], up.shape[1])
+    check_sizes(here, up.shape[0], down.shape[1])
     factor = here.scaling(down.shape[0])
     found: list[LayerForm] = [LowRank(down=down, up=up * factor)]
     (bias,) = here.take("up_bias")
@@ -177,7 +89,7 @@ def _factor(here: Here, whole: str, above: str, below: str, core: torch.Tensor |
     up, down = here.need(above, below)
     if core is not None:
         return torch.einsum("ij...,jr,ip->pr...", core, down, up).flatten(1), down.shape[0]
-    _same_rank(here, up.shape[1], down.shape[0])
+    check_ranks(here, up.shape[1], down.shape[0])
     return up @ down.flatten(1), down.shape[0]
 
 
@@ -185,7 +97,7 @@ def _lokr(here: Here) -> list[LayerForm]:
     (core, _) = here.take("lokr_t2", "lokr_t1")
     left, rank_left = _factor(here, "lokr_w1", "lokr_w1_a", "lokr_w1_b", None)
     right, rank_right = _factor(here, "lokr_w2", "lokr_w2_a", "lokr_w2_b", core)
-    _checked(here, left.shape[0] * right.shape[0], left.shape[1] * right.shape[1])
+    check_sizes(here, left.shape[0] * right.shape[0], left.shape[1] * right.shape[1])
     rank = rank_right or rank_left
     if rank is None and here.layer.alpha is None and here.strength.is_of_peft:  # peft scales whole factors too, LyCORIS does not
         rank = here.strength.configured_rank(here.layer)
@@ -202,13 +114,13 @@ def _loha(here: Here) -> list[LayerForm]:
             torch.einsum("ij...,jr,ip->pr...", core, down, up).flatten(1)
             for core, up, down in ((cores[0], up1, down1), (cores[1], up2, down2))
         ]
-        _checked(here, *both[0].shape)
+        check_sizes(here, *both[0].shape)
         return [Difference(value=both[0] * both[1] * factor)]
-    _same_rank(here, up1.shape[1], down1.shape[0])
-    _same_rank(here, up2.shape[1], down2.shape[0])
+    check_ranks(here, up1.shape[1], down1.shape[0])
+    check_ranks(here, up2.shape[1], down2.shape[0])
     down1, down2 = down1.flatten(1), down2.flatten(1)
-    _checked(here, up1.shape[0], down1.shape[1])
-    _checked(here, up2.shape[0], down2.shape[1])
+    check_sizes(here, up1.shape[0], down1.shape[1])
+    check_sizes(here, up2.shape[0], down2.shape[1])
     if down1.shape[0] * down2.shape[0] <= LARGEST_PRODUCT:
         down, up = khatri_rao(up1 * factor, down1, up2, down2)
         return [LowRank(down=down, up=up)]
@@ -272,11 +184,11 @@ def _boft_of_peft(here: Here) -> list[LayerForm]:
 
 
 def _glora(here: Here) -> list[LayerForm]:
-    a1, a2, b1, b2 = (_matrix(tensor, here) for tensor in here.need("a1", "a2", "b1", "b2"))
+    a1, a2, b1, b2 = (matrix(tensor, here) for tensor in here.need("a1", "a2", "b1", "b2"))
     if not b2.shape[0] == b1.shape[1] == a1.shape[1] == a2.shape[0]:  # LyCORIS had them the other way round
         a1, a2, b1, b2 = a2, a1, b2, b1
-    _same_rank(here, b2.shape[0], b1.shape[1])
-    _checked(here, b1.shape[0], b2.shape[1])
+    check_ranks(here, b2.shape[0], b1.shape[1])
+    check_sizes(here, b1.shape[0], b2.shape[1])
     factor = here.scaling(b2.shape[0])
     return [ChangedInput(down=a2, up=a1 * factor), LowRank(down=b2, up=b1 * factor)]
 
