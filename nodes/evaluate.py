@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 
 import comfy.model_management
-import comfy.utils
 import numpy
 import torch
 from comfy_api.latest import Input, io, ui
@@ -20,6 +19,7 @@ from ..dualreal_core.metrics.scores import measure
 from ..dualreal_core.metrics.toyworld_metrics import TOYWORLD_METRICS, ToyworldReferences, ToyworldVideo, find_nearest
 from ..dualreal_core.plots import score_table
 from ..dualreal_core.toyworld.scores import sprite_bank
+from .progress import Progress, interruptible
 from .videos import clip_source, named, with_file_name
 
 EMBEDDING, TOY_WORLD = "embedding", "toy world"
@@ -117,7 +117,7 @@ class _Encoder:
         if not clip_vision or clip_vision[0] is None:
             raise InputError("Metric 'embedding' needs an image encoder; wire Load CLIP Vision into clip_vision.")
         self.model = clip_vision[0]
-        self.bar = comfy.utils.ProgressBar(num_frames, node_id=node_id)
+        self.progress = Progress(node_id, num_frames, "Looking at frames")
 
     def embed(self, frames: torch.Tensor) -> torch.Tensor:
         """(F, D). Cropped at the centre, as CLIP itself was trained and its scores are published."""
@@ -138,9 +138,10 @@ class _Encoder:
         parts = []
         for batch in frames.split(BATCH):
             comfy.model_management.throw_exception_if_processing_interrupted()
-            with named("clip_vision cannot encode the frames", "wire a CLIP or DINOv2 encoder of Load CLIP Vision"):
+            model = getattr(self.model, "model", None)
+            with named("clip_vision cannot encode the frames", "wire a CLIP or DINOv2 encoder of Load CLIP Vision"), interruptible(model):
                 parts.append(self.model.encode_image(batch, crop=is_cropped)[name].float())
-            self.bar.update(len(batch))
+            self.progress.advance(len(batch))
         encoded = torch.cat(parts)
         if not encoded.isfinite().all():
             raise InputError("clip_vision gives NaN for finite frames; load another image encoder or start ComfyUI with --fp32-text-enc.")

@@ -24,7 +24,7 @@ WORKFLOWS = sorted((PACK_ROOT / "workflows").glob("*.json"))
 OTHER_FRONTEND = os.environ.get("DUALREAL_FRONTEND")
 NUM_AT_ONCE = 8
 RUN_TIMEOUT = 900.0
-GIVEN = {"INT": "64", "FLOAT": "0.25"}
+GIVEN = {"INT": "64", "FLOAT": "0.35"}
 UNNAMED = ("CURVE",)
 """Of these widgets Nodes 2.0 shows the field alone."""
 
