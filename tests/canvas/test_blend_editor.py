@@ -84,14 +84,14 @@ def test_mouse_keys_presets_and_undo(editors: EditorPage, renderer: str) -> None
     """At a zoom that is not 1: a drag goes where the pointer goes, and is one step of both undos."""
     editors.show(renderer, scale=0.8)
     assert editors.values() == [START]
-    frame = editors.drag("sigma", "identity", 3, right=-0.3, down=0.1)
+    frame = editors.drag("sigma", "identity", 4, right=-0.3, down=0.1)
     (dragged,) = editors.values()
-    (level, weight) = points(dragged)[3]
+    (level, weight) = points(dragged)[4]
     assert level == 1.0 and weight == pytest.approx(0.4 - 2 * 0.1 * frame["height"] / (frame["height"] - 28 * 0.8), abs=0.03)
-    frame = editors.drag("sigma", "identity", 1, right=0.2, down=0)
+    frame = editors.drag("sigma", "identity", 2, right=0.2, down=0)
     (moved,) = editors.values()
-    assert points(moved)[1][0] == pytest.approx(0.667 - 0.2 * frame["width"] / (frame["width"] - 48 * 0.8), abs=0.01)
-    assert points(moved)[1][1] == 1.4
+    assert points(moved)[2][0] == pytest.approx(0.667 - 0.2 * frame["width"] / (frame["width"] - 48 * 0.8), abs=0.01)
+    assert points(moved)[2][1] == 1.2
     assert points(moved, "motion") == points(START, "motion")
     editors.screenshot(ARTIFACTS / f"editor-{renderer}-dragged.png")
 
@@ -112,20 +112,20 @@ def test_mouse_keys_presets_and_undo(editors: EditorPage, renderer: str) -> None
     for key in ("ArrowUp", "ArrowRight", "Shift+ArrowRight"):
         editors.page.keyboard.press(key)
     after = points(editors.values()[0], "motion")
-    assert before[0] == (0.0, 0.6) and after[0][1] == pytest.approx(0.65)
+    assert before[0] == (0.0, 0.0) and after[0][1] == pytest.approx(0.05)
     assert editors.point("sigma", "motion", 0).evaluate("element => element === document.activeElement")
     editors.page.keyboard.press("ArrowLeft")
-    assert points(editors.values()[0], "motion")[0] == pytest.approx((0.01, 0.65))
+    assert points(editors.values()[0], "motion")[0] == pytest.approx((0.01, 0.05))
     editors.page.keyboard.press("End")
     assert points(editors.values()[0], "motion")[0][1] == 4.0
     editors.page.keyboard.press("Home")
     assert points(editors.values()[0], "motion")[0][1] == 0.0
     editors.page.keyboard.press("+")
-    assert len(points(editors.values()[0], "motion")) == 5
+    assert len(points(editors.values()[0], "motion")) == 6
     editors.page.keyboard.press("Delete")
-    assert len(points(editors.values()[0], "motion")) == 4 and len(editors.values()) == 1
+    assert len(points(editors.values()[0], "motion")) == 5 and len(editors.values()) == 1
     label = editors.page.evaluate("() => ['role', 'aria-label', 'aria-valuetext'].map(name => document.activeElement.getAttribute(name))")
-    assert label[0] == "slider" and label[1].startswith("Motion, denoising, point 2 of 4") and label[2].startswith("weight 0.")
+    assert label[0] == "slider" and label[1].startswith("Motion, denoising, point 2 of 5") and label[2].startswith("weight 0")
 
     editors.button("preset").select_option("identity late")
     assert editors.values() == [str(PRESETS["identity late"])]
@@ -242,7 +242,7 @@ def test_a_wired_text_and_japanese(editors: EditorPage, renderer: str) -> None:
     editors.show(renderer, Comfy_Locale="ja")
     try:
         assert editors.button("undo").get_attribute("aria-label") == "元に戻す"
-        assert editors.point("sigma", "identity", 0).get_attribute("aria-label") == "被写体、ノイズ除去、4点中1番目"
+        assert editors.point("sigma", "identity", 0).get_attribute("aria-label") == "被写体、ノイズ除去、5点中1番目"
         assert "動きを先に" in editors.button("preset").inner_text()
         editors.screenshot(ARTIFACTS / f"editor-{renderer}-japanese.png")
         editors.page.evaluate(WIRE_TEXT, DRAWN)

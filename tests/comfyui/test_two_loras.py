@@ -81,12 +81,12 @@ def test_without_a_file_the_other_acts_alone(server: ComfyServer, files: tuple[s
 
 
 def test_movement_first_begins_with_the_dial(server: ComfyServer, files: tuple[str, str, str]) -> None:
-    """At sigma .9 and .4 the preset's weights, as two loaders at these strengths."""
+    """At sigma .9 and .4 the preset's weights, as two loaders at these strengths: late the identity is alone."""
     cat, walk, _ = files
     for early in (0.0, 0.8):
         found = ours(server, two=blend_two(cat, walk, preset="movement first", identity_early=early))
         equal(found[:1], by_stock(server, (cat, early), (walk, 1.2))[:1])
-        equal(found[1:], by_stock(server, (cat, 1.4), (walk, 0.6))[1:])
+        equal(found[1:], by_stock(server, (cat, 1.0))[1:])
     dialled = [ours(server, two=blend_two(cat, walk, identity_early=early)) for early in (0.0, 0.8)]
     assert dialled[0].equal(dialled[1]), "the dial acts with another preset"
 
@@ -108,7 +108,7 @@ def test_three_sides_each_with_curves_of_its_own(server: ComfyServer, files: tup
     found = ours(server, **nodes)
     weight = 0.5 * (1.5 - NOISY), 0.5 * (1.5 - CLEANER)
     equal(found[:1], by_stock(server, (cat, 0.2), (walk, 1.2), (hat, weight[0]))[:1])
-    equal(found[1:], by_stock(server, (cat, 1.4), (walk, 0.6), (hat, weight[1]))[1:])
+    equal(found[1:], by_stock(server, (cat, 1.0), (hat, weight[1]))[1:])
 
 
 def run_node(server: ComfyServer, settings: dict) -> Run:

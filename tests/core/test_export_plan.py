@@ -73,7 +73,7 @@ def test_a_plan_over_both_axes_says_by_how_much_strengths_are_off(base: TinyBase
 def test_fixed_weights_stay_and_strengths_are_of_them(base: TinyBase) -> None:
     plan = plan_export(lora_pair(base), {"identity": 1.0, "motion": 0.5}, PRESETS["movement first"], SIX)
     assert plan.weights == {"identity": [1.0] * 3, "motion": [0.5] * 3}
-    assert plan.step_factors("motion")[""].factors == pytest.approx([2.4] * 4 + [1.5755, 1.2], abs=1e-3)
+    assert plan.step_factors("motion")[""].factors == pytest.approx([2.4] * 4 + [1.301, 0.2996], abs=1e-3)
 
 
 def test_each_expert_has_the_mean_over_its_own_steps(base: TinyBase) -> None:
@@ -136,8 +136,8 @@ def test_export_from_end_to_end(base: TinyBase, tmp_path: Path, capsys: pytest.C
     strengths = ["--side", "both", "--blend", "movement first", "--steps", "6", "--shift", "5", "--strengths", "wan2gp", "wrapper"]
     assert main([*command, *strengths]) == 0
     shown = capsys.readouterr().out
-    assert "  all: 0.5872,0.5872,0.5872,0.5872,1.596,2.055 1.164,1.164,1.164,1.164,0.764,0.5818" in shown
-    assert "cat_motion.safetensors: 1.164, 1.164, 1.164, 1.164, 0.764, 0.5818" in shown
+    assert "  all: 0.6622,0.6622,0.6622,0.6622,1.572,1.779 1.286,1.286,1.286,1.286,0.6969,0.1605" in shown
+    assert "cat_motion.safetensors: 1.286, 1.286, 1.286, 1.286, 0.6969, 0.1605" in shown
     assert {path.name for path in (tmp_path / "loras").iterdir()} == {f"cat{side}.safetensors" for side in ("", "_identity", "_motion")}
     (tmp_path / "loras" / "cat_identity.safetensors").unlink()
     assert main([*command, "--side", "both"]) == 2  # the motion's file is there
