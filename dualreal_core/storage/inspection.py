@@ -158,7 +158,7 @@ def _describe_layer(layer: FileLayer, strength: LoraStrength, path: Path) -> Des
         down, up = parts["down"], parts["up"]
         sizes = {
             "rank": down.shape[0],
-            "alpha": strength.alpha(layer),
+            "alpha": strength.shown_alpha(layer),
             "scaling": strength.scaling(layer, down.shape[0]),
             "in_dim": down.shape[1],
             "out_dim": up.shape[0],

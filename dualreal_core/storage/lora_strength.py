@@ -21,8 +21,11 @@ from ..families.expert_names import EXPERTS
 from .layer_patterns import fits
 
 METADATA_KEY = "lora_adapter_metadata"
-METADATA_KEYS = (METADATA_KEY, "lora_config")
-"""Of diffusers and of finetrainers."""
+METADATA_KEYS = (METADATA_KEY, "lora_config", "adapter_config", "peft_config")
+"""Of diffusers, finetrainers, and scripts."""
+PLAIN_ALPHA = ("lora_alpha", "alpha", "network_alpha")
+PLAIN_RANK = ("lora_rank", "rank", "r", "network_dim", "network_rank")
+"""Fields of the metadata themselves, where they are numbers: of LightX2V's, VideoX-Fun's and others' files for MiniMax-H3 and LTX."""
 NETWORK_ALPHA_KEY = "ss_network_alpha"
 CONFIG_FILE = "adapter_config.json"
 _SECTIONS = ("transformer.", "diffusion_model.", "unet.", "")
@@ -39,6 +42,33 @@ class Layer(Protocol):
 
 
 @dataclass(frozen=True)
+class PlainScaling:
+    """Alpha as a field of the metadata, with the rank that it is of.
+
+    Attributes:
+        rank: None where the metadata do not say it.
+        divides_by_root: as rsLoRA.
+    """
+
+    alpha: float
+    rank: float | None
+    divides_by_root: bool
+
+    @classmethod
+    def of(cls, metadata: Mapping[str, str]) -> PlainScaling | None:
+        """None where no field is a number, or where an `alpha` has no rank beside it: merges call other things so."""
+        rank = next((found for name in PLAIN_RANK if (found := _plain_number(metadata.get(name)))), None)
+        names = PLAIN_ALPHA if rank else PLAIN_ALPHA[:1]
+        alpha = next((found for name in names if (found := _plain_number(metadata.get(name))) is not None), None)
+        return None if alpha is None else cls(alpha, rank, str(metadata.get("use_rslora", "")).lower() == "true")
+
+    def factor(self, rank: int) -> float:
+        """On the update of a layer of a rank: that of the whole file, also where a layer's rank became another one."""
+        own = self.rank if self.rank and self.rank > 0 else rank
+        return self.alpha / (math.sqrt(own) if self.divides_by_root else own)
+
+
+@dataclass(frozen=True)
 class LoraStrength:
     """What a LoRA file records of its strength.
 
@@ -46,11 +76,13 @@ class LoraStrength:
         file: for error messages.
         adapter_config: fields of peft's configuration.
         network_alpha: kohya's, None where there is none.
+        plain_scaling: alpha by the rank that stands beside it in the metadata, or alpha alone where none does.
     """
 
     file: str
     adapter_config: Mapping[str, object] = field(default_factory=dict)
     network_alpha: object = None
+    plain_scaling: PlainScaling | None = None
 
     @classmethod
     def of(cls, path: Path, metadata: Mapping[str, str], expert: str | None = None) -> LoraStrength:
@@ -75,7 +107,7 @@ class LoraStrength:
             where = place if place == CONFIG_FILE else f"its {place}"
             raise InputError(f"{path.name} says by {where} how strong it is, which is damaged ({error}): use another copy.") from error
         own = next((found for section in sections if (found := _section(fields, section))), {})
-        return cls(path.name, own, metadata.get(NETWORK_ALPHA_KEY))
+        return cls(path.name, own, metadata.get(NETWORK_ALPHA_KEY), PlainScaling.of(metadata))
 
     @property
     def is_dora(self) -> bool:
@@ -95,6 +127,15 @@ class LoraStrength:
         """
         return self._alpha_and_root(layer)[0]
 
+    def shown_alpha(self, layer: Layer) -> float | None:
+        """Alpha of a low-rank layer, also where it stands for the whole file as a field of its metadata.
+
+        Raises:
+            InputError: see `alpha`.
+        """
+        alpha = self.alpha(layer)
+        return self.plain_scaling.alpha if alpha is None and self.plain_scaling is not None else alpha
+
     def scaling(self, layer: Layer, rank: int) -> float:
         """Factor on the update of a layer that is not empty.
 
@@ -102,7 +143,9 @@ class LoraStrength:
             InputError: see `alpha`.
         """
         alpha, divides_by_root = self._alpha_and_root(layer)
-        return 1.0 if alpha is None else alpha / (math.sqrt(rank) if divides_by_root else rank)
+        if alpha is None:
+            return 1.0 if self.plain_scaling is None else self.plain_scaling.factor(rank)
+        return alpha / (math.sqrt(rank) if divides_by_root else rank)
 
     def configured_rank(self, layer: Layer) -> int | None:
         """The rank that peft's configuration gives a layer, None where it gives none.
@@ -152,6 +195,14 @@ class LoraStrength:
 
 def _section(fields: Mapping[str, object], prefix: str) -> dict[str, object]:
     return {name.removeprefix(prefix): value for name, value in fields.items() if name.startswith(prefix) and (prefix or "." not in name)}
+
+
+def _plain_number(text: object) -> float | None:
+    try:
+        number = float(text)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) else None
 
 
 def _finite(value: object) -> float:

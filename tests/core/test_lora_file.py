@@ -158,6 +158,53 @@ def test_other_files(wan, tmp_path):
         load_side(wan.transformer, tmp_path / "nothing.safetensors", "motion")
 
 
+def tree(tensors: dict[str, torch.Tensor]) -> dict[str, object]:
+    """Modules in modules instead of dotted names."""
+    return {"blocks": {"1": {"attn1": {"to_q": {name.removeprefix(f"{LAYER}."): tensor for name, tensor in tensors.items()}}}}}
+
+
+@pytest.mark.parametrize(
+    ("wrapped", "factor"),
+    [
+        (lambda tensors: {"generator_lora": tensors, "critic_lora": {LAYER: torch.ones(3)}, "step": 7}, 1),
+        (lambda tensors: {"adapter of a script": tensors, "optimizer": {"lr": 0.1}}, 1),
+        (lambda tensors: {**tensors, "step": 100}, 1),
+        (lambda tensors: {"state_dict": tensors, "alpha": 6, "rank": 2}, 3),
+        (lambda tensors: {"lora_weights": tensors, "lora_config": {"r": 2, "lora_alpha": 6, "target_modules": {"q"}}}, 3),
+        (lambda tensors: tree(tensors), 1),
+        (lambda tensors: tree(tensors) | {"more": {"x": torch.ones(1)}}, 1),
+    ],
+)  # fmt: skip
+def test_what_trainers_wrap_a_lora_in(wan, tmp_path, wrapped, factor):
+    side_of(wan, tmp_path, matrices(LAYER))
+    torch.save(wrapped(matrices(LAYER)), tmp_path / "lora.pt")
+    plain, side = (load_side(wan.transformer, tmp_path / f"lora.{suffix}", "motion").report for suffix in ("safetensors", "pt"))
+    assert side.num_layers == 1
+    assert side.norm == pytest.approx(factor * plain.norm)
+
+
+@pytest.mark.parametrize("content", [{}, {"step": 1}, {"a": {"b": {}}}, [torch.ones(2)], torch.ones(2)])
+def test_torch_files_without_tensors_by_name(wan, tmp_path, content):
+    torch.save(content, tmp_path / "lora.pt")
+    with pytest.raises(InputError, match="is no LoRA file"):
+        load_side(wan.transformer, tmp_path / "lora.pt", "motion")
+
+
+def test_a_file_in_several_parts(wan, tmp_path):
+    first, second = tmp_path / "model-00001-of-00002.safetensors", tmp_path / "model-00002-of-00002.safetensors"
+    tensors = matrices(LAYER) | matrices("blocks.0.ffn.2", 32, 48)
+    names = list(tensors)
+    save_file({name: tensors[name] for name in names[::2]}, first, {"lora_alpha": "2"})
+    with pytest.raises(InputError, match=f"{second.name} is not beside it"):
+        load_side(wan.transformer, first, "motion")
+    save_file({name: tensors[name] for name in names[1::2]}, second)
+    for path in (first, second, tmp_path):
+        assert load_side(wan.transformer, path, "motion").report.num_layers == 2
+    save_file(tensors, tmp_path / "epoch_2.safetensors")
+    with pytest.raises(InputError, match="folder of 2 files"):
+        load_side(wan.transformer, tmp_path, "motion")
+
+
 def test_both_experts_in_one_file(wan, tmp_path):
     tensors = {f"transformer{number}.{name}": tensor for number in ("_1", "_2") for name, tensor in matrices(LAYER).items()}
     with pytest.raises(InputError, match="both experts"):

@@ -55,6 +55,13 @@ CASES = {
     "a pattern, rank-stabilised": (tensors(), peft_config(lora_alpha=16, alpha_pattern={V: 8}, use_rslora=True), 8, 2),
     "kohya's number": (tensors(KOHYA), {"ss_network_alpha": "16"}, 4, 1),
     "kohya's number, folded by a converter": (tensors(PEFT), {"ss_network_alpha": "16"}, 1, 1),
+    "fields of the metadata": (tensors(), {"lora_alpha": "8", "lora_rank": "16"}, 0.5, 0.5),
+    "alpha as a field": (tensors(), {"lora_alpha": "8"}, 2, 0.5),
+    "fields, rank-stabilised": (tensors(), {"lora_alpha": "8", "lora_rank": "16", "use_rslora": "True"}, 2, 2),
+    "a tensor before fields": (tensors(alpha=8.0), {"lora_alpha": "64", "lora_rank": "16"}, 2, 0.5),
+    "a configuration before fields": (tensors(), {**peft_config(lora_alpha=16), "lora_alpha": "64"}, 4, 1),
+    "another thing's alpha": (tensors(), {"alpha": "0.5", "lora_alpha": "auto"}, 1, 1),
+    "a script's configuration": (tensors(), {"peft_config": '{"r": 4, "lora_alpha": 16}'}, 4, 1),
     "kohya's None": (tensors(KOHYA), {"ss_network_alpha": "None"}, 1, 1),
 }
 

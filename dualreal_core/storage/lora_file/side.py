@@ -20,7 +20,7 @@ from .base_weights import WeightOf, weights_of
 from .keys import FileLayer, adapters_of, layers_of
 from .kinds import UNKNOWN
 from .models import check_twins
-from .reading import LoraTensors, read_tensors
+from .reading import LoraTensors, keys_in, read_tensors
 from .report import LoadReport
 from .sorting import BesideUpdate, SideReader
 from .triggers import triggers_of
@@ -83,7 +83,7 @@ def experts_in(path: Path) -> tuple[str, ...]:
     Raises:
         InputError: the file is damaged, or no LoRA file.
     """
-    return tuple(split_experts(read_tensors(path).tensors))
+    return tuple(split_experts(dict.fromkeys(keys_in(path))))
 
 
 def of_expert(file: LoraTensors, expert: str | None) -> tuple[Mapping[str, torch.Tensor], tuple[str, ...]]:
