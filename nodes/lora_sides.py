@@ -108,6 +108,7 @@ def _partners(file: LoraFile) -> tuple[str, ...]:
 def _read(models: list[ModelPatcher], files: Mapping[Role, LoraFile]) -> LoraSides:
     found: dict[Role, TrainedPair] = {}
     said: list[str] = []
+    norms: dict[Role, list[float]] = {}
     for role, file in files.items():
         of_files: list[str] = []
         if len(models) == 1:
@@ -117,10 +118,10 @@ def _read(models: list[ModelPatcher], files: Mapping[Role, LoraFile]) -> LoraSid
         else:
             of_experts, of_files = _of_experts(file)
             found[role], notes = import_experts(dict(zip(EXPERTS, models, strict=True)), of_experts, role)
-        said += [_about(role, file, found[role]), *of_files, *notes]
+        norms[role] = norms_by_block(found[role].pair, role)
+        said += [_about(role, file, found[role], norms[role]), *of_files, *notes]
     with torch.inference_mode(False):
         whole = _joined(found)
-    norms = {role: norms_by_block(whole.pair, role) for role in ROLES if role in whole.pair.sides}
     return LoraSides(whole, tuple(said), norms)
 
 
@@ -140,9 +141,9 @@ def _joined(found: Mapping[Role, TrainedPair]) -> TrainedPair:
     return TrainedPair(pair, combine_headers(identity.header, motion.header), beside)
 
 
-def _about(role: Role, file: LoraFile, read: TrainedPair) -> str:
+def _about(role: Role, file: LoraFile, read: TrainedPair, norms: list[float]) -> str:
     """What a side is, in one line."""
-    layers, norm = len(read.pair.sides[role]), math.hypot(*norms_by_block(read.pair, role))
+    layers, norm = len(read.pair.sides[role]), math.hypot(*norms)
     words = read.header.get("prompts", {}).get("trigger" if role == "identity" else role)
     triggers = f"trigger words: {words}." if words else "no trigger words named."
     return f"{role.title()}: {Path(file.name).name}, {layers} layer{'s' * (layers > 1)}, norm {norm:.3g}; {triggers}"

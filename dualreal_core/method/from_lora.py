@@ -54,7 +54,8 @@ def one_sided_pair(
 ) -> AdapterPair:
     """A pair whose side `role` computes the updates, float32 on the CPU; the other side is absent.
 
-    Several updates of one layer, as of the parts of a fused one, become one adapter. Those of rank 0 are left out.
+    Several updates of one layer, as of the parts of a fused one, become one adapter. Those of rank 0 are left out. Weights of forms
+    become the pair's, of other updates they are copied.
 
     Args:
         source: what the updates come from, for error messages.
@@ -103,7 +104,18 @@ def one_sided_pair(
     for key, both in plain.items():
         state = {f"{part}.weight": weight for part, weight in zip(("down", "up"), both, strict=True)}
         pair.sides[role][key].load_state_dict(state, assign=True)
+    _take_own_memory(pair.sides[role])
     return pair
+
+
+def _take_own_memory(side: nn.Module) -> None:
+    """Copies weights that share memory, as those of the layers that one of a file joins: each is trained and saved as its own."""
+    taken: set[int] = set()
+    for weight in side.parameters():
+        memory = weight.untyped_storage()
+        if memory.data_ptr() in taken or memory.nbytes() != weight.nbytes:
+            weight.data = weight.detach().clone(memory_format=torch.contiguous_format)
+        taken.add(weight.untyped_storage().data_ptr())
 
 
 @dataclass(frozen=True)
@@ -159,7 +171,8 @@ def _check_widths(update: LinearUpdate, linear: nn.Linear, source: str) -> None:
 def _as_form(update: LinearUpdate) -> FormUpdate:
     first_row, num_rows = update.rows or (0, update.up.shape[0])
     target = (NamedRows(update.path, first_row, num_rows),)
-    return FormUpdate(target, LowRank(down=update.down, up=update.up), low_rank_square(update.down, update.up))
+    down, up = update.down.detach().clone(), update.up.detach().clone()
+    return FormUpdate(target, LowRank(down=down, up=up), low_rank_square(down, up))
 
 
 def _place(target: Target, places: dict[str, BlockLayer], source: str) -> tuple[str, int, Rows]:
@@ -192,6 +205,9 @@ def _is_plain(parts: list[tuple[LayerForm, Rows]]) -> bool:
 
 def _stacked(parts: list[tuple[LowRank, Rows]], num_rows: int) -> tuple[torch.Tensor, torch.Tensor]:
     """All updates of one layer as one: down (sum of R, in width), up (num_rows, sum of R)."""
+    if len(parts) == 1 and not parts[0][1]:
+        form = parts[0][0]
+        return form.down.detach().float(), form.up.detach().float()
     down = torch.cat([form.down.detach().float() for form, _ in parts])
     up = torch.zeros(num_rows, down.shape[0])
     first_column = 0

@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from tiny import TinyBase
 
 from dualreal_core.errors import InputError
+from dualreal_core.storage import load_pair, save_pair
 from dualreal_core.storage.lora_file import load_side, triggers_of
 from dualreal_core.storage.lora_file.keys import FileLayer, clean, split_key
 from dualreal_core.storage.lora_file.models import recognise
@@ -277,3 +278,29 @@ def test_trigger_words_stand_in_the_header(wan, tmp_path):
     side = side_of(wan, tmp_path, matrices(LAYER), {"trigger_word": "sks cat"})
     assert side.header["prompts"] == {"trigger": "sks cat"} and side.report.triggers == ("sks cat",)
     assert SimpleNamespace(**side.header).source == "lora.safetensors"
+
+
+FUSED = {
+    "LoRA": {"lora_A.weight": torch.ones(2, 32), "lora_B.weight": torch.ones(96, 2)},
+    "LoKr": {"lokr_w1": torch.ones(6, 2), "lokr_w2": torch.ones(16, 16)},
+    "DoRA": {"lora_A.weight": torch.ones(2, 32), "lora_B.weight": torch.ones(96, 2), "dora_scale": torch.ones(1, 32)},
+}
+
+
+@pytest.mark.parametrize("kind", FUSED)
+def test_layers_that_a_file_joins_have_weights_of_their_own(wan, tmp_path, kind):
+    pair = side_of(wan, tmp_path, {f"blocks.1.attn1.to_qkv.{part}": tensor for part, tensor in FUSED[kind].items()}).pair
+    assert len(pair.sides["identity"]) == 3
+    weights = list(pair.parameters())
+    assert len({weight.untyped_storage().data_ptr() for weight in weights}) == len(weights)
+    save_pair(tmp_path / "pair.safetensors", pair)
+    for name, weight in load_pair(tmp_path / "pair.safetensors")[0].state_dict().items():
+        torch.testing.assert_close(weight, pair.state_dict()[name])
+
+
+def test_a_file_is_held_as_numbers_once(wan, tmp_path, monkeypatch):
+    """A file may have gigabytes."""
+    layers = []
+    monkeypatch.setattr("dualreal_core.storage.lora_file.side.check_twins", lambda *given: layers.extend(given[3].values()))
+    side_of(wan, tmp_path, matrices(LAYER))
+    assert {tensor.device.type for layer in layers for tensor in layer.parts.values()} == {"meta"}

@@ -120,8 +120,8 @@ class Offset(LayerForm):
 
 def low_rank_square(down: torch.Tensor, up: torch.Tensor) -> float:
     """Square of the Frobenius norm of `up down`, from the products of their ranks alone."""
-    down, up = down.double(), up.double()
-    return max(0.0, float((down @ down.t() * (up.t() @ up)).sum()))
+    down, up = down.float(), up.float()
+    return max(0.0, float(((down @ down.t()).double() * (up.t() @ up).double()).sum()))
 
 
 def khatri_rao(up1: torch.Tensor, down1: torch.Tensor, up2: torch.Tensor, down2: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

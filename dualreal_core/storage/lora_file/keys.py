@@ -59,6 +59,10 @@ class FileLayer:
         """Its name without the usual prefixes."""
         return without_prefix(self.name)
 
+    def forget(self) -> None:
+        """Keeps the sizes of its tensors alone, for sentences on what is wrong: files are large, and read once."""
+        self.parts = {part: tensor.to("meta") for part, tensor in self.parts.items()}
+
     @property
     def alpha(self) -> torch.Tensor | None:
         """A tensor of its own, where it has one."""

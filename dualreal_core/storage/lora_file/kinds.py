@@ -76,7 +76,7 @@ def _lora(here: Here) -> list[LayerForm]:
     check_ranks(here, down.shape[0], up.shape[1])
     check_sizes(here, up.shape[0], down.shape[1])
     factor = here.scaling(down.shape[0])
-    found: list[LayerForm] = [LowRank(down=down, up=up * factor)]
+    found: list[LayerForm] = [LowRank(down=down, up=up if factor == 1 else up * factor)]
     (bias,) = here.take("up_bias")
     return [*found, Offset(value=bias.flatten() * factor)] if bias is not None and bool(bias.any()) else found
 

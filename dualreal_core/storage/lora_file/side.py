@@ -56,25 +56,30 @@ def load_side(
     Raises:
         InputError: the file is damaged, incomplete, of another model or of a kind that is not known, or it changes no block.
     """
-    file = read_tensors(path)
-    tensors, others = of_expert(file, expert)
-    layers = checked_layers(file.path.name, tensors)
-    check_twins(file.path.name, family_of(transformer).name, file.metadata, layers)
-    strength = LoraStrength.of(file.path, file.metadata, expert)
-    reader = SideReader(transformer, file.path.name, strength, weight_of or weights_of(transformer))
+    path, metadata, layers, others = _layers_in(path, expert)
+    check_twins(path.name, family_of(transformer).name, metadata, layers)
+    strength = LoraStrength.of(path, metadata, expert)
+    reader = SideReader(transformer, path.name, strength, weight_of or weights_of(transformer))
     reader.read(layers)
     with torch.no_grad():
-        pair = one_sided_pair(transformer, role, reader.updates, file.path.name)
+        pair = one_sided_pair(transformer, role, reader.updates, path.name)
     pair.requires_grad_(False)
-    triggers = triggers_of(file.metadata)
+    triggers = triggers_of(metadata)
     report = reader.report(triggers, others)
     header: dict[str, object] = {
-        "source": file.path.name,
-        "training": {"lora": file.path.name, "sha256": file_digest(file.path)},
+        "source": path.name,
+        "training": {"lora": path.name, "sha256": file_digest(path)},
     }
     if triggers:
         header["prompts"] = {"trigger" if role == "identity" else role: triggers[0]}
     return LoadedSide(pair, tuple(reader.beside()), report, header)
+
+
+def _layers_in(path: Path, expert: str | None) -> tuple[Path, Mapping[str, str], dict[str, FileLayer], tuple[str, ...]]:
+    """The file itself, its metadata, layers and a sentence on others; nothing else holds the tensors, which go as they are read."""
+    file = read_tensors(path)
+    tensors, others = of_expert(file, expert)
+    return file.path, file.metadata, checked_layers(file.path.name, tensors), others
 
 
 def experts_in(path: Path) -> tuple[str, ...]:
@@ -120,9 +125,15 @@ def checked_layers(file: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, 
         raise InputError(f"{file} holds several updates of one layer: {error}. Give a file with one of them.") from error
     for layer in layers.values():
         for part, tensor in layer.parts.items():
-            if tensor.is_floating_point() and part != "alpha" and not tensor.float().isfinite().all():
+            if tensor.is_floating_point() and part != "alpha" and not is_finite(tensor):
                 raise InputError(
                     f"{file} holds values that are no numbers (NaN or infinite, in {part} of {layer.name}): its training failed; use "
                     "another one."
                 )
     return layers
+
+
+def is_finite(tensor: torch.Tensor) -> bool:
+    """Whether all of it are numbers; a sum, which is cheap, tells it unless it overflows."""
+    values = tensor.float()
+    return bool(values.sum().isfinite()) or bool(values.isfinite().all())

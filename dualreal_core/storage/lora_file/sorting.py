@@ -116,6 +116,7 @@ class SideReader:
                 self._leave_out(layer)
             else:
                 self._take(layer, target)
+            layer.forget()
 
     def _target(self, layer: FileLayer) -> Target | None:
         found = self.names.find(layer.name)
