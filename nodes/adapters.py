@@ -57,7 +57,7 @@ class LoadPair(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, name: str) -> str:
+    def fingerprint_inputs(cls, name: str | None) -> str:
         return fingerprint(PAIRS, name)
 
     @classmethod
@@ -93,7 +93,7 @@ class LoadLora(io.ComfyNode):
         )
 
     @classmethod
-    def fingerprint_inputs(cls, lora: str, model: None = None) -> str:
+    def fingerprint_inputs(cls, lora: str | None, model: None = None) -> str:
         return fingerprint(LORAS, lora)
 
     @classmethod
@@ -146,10 +146,7 @@ class Combine(io.ComfyNode):
 
     @classmethod
     def execute(cls, identity: TrainedPair, motion: TrainedPair) -> io.NodeOutput:
-        with torch.inference_mode(False):
-            pair = combine(identity.pair, motion.pair)
-        beside = identity.beside_of("identity") + motion.beside_of("motion")
-        return io.NodeOutput(TrainedPair(pair.requires_grad_(False), combine_headers(identity.header, motion.header), beside))
+        return io.NodeOutput(joined(identity, motion))
 
 
 class SavePair(io.ComfyNode):
@@ -197,6 +194,14 @@ class SavePair(io.ComfyNode):
         return io.NodeOutput(ui=told(said + _not_saved(pair)))
 
 
+def joined(identity: TrainedPair, motion: TrainedPair) -> TrainedPair:
+    """One pair of a side of each, without gradients."""
+    with torch.inference_mode(False):
+        pair = combine(identity.pair, motion.pair).requires_grad_(False)
+    beside = identity.beside_of("identity") + motion.beside_of("motion")
+    return TrainedPair(pair, combine_headers(identity.header, motion.header), beside)
+
+
 def _not_saved(pair: TrainedPair) -> str:
     """What the file does not hold."""
     number = len(pair.beside)
@@ -220,8 +225,10 @@ def file_in(folder: str, name: str) -> Path:
     return Path(path)
 
 
-def fingerprint(folder: str, name: str) -> str:
-    """Changes when the file does."""
+def fingerprint(folder: str, name: str | None) -> str:
+    """Changes when the file does; empty where its name is wired, as ComfyUI asks before it is known."""
+    if name is None:
+        return ""
     status = file_in(folder, name).stat()
     return f"{status.st_mtime_ns} {status.st_size}"
 

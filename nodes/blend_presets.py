@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from ..dualreal_core.method.curves import MAX_WEIGHT
-from ..dualreal_core.method.presets import IDENTITY_EARLY, PRESETS, movement_first
+from ..dualreal_core.method.presets import IDENTITY_EARLY, IDENTITY_EARLY_RANGE, MOVEMENT_FIRST, PRESETS, movement_first
 
 ADDRESS = "/dualreal/presets"
-DIALLED = "movement first"
-IDENTITY_EARLY_RANGE = (0.0, 0.8)
 
 
 def register(routes) -> None:
@@ -25,5 +23,5 @@ def presets() -> dict:
     return {
         "max_weight": MAX_WEIGHT,
         "presets": [{"name": name, "curves": str(curves)} for name, curves in PRESETS.items()],
-        "dial": {"preset": DIALLED, "value": IDENTITY_EARLY, "ends": ends},
+        "dial": {"preset": MOVEMENT_FIRST, "value": IDENTITY_EARLY, "ends": ends},
     }

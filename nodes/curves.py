@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..dualreal_core.errors import InputError
 from ..dualreal_core.method.curves import parse_curves
-from ..dualreal_core.method.presets import PRESETS
+from ..dualreal_core.method.presets import MOVEMENT_FIRST, PRESETS
 from .types import CATEGORY, BlendType
 
 
@@ -25,7 +25,7 @@ class BlendCurves(io.ComfyNode):
             search_aliases=["dualreal", "blend editor", "draw blend", "lora schedule", "curve"],
             inputs=[
                 io.String.Input(
-                    "curves", default=str(PRESETS["movement first"]), multiline=True,
+                    "curves", default=str(PRESETS[MOVEMENT_FIRST]), multiline=True,
                     tooltip="One line a curve: identity or motion, sigma or depth, points of place:weight. 1 is an even blend's weight, "
                     "0 to 4; sigma runs from 1 (noise) to 0 (clean), depth from 0 (first) to 1 (last blocks). What is not named is 1.",
                 )

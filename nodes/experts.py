@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
@@ -30,7 +31,11 @@ from .types import CATEGORY, PairType, TrainedPair
 
 FOUND_BY_NAME = "found by name"
 NONE = "none"
+SAME_FILE = "same file"
+ON_EVERY_MODEL = "load it by Load Identity LoRA or Load Motion LoRA, which act on every model that their pair is applied to"
 SAME_STAGES = 1e-3
+INPUTS = {HIGH: "model_high", LOW: "model_low"}
+"""Inputs of nodes for two experts that take these."""
 
 
 class ApplyTwoExperts(io.ComfyNode):
@@ -85,7 +90,7 @@ class ApplyTwoExperts(io.ComfyNode):
                 beside = [one for one in source.beside if one.expert in (None, expert)]
                 with_beside(patched[expert], beside, strengths)
             except InputError as error:
-                raise InputError(f"{input_of(expert)}: {error}") from error
+                raise InputError(f"{INPUTS[expert]}: {error}") from error
             said += differences_from(header, model, expert)
         said += of_unequal_kind(models)
         said += as_one([patched[expert] for expert in models if patched[expert] is not models[expert]])
@@ -126,10 +131,10 @@ class LoadTwoExpertLoras(io.ComfyNode):
         )  # fmt: skip
 
     @classmethod
-    def fingerprint_inputs(cls, lora: str, partner: str, role: str = "", model_high: None = None, model_low: None = None) -> str:
-        files = folder_paths.get_filename_list(LORAS)
-        chosen = partners_of(lora, files).files if partner == FOUND_BY_NAME else (partner,) if partner in files else ()
-        return " ".join(f"{name} {fingerprint(LORAS, name)}" for name in (lora, *chosen))
+    def fingerprint_inputs(
+        cls, lora: str | None, partner: str | None, role: str = "", model_high: None = None, model_low: None = None
+    ) -> str:
+        return fingerprint_of_experts(lora, partner)
 
     @classmethod
     def execute(cls, model_high: ModelPatcher, model_low: ModelPatcher, role: str, lora: str, partner: str) -> io.NodeOutput:
@@ -138,6 +143,14 @@ class LoadTwoExpertLoras(io.ComfyNode):
         pair, notes = import_experts(models, files, role)
         said = [*swapped(models), *said, *notes, *of_unequal_kind(models)]
         return io.NodeOutput(pair, ui=told("\n".join(said)))
+
+
+def fingerprint_of_experts(lora: str | None, partner: str | None) -> str:
+    """Changes when a file does, or another one is found as its partner; names that are wired are None, see `fingerprint`."""
+    files = folder_paths.get_filename_list(LORAS)
+    is_found = partner == FOUND_BY_NAME and lora is not None
+    chosen = partners_of(lora, files).files if is_found else (partner,) if partner in files else ()
+    return " ".join(f"{name} {fingerprint(LORAS, name)}" for name in (lora, *chosen))
 
 
 def import_experts(models: dict[str, ModelPatcher], files: dict[str, str], role: Role) -> tuple[TrainedPair, list[str]]:
@@ -177,30 +190,32 @@ def halves(pair: TrainedPair, low_pair: TrainedPair | None) -> dict[str, tuple[A
     return {expert: (own, source.header) for expert, own, source in zip((HIGH, LOW), copies, sources, strict=True)}
 
 
-def input_of(expert: str) -> str:
-    """The input that takes an expert."""
-    return "model_high" if expert == HIGH else "model_low"
+def swapped(models: Mapping[str, ModelPatcher], inputs: Mapping[str, str] = INPUTS) -> list[str]:
+    """Sentences on MODELs that are of the other expert by the names of their files, or both the same.
 
-
-def swapped(models: dict[str, ModelPatcher]) -> list[str]:
-    """Sentences on MODELs that are of the other expert by the names of their files, or both the same."""
+    Args:
+        inputs: that take them, by expert.
+    """
     files = {expert: model_file(model) for expert, model in models.items()}
     wrong = {expert: file for expert, file in files.items() if named_expert(file) not in (None, expert)}
     if len(wrong) == len(models):
-        return [f"The models seem to be swapped: model_high is {wrong[HIGH]}, model_low is {wrong[LOW]}. Wire each to the other input."]
+        named = ", ".join(f"{inputs[expert]} is {wrong[expert]}" for expert in EXPERTS)
+        return [f"The models seem to be swapped: {named}. Wire each to the other input."]
     is_one = models[HIGH].is_clone(models[LOW])
-    same = ["model_high and model_low are the same MODEL: wire the high-noise and the low-noise model, loaded from two files."]
+    both = " and ".join(inputs[expert] for expert in EXPERTS)
+    same = [f"{both} are the same MODEL: wire the high-noise and the low-noise model, loaded from two files."]
     return (same if is_one else []) + [
-        f"{input_of(expert)} is {file}, which is the {named_expert(file)} expert by its name: wire the {expert} model there."
+        f"{inputs[expert]} is {file}, which is the {named_expert(file)} expert by its name: wire the {expert} model there."
         for expert, file in wrong.items()
     ]
 
 
-def of_unequal_kind(models: dict[str, ModelPatcher]) -> list[str]:
-    """A sentence where two MODELs are no experts of one model."""
+def of_unequal_kind(models: Mapping[str, ModelPatcher], inputs: Mapping[str, str] = INPUTS) -> list[str]:
+    """A sentence where two MODELs are no experts of one model; see `swapped`."""
     if len({expert_boundary(diffusion_model(model)) for model in models.values()}) == 1:
         return []
-    return ["model_high and model_low are of different kinds, as text to video and image to video: wire both experts of one model."]
+    both = " and ".join(inputs[expert] for expert in EXPERTS)
+    return [f"{both} are of different kinds, as text to video and image to video: wire both experts of one model."]
 
 
 def as_one(models: list[ModelPatcher]) -> list[str]:
@@ -221,8 +236,12 @@ def as_one(models: list[ModelPatcher]) -> list[str]:
     ]
 
 
-def files_of_experts(lora: str, partner: str) -> tuple[dict[str, str], list[str]]:
+def files_of_experts(lora: str, partner: str, chosen_by: str = "partner", may_share: bool = False) -> tuple[dict[str, str], list[str]]:
     """The file for each expert, and what is to be said of how it was found.
+
+    Args:
+        chosen_by: the input that names the partner.
+        may_share: that input also has `SAME_FILE`.
 
     Raises:
         InputError: no partner was found or several, or it is not known which expert the only file is for.
@@ -234,26 +253,28 @@ def files_of_experts(lora: str, partner: str) -> tuple[dict[str, str], list[str]
     if partner == NONE:
         expert = _told(lora)
         if expert is None:
+            instead = f"choose '{SAME_FILE}' as {chosen_by} to have it on both" if may_share else ON_EVERY_MODEL
             raise InputError(
-                f"{lora} does not say by its name which expert it is for (as walk_high_noise or walk_low): rename it, or load it by "
-                "Load Identity LoRA or Load Motion LoRA, which act on every model that their pair is applied to."
+                f"{lora} does not say by its name which expert it is for (as walk_high_noise or walk_low): rename it, or {instead}."
             )
         return {expert: lora}, [f"{lora} acts on the {expert} expert, and nothing on the other one."]
     if not by_name.files and partner == FOUND_BY_NAME:
+        others = f", '{SAME_FILE}' where this one is for both, as of Wan 2.1," if may_share else ","
         raise InputError(
             f"No partner of {lora} was found in its folder: looked for a file whose name differs in the expert alone ({LOOKED_FOR}), also "
-            f"in folders that differ so. Choose it as partner, or '{NONE}' if there is none."
+            f"in folders that differ so. Choose it as {chosen_by}{others} or '{NONE}' if there is none."
         )
     if len(by_name.files) > 1:
-        raise InputError(f"{len(by_name.files)} files may be the partner of {lora}: {', '.join(by_name.files)}. Choose one as partner.")
+        found = ", ".join(by_name.files)
+        raise InputError(f"{len(by_name.files)} files may be the partner of {lora}: {found}. Choose one as {chosen_by}.")
     other = by_name.files[0] if by_name.files else partner
     own, others = (by_name.expert, None) if by_name.expert else (_told(lora), _told(other))
     files = {HIGH: other, LOW: lora} if (own or _opposite(others)) == LOW else {HIGH: lora, LOW: other}
     said = [f"High noise: {files[HIGH]}. Low noise: {files[LOW]}."]
     if not own and not others:
-        said[0] += " Their names do not say which is which, so 'lora' is taken for the high-noise one."
+        said[0] += f" Their names do not say which is which, so {lora} is taken for the high-noise one."
     elif own == others:
-        said.append(f"Both files are of the {own} expert by their names or keys, {lora} and {other}: choose another lora or partner.")
+        said.append(f"Both files are of the {own} expert by their names or keys, {lora} and {other}: choose another LoRA or {chosen_by}.")
     return files, said
 
 

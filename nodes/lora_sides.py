@@ -8,33 +8,31 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import folder_paths
-import torch
 from comfy.model_patcher import ModelPatcher
 from torch import nn
 
 from ..dualreal_core.errors import InputError
-from ..dualreal_core.families.expert_names import EXPERTS, HIGH, LOW, partners_of
-from ..dualreal_core.method.combine import combine, combine_headers
+from ..dualreal_core.families.expert_names import EXPERTS, HIGH, LOW
 from ..dualreal_core.method.pair import ROLES, Role
 from ..dualreal_core.method.side_norms import norms_by_block
-from .adapters import LORAS, file_in, fingerprint
-from .experts import FOUND_BY_NAME, files_of_experts, import_experts
+from .adapters import LORAS, file_in, joined
+from .experts import FOUND_BY_NAME, NONE, SAME_FILE, files_of_experts, fingerprint_of_experts, import_experts
 from .lora_import import import_lora
 from .types import TrainedPair
 
-NONE = "none"
-SAME_FILE = "same file"
 MAX_KEPT = 2
 """Readings that are kept beside those that ComfyUI itself keeps: those of the two graphs that were run last."""
 
 
 @dataclass(frozen=True)
 class LoraFile:
-    """One side: a file in models/loras, or `NONE`, and for two experts that of the other one, or how it is found."""
+    """One side: a file in models/loras, or `NONE`, and for two experts that of the other one, or how it is found.
 
-    name: str
-    partner: str = FOUND_BY_NAME
+    Names that are wired are None for as long as they are not known.
+    """
+
+    name: str | None
+    partner: str | None = FOUND_BY_NAME
 
 
 @dataclass(frozen=True)
@@ -93,16 +91,8 @@ def read_sides(models: list[ModelPatcher], files: Mapping[Role, LoraFile]) -> Lo
 
 def fingerprint_of(files: Mapping[Role, LoraFile], has_experts: bool) -> str:
     """Changes when one of the files does, or another one is found by its name."""
-    names = []
-    for file in files.values():
-        if file.name != NONE:
-            names += [file.name, *(_partners(file) if has_experts else ())]
-    return " ".join(f"{name} {fingerprint(LORAS, name)}" for name in names)
-
-
-def _partners(file: LoraFile) -> tuple[str, ...]:
-    files = folder_paths.get_filename_list(LORAS)
-    return partners_of(file.name, files).files if file.partner == FOUND_BY_NAME else (file.partner,) if file.partner in files else ()
+    own = [file for file in files.values() if file.name != NONE]
+    return " ".join(fingerprint_of_experts(file.name, file.partner if has_experts else NONE) for file in own)
 
 
 def _read(models: list[ModelPatcher], files: Mapping[Role, LoraFile]) -> LoraSides:
@@ -116,29 +106,18 @@ def _read(models: list[ModelPatcher], files: Mapping[Role, LoraFile]) -> LoraSid
             found[role], note = import_lora(models[0], path, role)
             notes = [note] if note else []
         else:
-            of_experts, of_files = _of_experts(file)
+            of_experts, of_files = _of_experts(file, role)
             found[role], notes = import_experts(dict(zip(EXPERTS, models, strict=True)), of_experts, role)
         norms[role] = norms_by_block(found[role].pair, role)
         said += [_about(role, file, found[role], norms[role]), *of_files, *notes]
-    with torch.inference_mode(False):
-        whole = _joined(found)
+    whole = joined(*(found[role] for role in ROLES)) if len(found) > 1 else next(iter(found.values()))
     return LoraSides(whole, tuple(said), norms)
 
 
-def _of_experts(file: LoraFile) -> tuple[dict[str, str], list[str]]:
+def _of_experts(file: LoraFile, role: Role) -> tuple[dict[str, str], list[str]]:
     if file.partner == SAME_FILE:
         return {HIGH: file.name, LOW: file.name}, [f"{file.name} acts on both experts."]
-    return files_of_experts(file.name, file.partner)
-
-
-def _joined(found: Mapping[Role, TrainedPair]) -> TrainedPair:
-    """Without gradients; both sides as they are at weight 1 where the blend is even."""
-    if len(found) == 1:
-        return next(iter(found.values()))
-    identity, motion = (found[role] for role in ROLES)
-    pair = combine(identity.pair, motion.pair).requires_grad_(False)
-    beside = identity.beside_of("identity") + motion.beside_of("motion")
-    return TrainedPair(pair, combine_headers(identity.header, motion.header), beside)
+    return files_of_experts(file.name, file.partner, f"{role}_partner", may_share=True)
 
 
 def _about(role: Role, file: LoraFile, read: TrainedPair, norms: list[float]) -> str:

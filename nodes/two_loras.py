@@ -13,11 +13,12 @@ from comfy_api.latest import io, ui
 
 from ..dualreal_core.errors import InputError
 from ..dualreal_core.families.expert_names import HIGH, LOOKED_FOR, LOW
+from ..dualreal_core.method.blend import SharePlan
 from ..dualreal_core.method.curves import BlendCurves
 from ..dualreal_core.method.experts import experts_of
 from ..dualreal_core.method.pair import AdapterPair, Role
 from ..dualreal_core.method.placement import sharing_weights
-from ..dualreal_core.method.presets import IDENTITY_EARLY, PRESETS, movement_first
+from ..dualreal_core.method.presets import EVEN, IDENTITY_EARLY, IDENTITY_EARLY_RANGE, MOVEMENT_FIRST, PRESETS, movement_first
 from ..dualreal_core.plots.depth_bars import depth_bars
 from .adapters import LORAS
 from .base_weights import with_beside
@@ -29,8 +30,8 @@ from .patching import Strengths, apply_pair, diffusion_model
 from .progress import told
 from .types import CATEGORY, BlendType, PairType
 
-MOVEMENT_FIRST = "movement first"
-MOST_EARLY = 0.8
+INPUTS = {HIGH: "model", LOW: "low_noise_model"}
+MOST_EARLY = IDENTITY_EARLY_RANGE[1]
 PARTNER_TOOLTIP = (
     f"With low_noise_model: the {{role}} LoRA of the other expert. '{FOUND_BY_NAME}' looks for {LOOKED_FOR}; '{SAME_FILE}' puts this "
     f"one on both experts, as a LoRA of Wan 2.1; '{NONE}' leaves the other expert without it."
@@ -72,7 +73,8 @@ class BlendTwoLoras(io.ComfyNode):
                     "late. 'even': both at weight 1 throughout, as two LoRA loaders.",
                 ),
                 io.Float.Input(
-                    "identity_early", default=IDENTITY_EARLY, min=0.0, max=MOST_EARLY, step=0.05, display_mode=io.NumberDisplay.slider,
+                    "identity_early", default=IDENTITY_EARLY, min=IDENTITY_EARLY_RANGE[0], max=MOST_EARLY, step=0.05,
+                    display_mode=io.NumberDisplay.slider,
                     tooltip=f"Only with the preset '{MOVEMENT_FIRST}': the identity's weight in noise, 0 to {MOST_EARLY:g}. Lower it "
                     "where the movement suffers, raise it where a subject of unusual shape does.",
                 ),
@@ -126,20 +128,20 @@ class BlendTwoLoras(io.ComfyNode):
         chosen = blend or (movement_first(identity_early) if preset == MOVEMENT_FIRST else PRESETS[preset])
         patched, said = put_on(models, sides, strengths, chosen)
         silence = "" if audio_strength else silent_on_sound(sides.pair.pair, diffusion_model(model), sides.pair.beside)
-        text = "\n".join(filter(None, (*sides.said, *said, silence)))
+        text = "\n".join(filter(None, (*sides.said, *said, *_on_files(identity_lora, motion_lora, blend, preset), silence)))
         shown = ui.PreviewImage(_picture(sides, strengths), cls=cls).as_dict()
         outputs = (patched[0], patched[1] if len(patched) > 1 else None, sides.pair)
         return io.NodeOutput(*outputs, ui={**told(text).as_dict(), **shown})
 
 
 def put_on(
-    models: list[ModelPatcher], sides: LoraSides, strengths: Strengths, blend: BlendCurves
+    models: list[ModelPatcher], sides: LoraSides, strengths: Strengths, blend: BlendCurves | SharePlan
 ) -> tuple[list[ModelPatcher], list[str]]:
     """Each MODEL, of two experts the high-noise one first, with its part of the pair; and what is to be said of it."""
     patched, said = list(models), []
     by_expert = dict(zip((HIGH, LOW), models, strict=False))
     if len(models) > 1:
-        said += [*swapped(by_expert), *of_unequal_kind(by_expert)]
+        said += [*swapped(by_expert, INPUTS), *of_unequal_kind(by_expert, INPUTS)]
     changed = []
     for index, (expert, one) in enumerate(by_expert.items()):
         own = _part(sides.pair.pair, index)
@@ -162,6 +164,15 @@ def put_on(
 
 def _files(identity_lora: str, motion_lora: str, identity_partner: str, motion_partner: str) -> dict[Role, LoraFile]:
     return {"identity": LoraFile(identity_lora, identity_partner), "motion": LoraFile(motion_lora, motion_partner)}
+
+
+def _on_files(identity_lora: str, motion_lora: str, blend: BlendCurves | SharePlan | None, preset: str) -> list[str]:
+    """Sentences where the choice of files may not be what was meant."""
+    if identity_lora == motion_lora:
+        return [f"Both sides are {identity_lora}, so it acts twice: choose two LoRAs, or '{NONE}' for one side."]
+    if NONE in (identity_lora, motion_lora) and blend is None and preset != EVEN:
+        return [f"The preset {preset!r} weighs the one LoRA too: with {EVEN!r} it acts as by Load LoRA."]
+    return []
 
 
 def _part(pair: AdapterPair, index: int) -> AdapterPair:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from .curves import LEVEL, BlendCurves, SideCurves
 
+MOVEMENT_FIRST = "movement first"
+EVEN = "even"
 IDENTITY_EARLY = 0.4
 """Weight of the identity in noise, where the path is settled: what the preset 'movement first' begins with."""
+IDENTITY_EARLY_RANGE = (0.0, 0.8)
+"""In which that weight is worth turning."""
 SWITCH = (0.818, 0.667)
 """Noise levels between which 'movement first' hands over: from stage .4 to .6 of a schedule of shift 3, on which it was chosen."""
 ALONE = 0.4
@@ -25,8 +29,8 @@ def movement_first(identity_early: float = IDENTITY_EARLY) -> BlendCurves:
 
 
 PRESETS: dict[str, BlendCurves] = {
-    "movement first": movement_first(),
-    "even": BlendCurves(),
+    MOVEMENT_FIRST: movement_first(),
+    EVEN: BlendCurves(),
     "identity late": BlendCurves(SideCurves(((0.0, 1.5), (1.0, 0.5))), SideCurves(((0.0, 0.5), (1.0, 1.5)))),
     "identity early": BlendCurves(SideCurves(((0.0, 0.5), (1.0, 1.5))), SideCurves(((0.0, 1.5), (1.0, 0.5)))),
     "motion deep": BlendCurves(SideCurves(LEVEL, ((0.0, 1.3), (1.0, 0.7))), SideCurves(LEVEL, ((0.0, 0.7), (1.0, 1.3)))),

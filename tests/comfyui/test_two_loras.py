@@ -111,8 +111,8 @@ def test_three_sides_each_with_curves_of_its_own(server: ComfyServer, files: tup
     equal(found[1:], by_stock(server, (cat, 1.0), (hat, weight[1]))[1:])
 
 
-def run_node(server: ComfyServer, settings: dict) -> Run:
-    graph = {"model": graphs.load_model("wan"), "two": settings}
+def run_node(server: ComfyServer, settings: dict, **nodes: dict) -> Run:
+    graph = {"model": graphs.load_model("wan"), "two": settings} | nodes
     return server.run(graph | {"kept": node("DualRealSavePair", pair=["two", 2], filename_prefix="two", consent="")})
 
 
@@ -132,6 +132,45 @@ def test_it_says_what_was_read_and_reads_it_once(server: ComfyServer, models: Pa
     os.utime(path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns + 1))
     with pytest.raises(RunFailed, match=r"once\.safetensors"):
         run_node(server, blend_two(cat, walk, identity_strength=0.8))
+
+
+def test_choices_that_may_not_be_meant_are_named(server: ComfyServer, files: tuple[str, str, str]) -> None:
+    cat, walk, _ = files
+    alone = "The preset 'movement first' weighs the one LoRA too: with 'even' it acts as by Load LoRA."
+    assert alone in run_node(server, blend_two(cat, "none", preset="movement first")).text("two")
+    for settings in (blend_two(cat, "none"), blend_two(cat, walk, preset="movement first")):
+        assert alone not in run_node(server, settings).text("two")
+    assert f"Both sides are {cat}, so it acts twice" in run_node(server, blend_two(cat, cat)).text("two")
+
+
+def test_files_that_are_wired_are_known_again(server: ComfyServer, files: tuple[str, str, str]) -> None:
+    """ComfyUI asks for a fingerprint before their names are known; one that fails would sample the same graph anew each time."""
+    cat, walk, _ = files
+    nodes = {f"{role} of": node("BenchText", text=file) for role, file in (("identity", cat), ("motion", walk))}
+    single = node("DualRealLoadIdentityLora", model=["model", 0], lora=["identity of", 0])
+    both = node(
+        "DualRealLoadTwoExpertLoras", model_high=["model", 0], model_low=["model", 0], role="motion", lora=["motion of", 0],
+        partner=["identity of", 0],
+    )  # fmt: skip
+    shown = {f"shown {key}": node("DualRealSavePair", pair=[key, 0], filename_prefix="wired", consent="") for key in ("single", "both")}
+    settings = blend_two(["identity of", 0], ["motion of", 0])
+    asked = {"two", "single", "both"}
+    first = run_node(server, settings, **nodes, single=single, both=both, **shown)
+    again = run_node(server, settings, **nodes, single=single, both=both, **shown)
+    assert asked <= set(first.executed_nodes()) and not asked & set(again.executed_nodes())
+
+
+def test_a_lora_of_one_model_on_two_experts_is_said_to_need_a_choice(server: ComfyServer, files: tuple[str, str, str]) -> None:
+    cat, walk, _ = files
+    given = {"low_noise_model": ["model", 0], "motion_partner": "same file"}
+    for partner, said in (
+        ("found by name", f"No partner of {cat} was found .* Choose it as identity_partner, 'same file' where this one is for both"),
+        ("none", "choose 'same file' as identity_partner to have it on both"),
+    ):
+        with pytest.raises(RunFailed, match=said):
+            run_node(server, blend_two(cat, walk, identity_partner=partner, **given))
+    text = run_node(server, blend_two(cat, walk, identity_partner="same file", **given)).text("two")
+    assert "model and low_noise_model are the same MODEL" in text and "model_high" not in text
 
 
 def test_a_saved_pair_acts_as_the_node(server: ComfyServer, models: Path, files: tuple[str, str, str]) -> None:
