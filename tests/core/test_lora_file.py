@@ -117,6 +117,7 @@ def test_what_is_left_out_and_how_much_of_the_norm_that_is(wan, tmp_path):
         (matrices("double_blocks.0.img_attn.qkv", 9216, 3072), r"seems to be of Flux"),
         (matrices(LAYER, 5120, 5120), r"5120 to 5120 wide.*seems to be of Wan 14B"),
         (matrices(LAYER) | matrices("blocks.1.self_attn.q"), "two updates of the same outputs"),
+        ({f"{LAYER}.diff_b": torch.ones(32), "blocks.1.self_attn.q.diff_b": torch.ones(32)}, "two updates of the same outputs"),
         ({f"{LAYER}.lora_A.weight": torch.ones(2, 32)}, "only one of the two matrices"),
         ({f"{LAYER}.lora_A.weight": torch.ones(2, 32), f"{LAYER}.lora_B.weight": torch.ones(32, 3)}, "rank 2 and 3"),
         ({f"{LAYER}.lora_A.weight": torch.ones(2, 32).fill_(torch.inf), f"{LAYER}.lora_B.weight": torch.ones(32, 2)}, "no numbers"),
@@ -131,6 +132,14 @@ def test_what_is_left_out_and_how_much_of_the_norm_that_is(wan, tmp_path):
 def test_refusals_name_the_reason(wan, tmp_path, tensors, message):
     with pytest.raises(InputError, match=rf"lora\.safetensors .*{message}"):
         side_of(wan, tmp_path, tensors)
+
+
+def test_a_weight_and_its_bias_may_have_names_of_two_programs(wan, tmp_path):
+    bias = torch.linspace(-1, 1, 32)
+    alone = side_of(wan, tmp_path, matrices(LAYER)).report
+    report = side_of(wan, tmp_path, matrices(LAYER) | {"blocks.1.self_attn.q.diff_b": bias}).report
+    assert report.kinds == {"LoRA": 1, "biases": 1} and not report.left_out
+    assert report.norm**2 == pytest.approx(alone.norm**2 + float(bias.square().sum()), rel=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["dora_scale", "set_weight"])

@@ -78,7 +78,7 @@ class SideReader:
         self.left: dict[str, tuple[float | None, str]] = {}
         self.foreign = 0
         self.empty: list[str] = []
-        self.taken: dict[str, list[tuple[int, int, str]]] = {}
+        self.taken: dict[tuple[str, bool], list[tuple[int, int, str]]] = {}
         self.kept_for_error: dict[str, FileLayer] = {}
 
     def read(self, layers: Mapping[str, FileLayer]) -> None:
@@ -134,7 +134,7 @@ class SideReader:
             return
         except BadLayer as error:
             raise InputError(f"{self.file} {error}.") from error
-        self._count(target, layer)
+        self._count(target, layer, forms)
         weight = self._weight(target) if any(form.reads_weight for form in forms) else None
         squares = _squares(forms, weight)
         square = None if None in squares else sum(squares)
@@ -229,16 +229,18 @@ class SideReader:
         parent, _, name = path.rpartition(".")
         return tuple(getattr(self.transformer.get_submodule(parent), name).shape)
 
-    def _count(self, target: Target, layer: FileLayer) -> None:
-        """Raises InputError where the file has two layers that are one."""
-        for rows in target:
-            for first, number, other in self.taken.setdefault(rows.path, []):
+    def _count(self, target: Target, layer: FileLayer, forms: Sequence[LayerForm]) -> None:
+        """Raises InputError where the file has two layers that are one; a weight and its bias may have different names."""
+        changed = [is_bias for is_bias in (False, True) if any(form.changes_bias if is_bias else form.changes_weight for form in forms)]
+        for rows, is_bias in itertools.product(target, changed):
+            taken = self.taken.setdefault((rows.path, is_bias), [])
+            for first, number, other in taken:
                 if other != layer.name and first < rows.first_row + rows.num_rows and rows.first_row < first + number:
                     raise InputError(
                         f"{self.file} holds two updates of the same outputs of {rows.path}, as {other} and as {layer.name}: which is meant "
                         "is not known; use a file with one of them."
                     )
-            self.taken[rows.path].append((rows.first_row, rows.num_rows, layer.name))
+            taken.append((rows.first_row, rows.num_rows, layer.name))
 
     def _leave_out(self, layer: FileLayer) -> None:
         try:
