@@ -24,8 +24,8 @@ ADD = """types => {
   }
   return found
 }"""
-SAVE = "() => window.app.graph.serialize()"
-OPEN = "async graph => { await window.app.loadGraphData(graph) }"
+SAVE = "() => JSON.stringify(window.app.graph.serialize())"
+OPEN = "async text => { await window.app.loadGraphData(JSON.parse(text)) }"
 PROMPT = "async () => (await window.app.graphToPrompt()).output"
 POINT = """([id, name]) => {
   const node = window.app.graph.getNodeById(Number(id))
@@ -35,6 +35,10 @@ POINT = """([id, name]) => {
   const { scale, offset } = window.app.canvas.ds
   const box = window.app.canvas.canvas.getBoundingClientRect()
   return [box.left + (x + offset[0]) * scale, box.top + (y + offset[1]) * scale]
+}"""
+BESIDE = """() => {
+  const box = document.querySelector('#graph-canvas').getBoundingClientRect()
+  return [box.left + box.width / 2, box.bottom - 150]
 }"""
 VALUE = "([id, name]) => window.app.graph.getNodeById(Number(id)).widgets.find(one => one.name === name).value"
 
@@ -67,10 +71,12 @@ def enter(canvas: CanvasPage, node_id: str, name: str, value: str) -> tuple[obje
 
 
 def undo(canvas: CanvasPage) -> None:
-    canvas.page.keyboard.press("Escape")
-    canvas.page.evaluate("() => document.activeElement?.blur()")
-    canvas.page.keyboard.press("Control+z")
+    """A click beside the nodes, by which a field is left, and Ctrl+Z."""
     canvas.page.wait_for_timeout(SETTLE_MS)
+    canvas.page.mouse.click(*canvas.page.evaluate(BESIDE))
+    canvas.page.wait_for_timeout(SETTLE_MS)
+    canvas.page.keyboard.press("Control+z")
+    canvas.page.wait_for_timeout(2 * SETTLE_MS)
 
 
 def step_up(canvas: CanvasPage, node_id: str, name: str) -> tuple[object, object]:
@@ -81,13 +87,13 @@ def step_up(canvas: CanvasPage, node_id: str, name: str) -> tuple[object, object
     return before, canvas.page.evaluate(VALUE, [node_id, name])
 
 
-def save(canvas: CanvasPage) -> dict:
-    """The graph as a file keeps it."""
+def save(canvas: CanvasPage) -> str:
+    """The graph as the text of a file."""
     return canvas.page.evaluate(SAVE)
 
 
-def reopen(canvas: CanvasPage, graph: dict) -> None:
-    canvas.page.evaluate(OPEN, graph)
+def reopen(canvas: CanvasPage, text: str) -> None:
+    canvas.page.evaluate(OPEN, text)
     canvas.page.wait_for_timeout(SETTLE_MS)
 
 
