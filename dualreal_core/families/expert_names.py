@@ -42,7 +42,12 @@ _WAN22 = re.compile(r"wan[ ._-]*2[ ._-]?2|(?<!\d)2[._-]2(?!\d)|a14b", re.IGNOREC
 _WAN21 = re.compile(r"wan[ ._-]*2[ ._-]?1", re.IGNORECASE)
 _SUFFIX = re.compile(r"\.(?:safetensors|sft|gguf|pth?|ckpt|bin)$", re.IGNORECASE)
 _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[^\W\d_a-zA-Z]+|\d+")
-_KEY_OF_EXPERT = re.compile(r"(?P<before>(?:.*\.)?|lora_(?:unet_)?)transformer_(?P<number>[12])(?P<separator>[._])(?P<rest>.+)")
+_DIT = r"(?:transformer|dit|unet|model|diffusion_model|denoiser)"
+_KEY_OF_EXPERT = re.compile(
+    r"(?P<before>(?:.*\.)?|lora_(?:unet_)?)"
+    rf"(?:(?P<high>(?:transformer|dit|unet)_?1|(?:{_DIT}_)?high(?:_?noise)?(?:_{_DIT}|_expert)?)"
+    rf"|(?P<low>(?:transformer|dit|unet)_?2|(?:{_DIT}_)?low(?:_?noise)?(?:_{_DIT}|_expert)?))[._](?P<rest>.+)"
+)
 
 Value = TypeVar("Value")
 
@@ -110,7 +115,8 @@ def words_of(name: str) -> list[str]:
 def split_experts(tensors: Mapping[str, Value]) -> dict[str, dict[str, Value]]:
     """What a LoRA file holds for each expert, by keys as of one DiT; empty where its keys name no expert.
 
-    `transformer_2.` is the low-noise expert of diffusers, beside `transformer.`, and of ai-toolkit, beside `transformer_1.`.
+    `transformer_2.` is the low-noise expert of diffusers, beside `transformer.`, and of ai-toolkit, beside `transformer_1.`; `dit2.` of
+    DiffSynth-Studio, beside `dit.`; `low_noise_model.` of Wan's own code, beside `high_noise_model.`.
     """
     parts: dict[str, dict[str, Value]] = {}
     unmarked = {}
@@ -120,7 +126,7 @@ def split_experts(tensors: Mapping[str, Value]) -> dict[str, dict[str, Value]]:
             unmarked[key] = value
             continue
         before = {"": "transformer.", "lora_": "lora_transformer_"}.get(match["before"], match["before"])
-        parts.setdefault(HIGH if match["number"] == "1" else LOW, {})[before + match["rest"]] = value
+        parts.setdefault(HIGH if match["high"] else LOW, {})[before + match["rest"]] = value
     if parts and unmarked:
         other = next((expert for expert in (HIGH, LOW) if expert not in parts), HIGH)
         parts.setdefault(other, {}).update(unmarked)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +14,7 @@ from tiny import TinyBase
 from dualreal_core.errors import InputError
 from dualreal_core.storage import load_pair, save_pair
 from dualreal_core.storage.lora_file import load_side, triggers_of
-from dualreal_core.storage.lora_file.keys import FileLayer, clean, split_key
+from dualreal_core.storage.lora_file.keys import FileLayer, clean, layers_of, split_key
 from dualreal_core.storage.lora_file.models import recognise
 from dualreal_core.storage.lora_file.resolve import Names, title_of
 
@@ -127,6 +128,9 @@ def test_what_is_left_out_and_how_much_of_the_norm_that_is(wan, tmp_path):
         ({"text_encoder.q.lora_A.weight": torch.ones(2, 4)}, "text encoder alone"),
         ({name: torch.ones(0, 32) if "_A" in name else torch.ones(32, 0) for name in matrices(LAYER)}, "rank 0"),
         ({f"{LAYER}.weight": torch.ones(32, 32)}, "no LoRA"),
+        (matrices(LAYER) | {f"{LAYER}.lora_A.weight": torch.ones(2, 32, dtype=torch.int32)}, "whole numbers in down"),
+        (matrices(LAYER) | {f"{LAYER}.lora_A.weight_scale": torch.ones(1)}, "lora_A.weight_scale of blocks.1.attn1.to_q.*no kind"),
+        (matrices(LAYER) | {f"{LAYER}.scale": torch.ones(1), f"{LAYER}.alpha": torch.ones(1)}, "both an alpha and a scale"),
     ],
 )
 def test_refusals_name_the_reason(wan, tmp_path, tensors, message):
@@ -140,6 +144,28 @@ def test_a_weight_and_its_bias_may_have_names_of_two_programs(wan, tmp_path):
     report = side_of(wan, tmp_path, matrices(LAYER) | {"blocks.1.self_attn.q.diff_b": bias}).report
     assert report.kinds == {"LoRA": 1, "biases": 1} and not report.left_out
     assert report.norm**2 == pytest.approx(alone.norm**2 + float(bias.square().sum()), rel=1e-5)
+
+
+SETTINGS = {
+    "aLoRA": {"alora_invocation_tokens": [1]}, "pissa_niter_4": {"init_lora_weights": "pissa_niter_4"}, "QA-LoRA": {"use_qalora": True},
+    "olora": {"init_lora_weights": "olora"}, "layer_replication": {"layer_replication": [[0, 2]]}, "DELORA": {"peft_type": "DELORA"},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("named", SETTINGS)
+def test_settings_that_give_a_file_another_meaning_are_refused(wan, tmp_path, named):
+    plain = {"peft_type": "LORA", "r": 2, "lora_alpha": 2, "init_lora_weights": "gaussian", "use_qalora": False, "layer_replication": None}
+    for settings in ({}, SETTINGS[named]):
+        metadata = {"lora_adapter_metadata": json.dumps({f"transformer.{name}": value for name, value in {**plain, **settings}.items()})}
+        with pytest.raises(InputError, match=named) if settings else nullcontext():
+            side_of(wan, tmp_path, matrices(LAYER), metadata)
+
+
+def test_a_number_that_is_a_parameter_is_none_of_a_lora():
+    tensors = {"blocks.0.norm.scale": torch.ones(3), "blocks.0.q.lora_A": torch.ones(1, 2), "blocks.0.q.scale": torch.ones(1)}
+    assert {name: set(layer.parts) for name, layer in layers_of(tensors).items()} == {
+        "blocks.0.q": {"down", "scaling"}, "blocks.0.norm.scale": {"value"}
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ["dora_scale", "set_weight"])

@@ -88,7 +88,17 @@ class Here:
         """
         if not rank:
             raise BadLayer(f"has an update of rank 0 of {self.layer.name}: it is incomplete; use another copy")
-        return self.strength.scaling(self.layer, rank)
+        (whole,) = self.take("scaling")
+        if whole is None:
+            return self.strength.scaling(self.layer, rank) * self.scalar()
+        if self.layer.alpha is not None:
+            raise BadLayer(f"has both an alpha and a scale of {self.layer.name}, and which counts is not known: use another copy")
+        return float(whole.flatten()[0]) * self.scalar()
+
+    def scalar(self) -> float:
+        """LyCORIS's further factor, of layers that have one."""
+        (scalar,) = self.take("scalar")
+        return 1.0 if scalar is None else float(scalar.flatten()[0])
 
 
 def check_sizes(here: Here, height: int, width: int) -> None:

@@ -13,12 +13,14 @@ _FOREIGN = re.compile(
     r"image_?encoder|vision_?model|audio_?encoder|audio_?model|vocoder|wav2vec\w*|conditioner)\d*(?:[._]|$)"
 )
 """Parts of names under which another model than the DiT lies."""
-_FLAT_FOREIGN = re.compile(r"(?:lora|lycoris|oft)_(?:te\d?|text_?encoder\d?|prior_te|t5\w*|clip\w*|llm|qwen\w*|umt5|vae|image_encoder)_")
+_FLAT_FOREIGN = re.compile(
+    r"(?i)(?:lora|lycoris|oft)_(?:te\d?|text_?encoder\d?|prior_te|t5\w*|clip\w*|llm|qwen\w*|umt5|vae|image_encoder)_"
+)
 _OF_DIT = re.compile(r".*?(?:refiner|connector|embedder|embedding|injector|adapter|motion_encoder|face_\w+)s?$")
 """Names of parts of DiTs that have blocks of their own, so that what lies under them is not what lies outside."""
 _WORDS = re.compile(
-    r"(?:lora|lycoris|locon|lokr|loha|oft|boft|glora|ia3|dora|base|model|net|network|pipe|pipeline|dit|unet|transformer|diffusion|denoiser|"
-    r"wan|[Hh]unyuan|video|[IiTt]2[Vv]|orig_mod|orig|mod|module|generator|student|prior)_+|_+"
+    r"(?i:lora|lycoris|locon|lokr|loha|oft|boft|glora|ia3|dora|base|model|net|network|pipe|pipeline|dit|unet|transformer|diffusion|denoiser|"
+    r"wan|hunyuan|video|[it]2v|orig_mod|orig|mod|module|generator|student|prior)_+|_+"
 )
 """Words that may stand before a name whose dots were made underscores."""
 
@@ -53,9 +55,12 @@ class Names:
                 self.depths[match[1]] = max(self.depths.get(match[1], 0), int(match[2]) + 1)
 
     def find(self, name: str) -> Target | None:
-        """What a name means; None for what this DiT has not."""
-        short = self.short(name)
-        return None if short is None else self.dotted.get(short) or self.flat.get(short)
+        """What a name means, whatever separates its parts; None for what this DiT has not."""
+        for spelled in dict.fromkeys((name, name.replace("/", "."), name.replace("__", "_"), name.replace("__", "."))):
+            short = self.short(spelled)
+            if short is not None:
+                return self.dotted.get(short) or self.flat.get(short)
+        return None
 
     def short(self, name: str) -> str | None:
         """A name without its prefix, None where no part of it is known."""

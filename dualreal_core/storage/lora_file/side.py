@@ -17,11 +17,13 @@ from ...method.from_lora import one_sided_pair
 from ...method.pair import AdapterPair, Role
 from ..lora_strength import LoraStrength
 from .base_weights import WeightOf, weights_of
-from .keys import FileLayer, adapters_of, layers_of
+from .keys import MAY_BE_WHOLE_NUMBERS, VALUE, FileLayer, adapters_of, layers_of
 from .kinds import UNKNOWN
 from .models import check_twins
 from .reading import LoraTensors, keys_in, read_tensors
 from .report import LoadReport
+from .resolve import is_foreign
+from .settings import check_settings
 from .sorting import BesideUpdate, SideReader
 from .triggers import triggers_of
 
@@ -59,6 +61,7 @@ def load_side(
     path, metadata, layers, others = _layers_in(path, expert)
     check_twins(path.name, family_of(transformer).name, metadata, layers)
     strength = LoraStrength.of(path, metadata, expert)
+    check_settings(path.name, strength.adapter_config)
     reader = SideReader(transformer, path.name, strength, weight_of or weights_of(transformer))
     reader.read(layers)
     with torch.no_grad():
@@ -101,7 +104,9 @@ def of_expert(file: LoraTensors, expert: str | None) -> tuple[Mapping[str, torch
     if not parts:
         return file.tensors, ()
     if len(parts) == 1:
-        return next(iter(parts.values())), ()
+        ((own, tensors),) = parts.items()
+        said = f"Its keys are of the {own} expert, and this model is the {expert} one: check which file is for which."
+        return tensors, () if expert in (None, own) else (said,)
     if expert not in parts:
         raise InputError(f"{file.path.name} holds LoRAs of both experts of a model ({' and '.join(parts)}): use Load LoRAs (two experts).")
     return parts.pop(expert), tuple(f"Left out {len(part)} tensors of the {other} expert." for other, part in parts.items())
@@ -116,7 +121,7 @@ def checked_layers(file: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, 
     unknown = next((title for key in tensors for mark, title in UNKNOWN.items() if mark in key), None)
     if unknown is not None:
         raise InputError(f"{file} is of the method {unknown}, which is not known here: convert it to a LoRA by the program that made it.")
-    adapters = adapters_of(tensors)
+    adapters = adapters_of(key for key in tensors if not is_foreign(key))
     if len(adapters) > 1:
         raise InputError(f"{file} holds several adapters ({', '.join(sorted(adapters))}): save them one by one.")
     try:
@@ -124,7 +129,18 @@ def checked_layers(file: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, 
     except ValueError as error:
         raise InputError(f"{file} holds several updates of one layer: {error}. Give a file with one of them.") from error
     for layer in layers.values():
+        owner = layer.name.rpartition(".")[0] if VALUE in layer.parts else ""
+        if (found := layers.get(owner) or layers.get(owner.rpartition(".")[0])) is not None and not found.is_whole:
+            part = layer.name.removeprefix(found.name).strip(".")
+            raise InputError(
+                f"{file} holds {part} of {found.name}, which belongs to no kind of update that is known here (as scales of quantized "
+                "matrices): convert it to a plain LoRA by the program that made it."
+            )
         for part, tensor in layer.parts.items():
+            if not tensor.is_floating_point() and part not in MAY_BE_WHOLE_NUMBERS:
+                raise InputError(
+                    f"{file} holds whole numbers in {part} of {layer.name}, as a quantized file does: use a copy in bf16, fp16 or fp32."
+                )
             if tensor.is_floating_point() and part != "alpha" and not is_finite(tensor):
                 raise InputError(
                     f"{file} holds values that are no numbers (NaN or infinite, in {part} of {layer.name}): its training failed; use "
@@ -135,5 +151,8 @@ def checked_layers(file: str, tensors: Mapping[str, torch.Tensor]) -> dict[str, 
 
 def is_finite(tensor: torch.Tensor) -> bool:
     """Whether all of it are numbers; a sum, which is cheap, tells it unless it overflows."""
-    values = tensor.float()
+    try:
+        values = tensor.float()
+    except (RuntimeError, NotImplementedError):  # a dtype that is stored alone
+        return False
     return bool(values.sum().isfinite()) or bool(values.isfinite().all())

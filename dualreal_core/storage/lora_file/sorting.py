@@ -19,15 +19,12 @@ from ...method.pair import base_sizes
 from ..lora_strength import LoraStrength
 from .base_weights import WeightOf
 from .here import BadLayer, Here, WrongSize
-from .keys import VALUE, FileLayer
+from .keys import FileLayer
 from .kinds import forms_of
 from .models import recognise
 from .reordered import reordered
 from .report import LoadReport, Share, some
 from .resolve import TEXT_ENCODER, Names, is_foreign, title_of
-
-WHOLE = frozenset(("weight", "bias", VALUE))
-"""Parts that models hold as well."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +96,7 @@ class SideReader:
         own = {name: layer for name, layer in own.items() if not layer.is_empty}
         if self.empty and not own:
             raise InputError(f"{self.file} changes nothing: all of its {len(self.empty)} layers have rank 0; use another file.")
-        if own and all(set(layer.parts) <= WHOLE for layer in own.values()):
+        if own and all(layer.is_whole for layer in own.values()):
             raise InputError(f"{self.file} holds whole weights, as of a model or a part of one, and no LoRA: load it as a diffusion model.")
         targets = {name: self._target(layer) for name, layer in own.items()}
         unmatched = [name for name, target in targets.items() if target is None]
