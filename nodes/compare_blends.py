@@ -19,7 +19,7 @@ from ..dualreal_core.method.candidates import parse_candidates
 from ..dualreal_core.method.curves import BlendCurves
 from ..dualreal_core.metrics.preview_judge import RULE, RULES, Scores, best_of, judge
 from ..dualreal_core.plots.contact_sheet import contact_sheet
-from .previews import Stage, check_sides, one_side, sample_previews, smaller, stages_of, with_blend
+from .previews import Stage, check_sides, note_on_end, one_side, sample_previews, smaller, stages_of, with_blend
 from .progress import interruptible, told
 from .rough_frames import rough_frames
 from .sampled_part import latent_mark
@@ -78,6 +78,7 @@ class CompareBlends(io.ComfyNode):
             category=CATEGORY,
             description="Samples short previews of several blends from the same noise, scores what each keeps of movement and looks "
             "against either side alone, and proposes one.",
+            is_output_node=True,
             search_aliases=["dualreal", "blend sheet", "xy plot", "choose blend", "preview blends"],
             inputs=[
                 io.Noise.Input("noise", tooltip="As for SamplerCustomAdvanced: all previews start from the same noise."),
@@ -167,7 +168,8 @@ class CompareBlends(io.ComfyNode):
             changes |= {name: with_blend(blend) for name, blend in blends.items()}
             latent, note = smaller(latent_image, stages, size, length)
             videos = sample_previews(noise, stages, sampler, latent, changes, cls.hidden.unique_id)
-            compared = _judged(videos, list(blends), stages, vae, clip_vision, note)
+            notes = " ".join(filter(None, (note, note_on_end(stages))))
+            compared = _judged(videos, list(blends), stages, vae, clip_vision, notes)
             _latest[:] = [_Latest(weakref.ref(guider, lambda _: _latest.clear()), key, compared)]
         proposed = best_of(compared.scores, rule) or next(iter(blends))
         chosen = proposed if choice == AUTOMATIC else list(blends)[int(choice) - 1]
@@ -249,7 +251,10 @@ def _told(compared: Compared, proposed: str, chosen: str, rule: str) -> str:
         lines.append("The motion shows in no track of the previews, so movement is not judged: look at the sheet.")
     if all(scores.looks is None for scores in found):
         lines.append("The looks of both sides hardly differ in the previews, so looks are not judged: look at the sheet.")
-    lines.append(f"Proposed by the {rule} of both: {proposed}.")
+    if best_of(compared.scores, rule) is None:
+        lines.append(f"Nothing could be judged, so the first candidate is given: {proposed}.")
+    else:
+        lines.append(f"Proposed by the {rule} of both: {proposed}.")
     if chosen != proposed:
         lines.append(f"Chosen by hand: {chosen}.")
     return "\n".join(filter(None, (*lines, compared.note)))

@@ -47,9 +47,11 @@ def stages_of(
     """One stage, or one for each of two experts, in at most so many steps; 0 takes all.
 
     Raises:
-        InputError: there is nothing to sample, or it is not known where the experts switch.
+        InputError: there is nothing to sample, it is not known where the experts switch, or one of them has no guider.
     """
     if low_guider is None:
+        if low_sigmas is not None:
+            raise InputError("low_noise_sigmas are of the low-noise model: wire its guider into low_noise_guider, or leave them out.")
         parts = [(guider, sigmas)]
     else:
         if low_sigmas is None:
@@ -65,6 +67,14 @@ def stages_of(
         first = min(max(1, round(steps * counts[0] / sum(counts))), max(1, steps - 1)) if len(parts) > 1 else steps
         wanted = [first, max(1, steps - first)][: len(parts)]
     return [Stage(one, own[evenly_spread(len(own), count + 1)]) for (one, own), count in zip(parts, wanted, strict=True)]
+
+
+def note_on_end(stages: list[Stage]) -> str:
+    """A sentence where previews stop in noise, as by the sigmas of one of two experts alone; else empty."""
+    end = float(stages[-1].sigmas[-1])
+    if end <= 0:
+        return ""
+    return f"The previews end in noise, at sigma {end:.3g}, so scores tell little: give sigmas down to 0, of two experts both guiders."
 
 
 def check_sides(stages: list[Stage]) -> None:

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from comfy.latent_formats import LatentFormat
 
 NUM_DEVIATIONS = 2.0
+LARGEST = 1e4
+"""Of a value that counts: latents of a sampling that has gone wrong may hold any, and a progress picture must not stop it."""
 
 
 def rough_frames(latents: torch.Tensor, latent_format: LatentFormat) -> torch.Tensor:
@@ -17,7 +19,7 @@ def rough_frames(latents: torch.Tensor, latent_format: LatentFormat) -> torch.Te
 
     By the format's own colours, or by the three directions in which the latents vary most.
     """
-    values = torch.nan_to_num(latents.detach().float().cpu()).movedim(0, -1)  # (F, h, w, C)
+    values = torch.nan_to_num(latents.detach().float().cpu()).clamp(-LARGEST, LARGEST).movedim(0, -1)  # (F, h, w, C)
     factors = getattr(latent_format, "latent_rgb_factors", None)
     if factors is not None and len(factors) == values.shape[-1] and getattr(latent_format, "latent_rgb_factors_reshape", None) is None:
         bias = getattr(latent_format, "latent_rgb_factors_bias", None)

@@ -16,6 +16,7 @@ from dualreal_pack.dualreal_core.metrics.preview_judge import judge
 from dualreal_pack.nodes.lora_sides import NONE, LoraFile, read_sides
 from dualreal_pack.nodes.patching import Strengths, applied_pairs
 from dualreal_pack.nodes.previews import check_sides, one_side, sample_previews, smaller, stages_of, with_blend
+from dualreal_pack.nodes.rough_frames import rough_frames
 from dualreal_pack.nodes.two_loras import put_on
 from safetensors.torch import load_file, save_file
 from server import PromptServer
@@ -79,6 +80,8 @@ def compared(bench: Bench) -> None:
         assert not previews["identity"].equal(previews["motion"]) and not previews["even"].equal(previews["first"])
         scores = judge({name: previews[name] for name in ("first", "even")}, previews["identity"], previews["motion"])
         assert set(scores) == {"first", "even"}
+        gone_wrong = previews["even"][0].clone().fill_(torch.inf)
+        assert rough_frames(gone_wrong, model.model.latent_format).isfinite().all(), "a picture of progress would stop the sampling"
     with torch.inference_mode():
         small, said = smaller(latent, stages, 0.5, 1.0)
     if not said:

@@ -133,12 +133,20 @@ def test_both_experts_take_turns(server: ComfyServer, models: Path, files: tuple
         ({"candidates": "even\nwrong"}, "'wrong', which is no blend"),
         ({"choice": "5"}, "choice is 5, and there are 3"),
         ({"candidates": "even\nmotion alone = even"}, "cannot be named 'motion alone'"),
+        ({"low_noise_sigmas": ["sigmas", 0]}, "wire its guider into low_noise_guider"),
     ],
 )
 def test_what_cannot_be_compared_is_named(server: ComfyServer, files: tuple[str, str], settings: dict, said: str) -> None:
     with pytest.raises(RunFailed, match=said) as failed:
         server.run(wired(*files) | compare(**settings))
     assert failed.value.node_id == "compare"
+
+
+def test_alone_it_runs_too_and_says_where_previews_stop_in_noise(server: ComfyServer, files: tuple[str, str]) -> None:
+    graph = wired(*files) | {"split": node("SplitSigmas", sigmas=["sigmas", 0], step=2)}
+    for sigmas, is_said in ((["split", 0], True), (["sigmas", 0], False)):
+        run = server.run(graph | {"compare": compare(sigmas=sigmas, steps=2, candidates="even\nidentity late")["compare"]})
+        assert ("The previews end in noise, at sigma 0.889" in run.text("compare")) == is_said
 
 
 def test_it_needs_two_sides(server: ComfyServer, files: tuple[str, str]) -> None:
