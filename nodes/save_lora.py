@@ -6,7 +6,7 @@ import torch
 from comfy_api.latest import io
 
 from ..dualreal_core.errors import InputError
-from ..dualreal_core.method.blend_weights import Denoising
+from ..dualreal_core.method.family_steps import PRESERVING, listed_steps
 from ..dualreal_core.method.pair import ROLES, Role
 from ..dualreal_core.storage.beside_export import BesideParts, beside_parts
 from ..dualreal_core.storage.export_plan import SHIFTS, SIDES, plan_export
@@ -95,8 +95,9 @@ class SaveLora(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         if blend is not None and blend_data:
             raise InputError("Both blend and blend_data are connected: leave one out.")
-        shift = SHIFTS.get(pair.pair.config.family, 1.0)
-        denoising = None if sigmas is None else Denoising.of_sigmas(_falling(sigmas), shift)
+        family = pair.pair.config.family
+        shift = SHIFTS.get(family, 1.0)
+        denoising = None if sigmas is None else listed_steps(family, _falling(sigmas, family), shift)
         strengths = dict(zip(ROLES, (identity_strength, motion_strength), strict=True))
         plan = plan_export(pair.pair, None, blend or blend_data or None, denoising, shift, strengths)
         path, name = new_file(LORAS, filename_prefix)
@@ -117,9 +118,9 @@ def _beside(pair: TrainedPair, role: Role, strength: float) -> dict[str, BesideP
     }
 
 
-def _falling(sigmas: torch.Tensor) -> list[float]:
-    """The levels at which steps begin; what some schedulers add above 1 lies at 1."""
-    return [min(float(sigma), 1.0) for sigma in sigmas.flatten().tolist()]
+def _falling(sigmas: torch.Tensor, family: str) -> list[float]:
+    """The sigmas at which steps begin; what some schedulers of flow models add above 1 lies at 1."""
+    return [float(sigma) if family in PRESERVING else min(float(sigma), 1.0) for sigma in sigmas.flatten().tolist()]
 
 
 def _texts(written: Exported, has_steps: bool) -> tuple[str, str, str]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import argparse
 
+from ..errors import InputError
 from ..storage.export_plan import SIDES, plan_export
 from ..storage.exported_files import ExportRequest, write_planned
-from ..storage.lora_sides import side_of_lora
+from ..storage.lora_sides import is_pair_file, side_of_lora
 from .options import check_output_folder
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Reads the file, writes it anew, and says what was left out."""
     check_output_folder(arguments.out.parent)
+    if is_pair_file(arguments.lora):
+        raise InputError(f"{arguments.lora.name} is a pair file: dualreal export writes its sides as LoRA files.")
     side = side_of_lora(arguments.lora, "identity", arguments.base)
     for line in side.said:
         print(line)

@@ -116,7 +116,14 @@ class BlendWeights:
                 table = table[[begin <= float(stage) <= end for stage in record["stages"]]]
         except (IndexError, KeyError, TypeError, ValueError, RuntimeError, RecursionError) as error:
             raise InputError(f"This is no data of Blend Map ({error}): give its whole output 'data'.") from error
-        if not table.numel() or table.shape[1] != pair.config.num_groups or not table.isfinite().all():
+        if not len(table) and any(pair.sides.values()):
+            raise InputError(
+                f"The data of Blend Map hold no step at stages {begin:.3g} to {end:.3g}, where one of the experts runs: give those of the "
+                "whole sampling, by a Blend Map with both MODELs."
+            )
+        if not table.isfinite().all():
+            raise InputError("The data of Blend Map hold values that are no numbers (NaN): give those of a run that made a video.")
+        if table.shape[1] != pair.config.num_groups:
             raise InputError(
                 f"The data of Blend Map are of {table.shape[1]} groups of blocks, and the pair has {pair.config.num_groups}: give those of "
                 "a run with this pair."

@@ -12,8 +12,9 @@ from ..errors import InputError
 from ..method.attach import default_blend
 from ..method.blend import PLANS, Blend
 from ..method.blend_weights import BlendWeights, Denoising, StepFactors, stage_of
-from ..method.curves import parse_curves
+from ..method.curves import BlendCurves, parse_curves
 from ..method.experts import experts_of
+from ..method.family_steps import even_steps
 from ..method.pair import ROLES, AdapterPair, PairConfig, Role
 from ..method.presets import PRESETS
 
@@ -44,7 +45,7 @@ class BlendMaker(Protocol):
 class ExportPlan:
     """Attributes:
     weights: of each group of blocks of all experts, by role, in units of the even weight: what files hold.
-    by_expert: the blend over denoising, by the name of the expert ('' of one DiT); empty where the weights are fixed.
+    by_expert: the blend over denoising, by the name of the expert ('' of one DiT); of fixed weights these at each step.
     blend: it in words.
     """
 
@@ -82,39 +83,51 @@ def plan_export(
 
     Args:
         fixed: weights of both sides, in units of the even weight. With a blend as well, files hold these and the blend is for step factors.
-        blend: a plan or curves, or data of Blend Map as text; None: the pair's own, where it has one, and no fixed weights are given.
+        blend: a plan or curves, or data of Blend Map as text; None: the pair's own, where it has one and no fixed weights are given, or the
+            same throughout.
         denoising: the steps over which the mean is taken and for which there are factors; None: `MEAN_STEPS`, evenly spaced.
         shift: of the model; None: `SHIFTS`.
         strengths: factors on the weights of both sides.
 
     Raises:
-        InputError: the blend is of another pair, or has no fixed numbers.
+        InputError: the blend is of another pair, or has no fixed numbers; or an expert has no step of a blend that changes.
     """
     experts, parts = pair.config.experts or ("",), experts_of(pair)
     shift = SHIFTS.get(pair.config.family, 1.0) if shift is None else shift
-    denoising = denoising or Denoising.of_steps(MEAN_STEPS, shift)
-    has_own = blend is None and fixed is None and (pair.controller is not None or bool(pair.config.share_schedule))
+    denoising = denoising or even_steps(pair.config.family, MEAN_STEPS, shift)
+    takes_own = blend is None and fixed is None and has_own_blend(pair)
+    is_constant = blend is None and not takes_own
+    factors = fixed if is_constant and fixed is not None else strengths
     by_expert = {}
-    if blend is not None or has_own:
-        switch = pair.config.boundary or BOUNDARY
-        spans = [(0.0, math.inf)] if len(parts) == 1 else [(switch, math.inf), (0.0, switch)]
-        for name, part, span in zip(experts, parts, spans, strict=True):
-            own = _weights(part, blend, denoising.within(*span), shift, span)
-            by_expert[name] = own if strengths is None else own.times([strengths[role] for role in ROLES])
+    switch = pair.config.boundary or BOUNDARY
+    spans = [(0.0, math.inf)] if len(parts) == 1 else [(switch, math.inf), (0.0, switch)]
+    for name, part, span in zip(experts, parts, spans, strict=True):
+        steps = denoising.within(*span)
+        if not steps.sigmas and part.sides and not (is_constant or isinstance(blend, str)):
+            raise InputError(
+                f"No step is one of the {name} expert, which runs at sigmas {_span(span)}: give the steps of the whole sampling."
+            )
+        own = _weights(part, BlendCurves() if is_constant else blend, steps, shift, span)
+        by_expert[name] = own if factors is None else own.times([factors.get(role, 1.0) for role in ROLES])
     total = pair.config.total_groups
     if fixed is not None:
         weights = {role: [float(fixed[role])] * total for role in ROLES if role in fixed}
-    elif by_expert:
-        weights = {role: [weight for own in by_expert.values() for weight in own.mean(role)] for role in ROLES}
-    else:
+    elif is_constant:
         weights = {role: [strengths[role] if strengths else 1.0] * total for role in ROLES}
+    else:
+        weights = {role: [weight for own in by_expert.values() for weight in own.mean(role)] for role in ROLES}
     if fixed is not None:
         said = "fixed weights"
     elif blend is None:
-        said = "the pair's own" if has_own else "even"
+        said = "the pair's own" if takes_own else "even"
     else:
         said = "data of Blend Map" if isinstance(blend, str) else str(blend)
     return ExportPlan({role: own for role, own in weights.items() if role in pair.sides}, by_expert, said)
+
+
+def has_own_blend(pair: AdapterPair) -> bool:
+    """Whether a pair brings a StageBlender or a share schedule."""
+    return pair.controller is not None or bool(pair.config.share_schedule)
 
 
 def read_blend(text: str) -> BlendMaker | str | None:
@@ -141,6 +154,11 @@ def read_blend(text: str) -> BlendMaker | str | None:
             "'identity sigma 1:0.4 0:1.4', or a file of curves or of Blend Map's data."
         )
     return parse_curves(named)
+
+
+def _span(span: tuple[float, float]) -> str:
+    least, most = span
+    return f"below {most:g}" if most <= 1 else f"of {least:g} and more"
 
 
 def _weights(part: AdapterPair, blend: BlendMaker | str | None, own: Denoising, shift: float, span: tuple[float, float]) -> BlendWeights:

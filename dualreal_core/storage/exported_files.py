@@ -75,7 +75,8 @@ def write_planned(
             ]
     losses = plan.losses([role for roles in files for role in roles if role in plan.weights])
     written = {roles: own.write() for roles, own in prepared.items()}  # nothing where one of them is refused
-    return Exported(written, FORMS[request.form].readers, [*losses, *_left_out(beside or {}, request.form)], strengths)
+    taken = {role: (beside or {}).get(role, {}) for roles in files for role in roles}
+    return Exported(written, FORMS[request.form].readers, [*losses, *_left_out(taken, request.form)], strengths)
 
 
 def _outside(sides: Sequence[Mapping[str, BesideParts]]) -> dict[str, dict[str, Parts]]:

@@ -102,6 +102,15 @@ def test_a_blend_becomes_its_mean_and_a_strength_for_each_step(server: ComfyServ
     torch.testing.assert_close(held, expected, rtol=1e-4, atol=1e-5)
 
 
+def test_without_a_blend_strengths_are_1_at_each_step(server: ComfyServer, sides: Graph) -> None:
+    graph = sides | {
+        "sigmas": node("ManualSigmas", sigmas=SIGMAS),
+        "saved": save_lora("both", "even", sigmas=["sigmas", 0], identity_strength=0.7),
+        "shown": node("PreviewAny", source=["saved", 2]),
+    }
+    assert server.run(graphs.afresh(graph, "saved")).text("shown") == "1 1"
+
+
 def test_two_experts_have_a_file_each(server: ComfyServer, models: Path) -> None:
     folder = models / "diffusion_models"
     checkpoints = {expert: f"wan2.2_saved_{expert}_noise_14B.safetensors" for expert in ("high", "low")}

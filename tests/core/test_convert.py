@@ -61,6 +61,12 @@ def test_there_and_back_is_the_same(family: str, tmp_path: Path, capsys: pytest.
     assert "left out" not in capsys.readouterr().out
 
 
+def test_a_pair_is_told_to_be_exported(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    save_pair(tmp_path / "pair.safetensors", lora_pair(TinyBase("wan", 2)), {})
+    assert main(["convert", str(tmp_path / "pair.safetensors"), "--out", str(tmp_path / "lora.safetensors")]) == 2
+    assert "pair.safetensors is a pair file: dualreal export writes" in capsys.readouterr().err
+
+
 def test_two_loras_become_a_pair(tmp_path: Path) -> None:
     base = TinyBase("wan", 2)
     folder, pairs = folder_of(base, tmp_path / "model"), {"identity": lora_pair(base), "motion": lora_pair(base, 2)}

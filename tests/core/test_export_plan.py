@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import CogVideoXDDIMScheduler
 from safetensors.torch import load_file
 from tiny import TinyBase, fill, make_pair
 
@@ -17,10 +18,13 @@ from dualreal_core.method.blend import PLANS
 from dualreal_core.method.blend_weights import Denoising, StepFactors
 from dualreal_core.method.curves import parse_curves
 from dualreal_core.method.experts import join_experts
+from dualreal_core.method.family_steps import even_steps, listed_steps, noise_levels
 from dualreal_core.method.pair import AdapterPair
 from dualreal_core.method.presets import PRESETS
 from dualreal_core.storage import save_pair
+from dualreal_core.storage.beside_export import BesideParts
 from dualreal_core.storage.export_plan import SIDES, plan_export, read_blend
+from dualreal_core.storage.exported_files import ExportRequest, write_planned
 from dualreal_core.storage.lora_forms import DTYPES, FORMS
 from dualreal_core.storage.step_strengths import TOOLS, FileStrengths, float_list, wan2gp_multiplier
 
@@ -49,6 +53,18 @@ def test_steps_are_those_of_a_flow_model() -> None:
             Denoising.of_sigmas(wrong)
     with pytest.raises(InputError, match="0 steps"):
         Denoising.of_steps(0)
+
+
+def test_cogvideox_counts_noise_by_its_table(base: TinyBase) -> None:
+    """ComfyUI lists its sigmas as noise over signal, from thousands down; the levels are those of its scheduler in diffusers."""
+    scheduler = CogVideoXDDIMScheduler(beta_start=0.00085, beta_end=0.012, snr_shift_scale=1.0, rescale_betas_zero_snr=True)
+    levels = (1 - scheduler.alphas_cumprod.double()).sqrt()
+    assert noise_levels() == pytest.approx(levels.tolist(), abs=1e-5)
+    steps = even_steps("cogvideox", 4, 1.0)
+    assert steps.stages == (0, 0.25, 0.5, 0.75)
+    sigmas = [level / (1 - level**2) ** 0.5 if level < 1 else 5000.0 for level in steps.sigmas]
+    again = listed_steps("cogvideox", [*sigmas, 0.0], 1.0)
+    assert again.sigmas == pytest.approx(steps.sigmas, abs=1e-6) and again.stages == pytest.approx(steps.stages, abs=1e-3)
 
 
 def test_curves_are_a_file_of_each_side_times_strengths_for_each_step(base: TinyBase) -> None:
@@ -81,6 +97,31 @@ def test_each_expert_has_the_mean_over_its_own_steps(base: TinyBase) -> None:
     plan = plan_export(pair, None, parse_curves("identity sigma 1:0 0.9:0 0.89:2 0:2"), SIX)
     assert plan.weights["identity"] == pytest.approx([0.0] * 3 + [2.0] * 3) and list(plan.by_expert) == ["high-noise", "low-noise"]
     assert len(plan.step_factors("identity")["high-noise"].factors) == 3
+
+
+def test_an_expert_without_a_step_is_named(base: TinyBase) -> None:
+    """Or its weights would be means over nothing, and its file would not be written."""
+    pair, high = join_experts(lora_pair(base), lora_pair(base), 0.9), Denoising.of_sigmas([1.0, 0.95])
+    with pytest.raises(InputError, match=r"No step is one of the low-noise expert, which runs at sigmas below 0\.9"):
+        plan_export(pair, None, PRESETS["movement first"], high)
+    assert plan_export(pair, denoising=high).weights["identity"] == [1.0] * 6
+    early = {"stages": [0.0], "identity": [[1.0] * 3], "motion": [[1.0] * 3]}
+    with pytest.raises(InputError, match=r"hold no step at stages 0\.471 to 1, where one of the experts runs"):
+        plan_export(pair, None, json.dumps(early))
+
+
+def test_fixed_weights_have_even_strengths(base: TinyBase) -> None:
+    """Without a blend each step has the file as it is."""
+    for given in ({}, {"fixed": {"identity": 0.7, "motion": 1.2}}, {"strengths": {"identity": 0.5, "motion": 0.0}}):
+        plan = plan_export(lora_pair(base), denoising=SIX, **given)
+        assert plan.step_factors("identity")[""].factors == pytest.approx([1.0] * 6) and not plan.losses(["identity", "motion"])
+
+
+def test_what_is_left_out_is_of_the_sides_that_are_written(base: TinyBase, tmp_path: Path) -> None:
+    pair, beside = lora_pair(base), {"identity": {"": BesideParts()}, "motion": {"": BesideParts(left=("blocks.0.modulation",))}}
+    for side, is_said in (("identity", False), ("motion", True), ("mix", True)):
+        written = write_planned(tmp_path / f"{side}.safetensors", pair, plan_export(pair), SIDES[side], ExportRequest(), {}, beside)
+        assert ("such as blocks.0.modulation" in "\n".join(written.lines())) == is_said
 
 
 def test_what_a_stage_blender_learned_is_said_to_be_left_out(base: TinyBase) -> None:
@@ -142,6 +183,10 @@ def test_export_from_end_to_end(base: TinyBase, tmp_path: Path, capsys: pytest.C
     (tmp_path / "loras" / "cat_identity.safetensors").unlink()
     assert main([*command, "--side", "both"]) == 2  # the motion's file is there
     assert not (tmp_path / "loras" / "cat_identity.safetensors").exists()
-    for wrong, sentence in ((["--strengths", "wrapper"], "write a file of each"), (["--steps", "4", "--sigmas", "1"], "leave one out")):
+    for wrong, sentence in (
+        (["--strengths", "wrapper"], "write a file of each"),
+        (["--blend", "own"], "has no blend of its own"),
+        (["--steps", "4", "--sigmas", "1"], "leave one out"),
+    ):
         assert main([*command, *wrong, "--overwrite"]) == 2
         assert sentence in capsys.readouterr().err
