@@ -26,7 +26,7 @@ from .model_inputs import check_references
 from .patching import Strengths, applied_pairs, apply_pair, diffusion_model
 from .progress import told
 from .sampled_part import record_of, run_behind
-from .types import CATEGORY, BesideWeight, BlendType, PairType, TrainedPair
+from .types import CATEGORY, FOR_BLEND, BesideWeight, BlendType, PairType, TrainedPair
 
 CURVES = "curves"
 CURVE_POINTS = 33
@@ -133,7 +133,7 @@ class FixedBlend(io.ComfyNode):
                     tooltip="Share of the identity, 0 to 1; the rest is the motion's. 0.5 is even.",
                 )
             ],
-            outputs=[BlendType.Output(display_name="blend", tooltip="For Apply StageBlender.")],
+            outputs=[BlendType.Output(display_name="blend", tooltip=FOR_BLEND)],
         )  # fmt: skip
 
     @classmethod
@@ -168,7 +168,7 @@ class ScheduleBlend(io.ComfyNode):
                     "the stage curve's. Used with the preset 'curves'.",
                 ),
             ],
-            outputs=[BlendType.Output(display_name="blend", tooltip="For Apply StageBlender.")],
+            outputs=[BlendType.Output(display_name="blend", tooltip=FOR_BLEND)],
         )  # fmt: skip
 
     @classmethod
@@ -189,11 +189,11 @@ class BlendMap(io.ComfyNode):
             not_idempotent=True,
             is_output_node=True,
             inputs=[
-                io.Model.Input("model", tooltip="The MODEL from Apply StageBlender, the one that went into the sampler."),
+                io.Model.Input("model", tooltip="The MODEL of the sampler, from Apply StageBlender or Blend Two LoRAs."),
                 io.Latent.Input("latent", tooltip="The (last) sampler's output: tells the run that is shown, and that it is done."),
                 io.Model.Input(
                     "low_noise_model", optional=True,
-                    tooltip="For two experts (Wan 2.2 A14B): the other MODEL. Behind Apply StageBlender (two experts) it is needed only "
+                    tooltip="For two experts (Wan 2.2 A14B): the other MODEL. Where one node made both it is needed only "
                     "where the pair has a side for one expert alone. Either MODEL may be without a pair.",
                 ),
             ],
@@ -210,7 +210,7 @@ class BlendMap(io.ComfyNode):
         carried = [applied_pairs(one) for one in (model, low_noise_model) if one is not None]
         is_one = low_noise_model is not None and model.is_clone(low_noise_model)
         if not any(carried) or (is_one and not all(carried)):  # of two experts, one may have been left as it is
-            raise InputError("This model carries no pair: connect the MODEL output of Apply StageBlender.")
+            raise InputError("This model carries no pair: connect that of Apply StageBlender or Blend Two LoRAs.")
         shown = list(dict.fromkeys(pairs[-1] for pairs in carried if pairs))
         parts = list({id(part): part for applied in shown for part in applied.parts}.values())  # two experts may share theirs
         if not parts:

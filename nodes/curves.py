@@ -9,7 +9,7 @@ from comfy_api.latest import io
 from ..dualreal_core.errors import InputError
 from ..dualreal_core.method.curves import parse_curves
 from ..dualreal_core.method.presets import MOVEMENT_FIRST, PRESETS
-from .types import CATEGORY, BlendType
+from .types import CATEGORY, FOR_BLEND, BlendType
 
 
 class BlendCurves(io.ComfyNode):
@@ -30,7 +30,7 @@ class BlendCurves(io.ComfyNode):
                     "0 to 4; sigma runs from 1 (noise) to 0 (clean), depth from 0 (first) to 1 (last blocks). What is not named is 1.",
                 )
             ],
-            outputs=[BlendType.Output(display_name="blend", tooltip="For the nodes that put a pair on a model: their input blend.")],
+            outputs=[BlendType.Output(display_name="blend", tooltip=FOR_BLEND)],
             hidden=[io.Hidden.unique_id],
             not_idempotent=True,  # or the output of another such node with the same text would come from the cache, with that one's id
         )  # fmt: skip

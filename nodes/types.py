@@ -66,6 +66,8 @@ class TrainerSettings:
 
 PairType = io.Custom("DUALREAL_PAIR")
 BlendType = io.Custom("DUALREAL_BLEND")
+FOR_BLEND = "For the nodes that put a pair on a model: their input blend."
+"""The tooltip of what gives a BLEND."""
 SettingsType = io.Custom("DUALREAL_SETTINGS")
 OptionsType = io.Custom("DUALREAL_OPTIONS")
 LossMapType = io.Custom("LOSS_MAP")
