@@ -97,6 +97,7 @@ def fingerprint_of(files: Mapping[Role, LoraFile], has_experts: bool) -> str:
 
 def _read(models: list[ModelPatcher], files: Mapping[Role, LoraFile]) -> LoraSides:
     found: dict[Role, TrainedPair] = {}
+    heads: list[str] = []
     said: list[str] = []
     norms: dict[Role, list[float]] = {}
     for role, file in files.items():
@@ -109,9 +110,10 @@ def _read(models: list[ModelPatcher], files: Mapping[Role, LoraFile]) -> LoraSid
             of_experts, of_files = _of_experts(file, role)
             found[role], notes = import_experts(dict(zip(EXPERTS, models, strict=True)), of_experts, role)
         norms[role] = norms_by_block(found[role].pair, role)
-        said += [_about(role, file, found[role], norms[role]), *of_files, *notes]
+        heads.append(_about(role, file, found[role], norms[role]))
+        said += [*of_files, *notes]
     whole = joined(*(found[role] for role in ROLES)) if len(found) > 1 else next(iter(found.values()))
-    return LoraSides(whole, tuple(said), norms)
+    return LoraSides(whole, (*heads, *said), norms)  # both sides' trigger words stand where a small node shows them
 
 
 def _of_experts(file: LoraFile, role: Role) -> tuple[dict[str, str], list[str]]:

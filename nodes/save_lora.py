@@ -105,7 +105,10 @@ class SaveLora(io.ComfyNode):
             beside = {role: _beside(pair, role, strengths[role]) for role in ROLES}
             written = write_planned(path, pair.pair, plan, SIDES[side], ExportRequest(form, dtype), pair.header, beside)
         folder = f" in models/{LORAS}/{name.rpartition(path.name)[0].rstrip('/')}".rstrip("/")
-        said = [*written.lines(list(TOOLS) if sigmas is not None else ()), f"All{folder}."]
+        said = written.lines(list(TOOLS) if sigmas is not None else ())
+        if not plan.by_expert and len(plan.weights) > 1:
+            said.append("Both sides keep their weights throughout: wire a blend to this node's 'blend' to have its mean in the file.")
+        said.append(f"All{folder}.")
         return io.NodeOutput(*_texts(written, sigmas is not None), ui=told("\n".join(said)))
 
 

@@ -170,7 +170,9 @@ def _on_files(identity_lora: str, motion_lora: str, blend: BlendCurves | SharePl
     """Sentences where the choice of files may not be what was meant."""
     if identity_lora == motion_lora:
         return [f"Both sides are {identity_lora}, so it acts twice: choose two LoRAs, or '{NONE}' for one side."]
-    if NONE in (identity_lora, motion_lora) and blend is None and preset != EVEN:
+    if blend is not None:
+        return ["The wired blend decides: preset and identity_early do nothing."]
+    if NONE in (identity_lora, motion_lora) and preset != EVEN:
         return [f"The preset {preset!r} weighs the one LoRA too: with {EVEN!r} it acts as by Load LoRA."]
     return []
 

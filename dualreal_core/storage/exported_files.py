@@ -76,7 +76,8 @@ def write_planned(
     losses = plan.losses([role for roles in files for role in roles if role in plan.weights])
     written = {roles: own.write() for roles, own in prepared.items()}  # nothing where one of them is refused
     taken = {role: (beside or {}).get(role, {}) for roles in files for role in roles}
-    return Exported(written, FORMS[request.form].readers, [*losses, *_left_out(taken, request.form)], strengths)
+    losses += [*_in_full(written), *_left_out(taken, request.form)]
+    return Exported(written, FORMS[request.form].readers, losses, strengths)
 
 
 def _outside(sides: Sequence[Mapping[str, BesideParts]]) -> dict[str, dict[str, Parts]]:
@@ -104,5 +105,13 @@ def _left_out(beside: Mapping[Role, Mapping[str, BesideParts]], form: str) -> li
 
 def _said(one: WrittenLora, readers: str) -> str:
     ranks = f"rank {one.ranks[0]}" if one.ranks[0] == one.ranks[1] else f"ranks {one.ranks[0]} to {one.ranks[1]}"
-    layers = f"{one.num_layers} layers" + (f" of the {one.expert} expert" if one.expert else "")
-    return f"Wrote {one.path.name} for {readers}: {layers}, {ranks}."
+    kinds = [ranks] * bool(one.ranks[1]) + [f"{kind} ({number} layer{'s' * (number > 1)})" for kind, number in one.kinds.items()]
+    layers = f"{one.num_layers} layer{'s' * (one.num_layers > 1)}" + (f" of the {one.expert} expert" if one.expert else "")
+    return f"Wrote {one.path.name} for {readers}: {layers}, {', '.join(kinds)}; {one.num_bytes / 1e6:.3g} MB."
+
+
+def _in_full(files: Mapping[tuple[Role, ...], Sequence[WrittenLora]]) -> list[str]:
+    """A sentence on mixes that grow to the size of the model's layers."""
+    grown = any(len(roles) > 1 and "full differences" in one.kinds for roles, written in files.items() for one in written)
+    said = "In a mix, a LoRA and an update of another kind become one difference as large as the layer: side 'both' keeps files small."
+    return [said] * grown

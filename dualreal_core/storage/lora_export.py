@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -22,6 +23,8 @@ from .lora_forms import ADAPTER_CONFIG_NAME, ADAPTER_MODEL_NAME, DTYPES, FORMS, 
 EXPORT_KEY = "dualreal_export"
 TRIGGER_KEY = "modelspec.trigger_phrase"
 SUFFIX = ".safetensors"
+KINDS = {"diff": "full differences", "lokr_w1": "LoKr", "hada_w1_a": "LoHa", "diff_b": "biases"}
+"""By one of its parts, the name of an update that is no LoRA."""
 
 Weights = Mapping[Role, float | Sequence[float]]
 """Of the sides that go into a file, in units of the even weight: one number, or one for each group of blocks of all experts."""
@@ -34,13 +37,17 @@ class WrittenLora:
     Attributes:
         expert: that it is for; '' of a model of one.
         num_layers: how many layers it changes, as its names count them.
-        ranks: the lowest and the highest.
+        ranks: the lowest and the highest; 0 where none of them is a LoRA.
+        kinds: of updates that are no LoRA, with the number of layers that have them.
+        num_bytes: of the file.
     """
 
     path: Path
     expert: str
     num_layers: int
     ranks: tuple[int, int]
+    kinds: Mapping[str, int] = field(default_factory=dict)
+    num_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -118,9 +125,10 @@ def prepare_lora(
         for path, update in ((beside or {}).get(expert, {}) if chosen.host == "comfy" else {}).items():
             _put(tensors, ranks, path, update, chosen, DTYPES[dtype])
         metadata = {**_common_metadata(header or {}, own, blend, expert), **form_metadata(chosen, ranks), "format": "pt"}
-        contents[file] = save(tensors, metadata), ranks
-        sizes = ranks.values() or [0]
-        written.append(WrittenLora(file, expert, len(ranks) or len(tensors), (min(sizes), max(sizes))))
+        content, sizes = save(tensors, metadata), ranks.values() or [0]
+        contents[file] = content, ranks
+        layers, kinds = _counted(tensors, chosen)
+        written.append(WrittenLora(file, expert, layers, (min(sizes), max(sizes)), kinds, len(content)))
     if not contents:
         raise InputError(f"The pair has no {' or '.join(weights)} side, or all weights are 0: there is nothing to write.")
     return PreparedLora(chosen, written, contents)
@@ -200,6 +208,17 @@ def _put(
         ranks[path] = len(update["down"])
         if form.has_alpha:
             tensors[f"{name}.alpha"] = form.alpha(ranks[path])
+
+
+def _counted(tensors: Iterable[str], form: LoraForm) -> tuple[int, dict[str, int]]:
+    """How many layers tensors of these names change, and how many by each kind of update that is no LoRA."""
+    layers, kinds = set(), Counter()
+    for name in tensors:
+        part = next((part for part, suffix in form.parts.items() if name.endswith(f".{suffix}")), None)
+        if part is not None:
+            layers.add(name.removesuffix(f".{form.parts[part]}"))
+            kinds.update([KINDS[part]] if part in KINDS else [])
+    return len(layers), dict(kinds)
 
 
 def _widths(update: Mapping[str, torch.Tensor]) -> tuple[int, int]:

@@ -123,6 +123,7 @@ def test_it_says_what_was_read_and_reads_it_once(server: ComfyServer, models: Pa
     run = run_node(server, blend_two(cat, walk))
     said = run.text("two")
     assert "Identity: cat once.safetensors, 4 layers, norm " in said and "; trigger words: sks cat." in said and "walk.safetensors" in said
+    assert [line.partition(":")[0] for line in said.splitlines()[:2]] == ["Identity", "Motion"], "what a small node shows of its text"
     assert run.files("two"), "norms by depth are not shown"
     path = models / "loras" / cat
     stamp, size = path.stat(), path.stat().st_size
@@ -136,6 +137,9 @@ def test_it_says_what_was_read_and_reads_it_once(server: ComfyServer, models: Pa
 
 def test_choices_that_may_not_be_meant_are_named(server: ComfyServer, files: tuple[str, str, str]) -> None:
     cat, walk, _ = files
+    share = node("DualRealFixedBlend", identity_share=0.25)
+    wired = run_node(server, blend_two(cat, walk, preset="movement first", blend=["share", 0]), share=share)
+    assert "The wired blend decides: preset and identity_early do nothing." in wired.text("two")
     alone = "The preset 'movement first' weighs the one LoRA too: with 'even' it acts as by Load LoRA."
     assert alone in run_node(server, blend_two(cat, "none", preset="movement first")).text("two")
     for settings in (blend_two(cat, "none"), blend_two(cat, walk, preset="movement first")):

@@ -140,11 +140,30 @@ def test_a_mix_of_other_kinds_is_their_sum(tmp_path: Path) -> None:
         save_file(made, tmp_path / f"{role}.safetensors")
     sides = {role: load_side(base.transformer, tmp_path / f"{role}.safetensors", role).pair for role in shapes}
     pair = combine(sides["identity"], sides["motion"])
-    export_lora(tmp_path / "mix.safetensors", pair, {"identity": 1.0, "motion": 1.0})
+    (written,) = export_lora(tmp_path / "mix.safetensors", pair, {"identity": 1.0, "motion": 1.0})
+    assert (written.num_layers, written.ranks, written.kinds) == (1, (0, 0), {"full differences": 1, "biases": 1})
+    assert written.num_bytes == (tmp_path / "mix.safetensors").stat().st_size
     assert {name.rpartition(".")[2] for name in load_file(tmp_path / "mix.safetensors")} == {"diff", "diff_b"}
     again = load_side(base.transformer, tmp_path / "mix.safetensors", "identity").pair
     expected = predict(base, pair, with_condition=False)
     torch.testing.assert_close(predict(base, again, with_condition=False), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_it_is_said_what_a_mix_of_other_kinds_costs(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    base, generator = TinyBase("wan", 2), torch.Generator().manual_seed(4)
+    base.transformer.save_pretrained(tmp_path / "model" / "transformer")
+    for role, parts in {"identity": KINDS["LoKr"], "motion": KINDS["LoRA with a bias"]}.items():
+        made = {f"diffusion_model.blocks.1.self_attn.q.{part}": torch.randn(shape, generator=generator) for part, shape in parts.items()}
+        save_file(made, tmp_path / f"{role}.safetensors")
+    files = [str(tmp_path / f"{role}.safetensors") for role in ("identity", "motion")]
+    pair, base_folder = str(tmp_path / "pair.safetensors"), str(tmp_path / "model")
+    assert main(["combine", *files, "--base", base_folder, "--out", pair]) == 0
+    assert main(["export", pair, "--weights", "1", "1", "--out", str(tmp_path / "mix.safetensors")]) == 0
+    shown = capsys.readouterr().out
+    assert "1 layer, full differences (1 layer), biases (1 layer); " in shown and "side 'both' keeps files small" in shown
+    assert main(["export", pair, "--side", "both", "--weights", "1", "1", "--out", str(tmp_path / "own.safetensors")]) == 0
+    shown = capsys.readouterr().out
+    assert "LoKr (1 layer)" in shown and "rank 2, biases (1 layer)" in shown and "keeps files small" not in shown
 
 
 def test_what_depends_on_the_models_weights_is_said_to_stay_a_pair(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
