@@ -19,6 +19,7 @@ from ..dualreal_core.method.candidates import parse_candidates
 from ..dualreal_core.method.curves import BlendCurves
 from ..dualreal_core.metrics.preview_judge import RULE, RULES, Scores, best_of, judge
 from ..dualreal_core.plots.contact_sheet import contact_sheet
+from ..dualreal_core.plots.thumbnails import thumbnail_frames
 from .previews import Stage, check_sides, note_on_end, one_side, sample_previews, smaller, stages_of, with_blend
 from .progress import interruptible, told
 from .rough_frames import rough_frames
@@ -45,7 +46,7 @@ class Compared:
 
     Attributes:
         scores: by name of the candidate.
-        frames: (F, 3, H, W) in [-1, 1] of the references and candidates, some of each.
+        frames: (F, 3, h, w) in [-1, 1] of the references and candidates, some of each, as small as the sheet shows them.
         note: what is to be said of how they were sampled, or empty.
     """
 
@@ -198,7 +199,7 @@ def _judged(videos: Mapping[str, torch.Tensor], names: list[str], stages: list[S
         keys = {shown: name for name, shown in REFERENCES.items()}
         embeddings = {keys.get(name, name): _embedded(clip_vision, shown) for name, shown in frames.items()}
     scores = judge({name: videos[name] for name in names}, **references, embeddings=embeddings)
-    some = {name: shown[evenly_spread(len(shown), min(len(shown), SHEET_FRAMES))] for name, shown in frames.items()}
+    some = {name: thumbnail_frames(shown[evenly_spread(len(shown), min(len(shown), SHEET_FRAMES))]) for name, shown in frames.items()}
     return Compared(scores, some, note)
 
 

@@ -10,7 +10,7 @@ from .pair import ROLES
 from .presets import PRESETS, movement_first
 
 MOST_EARLY = 1.4
-"""Of the identity in noise with 'movement first': there it is as strong early as late."""
+"""Of the identity in noise with 'movement first': more than it has anywhere else."""
 _DIAL = re.compile(r"movement first\s+([0-9.]+)")
 _CURVES = re.compile(rf"({'|'.join(ROLES)})\s+({'|'.join(AXES)})\s.*", re.DOTALL)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -23,6 +24,14 @@ def thumbnail(frame: torch.Tensor) -> Image.Image:
         size = (max(1, round(picture.width * factor)), max(1, round(picture.height * factor)))
         return picture.resize(size, Image.Resampling.LANCZOS)
     return picture.resize((picture.width * round(factor), picture.height * round(factor)), Image.Resampling.NEAREST)
+
+
+def thumbnail_frames(frames: torch.Tensor) -> torch.Tensor:
+    """Frames (F, 3, H, W) in [-1, 1] no larger than their thumbnails, in the same form, which have the same thumbnails."""
+    if frames.shape[-2] <= HEIGHT and frames.shape[-1] <= WIDTH:
+        return frames
+    pictures = [torch.from_numpy(np.array(thumbnail(frame))) for frame in frames]
+    return torch.stack(pictures).movedim(-1, 1).float() / 127.5 - 1
 
 
 def rows_of(pictures: Sequence[Image.Image], columns: int = 5) -> list[Sequence[Image.Image]]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dualreal_core.plots.thumbnails import GAP, HEIGHT, WIDTH, rows_of, thumbnail, thumbnail_sheet
+from dualreal_core.plots.thumbnails import GAP, HEIGHT, WIDTH, rows_of, thumbnail, thumbnail_frames, thumbnail_sheet
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (480, 832), (2000, 300), (90, 2000), (96, 240)])
@@ -14,6 +14,14 @@ def test_a_thumbnail_fits_and_keeps_its_shape(height: int, width: int) -> None:
     picture = thumbnail(torch.rand(3, height, width) * 2 - 1)
     assert picture.height <= HEIGHT and picture.width <= WIDTH
     assert picture.height / picture.width == pytest.approx(height / width, rel=0.1)
+
+
+@pytest.mark.parametrize(("height", "width"), [(7, 7), (13, 20), (32, 32), (95, 96), (480, 832), (2000, 300), (90, 2000)])
+def test_frames_of_thumbnails_look_the_same(height: int, width: int) -> None:
+    frames = torch.rand(2, 3, height, width) * 2 - 1
+    small = thumbnail_frames(frames)
+    assert small.shape[-2] <= min(height, HEIGHT) and small.shape[-1] <= min(width, WIDTH)
+    assert [thumbnail(frame).tobytes() for frame in frames] == [thumbnail(frame).tobytes() for frame in small]
 
 
 def test_small_frames_are_enlarged_in_whole_pixels() -> None:
