@@ -23,6 +23,7 @@ from .videos import clip_source, with_file_name
 
 MAX_SIDE = 8192
 
+
 class IdentityDataset(io.ComfyNode):
     """Pictures of one subject as one-frame videos."""
 
