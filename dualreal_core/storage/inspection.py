@@ -21,8 +21,10 @@ from .lora_file.keys import FileLayer, layers_of
 from .lora_file.kinds import UNKNOWN as UNKNOWN_METHODS
 from .lora_file.kinds import forms_of
 from .lora_file.models import recognise
-from .lora_file.reading import read_tensors
+from .lora_file.reading import LoraTensors, read_tensors
 from .lora_file.resolve import is_foreign
+from .lora_file.settings import check_settings
+from .lora_file.side import checked_layers
 from .lora_strength import LoraStrength
 
 HEADER_FIELDS = ("base", "prompts", "training", "datasets", "consent", "provenance")
@@ -41,7 +43,8 @@ def describe(path: Path) -> Description:
     `kinds`, the number of layers by the kind of their update; `model`, for which it seems to be made; `triggers`; `layers`, each with its
     `kinds`, `parameters`, `norm` (of the change of the weight; None where it depends on the model's) and, if low-rank, `rank`, `alpha`,
     `scaling` (the factor on `up @ down`), widths and `up_norm`; `empty`, the names of layers of rank 0, which do nothing;
-    `text_encoder`, the number of its tensors; `broken`, the names of layers with values that are no numbers.
+    `text_encoder`, the number of its tensors; `broken`, the names of layers with values that are no numbers;
+    `refused`, why it can act on no model here, None where nothing is known against it.
 
     Raises:
         InputError: no such file, damaged, or none of these kinds.
@@ -135,7 +138,18 @@ def _describe_lora(path: Path) -> Description | None:
         "empty": sorted(empty),
         "text_encoder": sum(len(layer.parts) for layer in named.values() if is_foreign(layer.name)),
         "broken": [layer["layer"] for layer in layers if layer["norm"] is None and layer["is_broken"]],
+        "refused": _refusal(file, strength),
     }
+
+
+def _refusal(file: LoraTensors, strength: LoraStrength) -> str | None:
+    """Why the file acts on no model here, as far as it tells itself."""
+    try:
+        checked_layers(file.path.name, file.tensors)
+        check_settings(file.path.name, strength.adapter_config)
+    except InputError as error:
+        return str(error)
+    return None
 
 
 def _describe_layer(layer: FileLayer, strength: LoraStrength, path: Path) -> Description:
@@ -145,7 +159,8 @@ def _describe_layer(layer: FileLayer, strength: LoraStrength, path: Path) -> Des
     norm, sizes = None, {}
     without_magnitudes = {name: tensor for name, tensor in layer.parts.items() if name != "dora_scale"}
     try:
-        forms, kinds = forms_of(Here(replace(layer, parts=without_magnitudes), strength, None))
+        here = Here(replace(layer, parts=without_magnitudes), strength, None)
+        forms, kinds = forms_of(here)
         square = None if is_broken else FormSum.of(forms).squared_norm(None)
         norm = None if square is None or "dora_scale" in layer.parts else math.sqrt(square)
     except NeedsWeight:
@@ -156,10 +171,11 @@ def _describe_layer(layer: FileLayer, strength: LoraStrength, path: Path) -> Des
         kinds = [f"DoRA{'' if kind == 'LoRA' else f' of {kind}'}" for kind in kinds or ["LoRA"]]
     if "down" in parts:
         down, up = parts["down"], parts["up"]
+        here.left = dict(layer.parts)
         sizes = {
             "rank": down.shape[0],
             "alpha": strength.shown_alpha(layer),
-            "scaling": strength.scaling(layer, down.shape[0]),
+            "scaling": here.scaling(down.shape[0]),
             "in_dim": down.shape[1],
             "out_dim": up.shape[0],
             "up_norm": None if is_broken else float(up.double().norm()),
@@ -249,6 +265,7 @@ def _lora_rows(description: Description) -> list[tuple[str, str]]:
     rows += [("layer", f"{layer['layer']:<{width}}  {_lora_layer(layer)}") for layer in layers]
     if description["text_encoder"]:
         rows.append(("text encoder", f"{description['text_encoder']} tensors"))
+    rows += [("refused", description["refused"])] if description["refused"] else []
     return rows + [("empty", f"{name}: rank 0, does nothing") for name in empty]
 
 

@@ -278,3 +278,28 @@ def test_input_errors_pass(transformer, tmp_path):
     (tmp_path / "cut.safetensors").write_bytes((tmp_path / "pair.safetensors").read_bytes()[:-100])
     with pytest.raises(InputError, match="no complete safetensors"):
         describe(tmp_path / "cut.safetensors")
+
+
+REFUSED = {
+    "whole numbers": {"blocks.0.self_attn.q.lora_A.weight": torch.ones(2, 8, dtype=torch.int8)},
+    "no kind": {"blocks.0.self_attn.q.lora_gate": torch.ones(2)},
+}
+
+
+@pytest.mark.parametrize("reason", [None, *REFUSED])
+def test_why_a_lora_acts_on_no_model(tmp_path, reason):
+    tensors = {"blocks.0.self_attn.q.lora_A.weight": torch.ones(2, 8), "blocks.0.self_attn.q.lora_B.weight": torch.ones(8, 2)}
+    save_file({**tensors, **REFUSED.get(reason, {})}, tmp_path / "lora.safetensors")
+    description = describe(tmp_path / "lora.safetensors")
+    assert (description["refused"] is None) == (reason is None)
+    assert (reason or "kind") in "".join(lines(description))
+
+
+def test_a_scale_of_each_layer_and_matrices_on_end_are_seen(tmp_path):
+    name = "blocks.0.self_attn.q"
+    save_file(
+        {f"{name}.lora_a": torch.ones(8, 2), f"{name}.lora_b": torch.ones(2, 8), f"{name}.lora_scale": torch.tensor(3.0)},
+        tmp_path / "lora.safetensors",
+    )
+    (layer,) = describe(tmp_path / "lora.safetensors")["layers"]
+    assert (layer["rank"], layer["in_dim"], layer["scaling"], layer["norm"]) == (2, 8, 3.0, pytest.approx(3 * 16))

@@ -47,6 +47,8 @@ _WRAPPERS = frozenset(
     )
 )  # fmt: skip
 """Parts of names that stand for what training was wrapped in."""
+_OF_MLX = re.compile(r"[.]lora_[ab]$")
+"""What MLX calls matrices."""
 _NUMBERS = ("scaling", "scalar", "settings")
 """Parts that are one number to a layer."""
 _UNTOUCHED = "base_layer"
@@ -128,6 +130,7 @@ def layers_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, FileLayer]:
     """
     found: dict[str, FileLayer] = {}
     numbers: list[tuple[str, str, str]] = []
+    of_mlx: set[str] = set()
     for key, tensor in tensors.items():
         layer, part, adapter = split_key(key)
         name = clean(layer)
@@ -139,7 +142,10 @@ def layers_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, FileLayer]:
         own = found.setdefault(name, FileLayer(name))
         own.adapters |= {adapter} - {None}
         own.keeps_kohya_names |= any(mark in key for mark in KOHYA_MARKS)
+        of_mlx |= {name} if _OF_MLX.search(key) else set()
         _add(own, part, key, tensor)
+    for name in of_mlx:
+        _set_upright(found[name].parts)
     for key, name, part in numbers:  # or parameters of models, where nothing else is of that layer
         own = found.get(name)
         if own is None or own.is_whole:
@@ -147,6 +153,13 @@ def layers_of(tensors: Mapping[str, torch.Tensor]) -> dict[str, FileLayer]:
         elif part != "settings":
             _add(own, part, key, tensors[key])
     return found
+
+
+def _set_upright(parts: dict[str, torch.Tensor]) -> None:
+    """Turns matrices that are (in, R) and (R, out), as MLX has them."""
+    down, up = parts.get("down"), parts.get("up")
+    if down is not None and up is not None and down.ndim == up.ndim == 2 and down.shape[1] == up.shape[0] < down.shape[0]:
+        parts |= {"down": down.t().contiguous(), "up": up.t().contiguous()}
 
 
 def _add(layer: FileLayer, part: str, key: str, tensor: torch.Tensor) -> None:

@@ -71,8 +71,6 @@ def _lora(here: Here) -> list[LayerForm]:
     (mid,) = here.take("mid")
     down, up = here.need("down", "up")
     down, up = matrix(down, here), matrix(up, here)
-    if _stand_on_end(here, down, up):
-        down, up = down.t().contiguous(), up.t().contiguous()
     if mid is not None:
         down = torch.einsum("mn...,nj->mj...", mid, down).flatten(1)
     check_ranks(here, down.shape[0], up.shape[1])
@@ -81,15 +79,6 @@ def _lora(here: Here) -> list[LayerForm]:
     found: list[LayerForm] = [LowRank(down=down, up=up if factor == 1 else up * factor)]
     (bias,) = here.take("up_bias")
     return [*found, Offset(value=bias.flatten() * factor)] if bias is not None and bool(bias.any()) else found
-
-
-def _stand_on_end(here: Here, down: torch.Tensor, up: torch.Tensor) -> bool:
-    """Whether they are (in, R) and (R, out), as MLX has them: where that fits, and the usual way does not."""
-    if here.shape is None or len(here.shape) != 2:
-        return False
-    height, width = here.shape
-    is_usual = down.shape[1] == width and up.shape[0] == height
-    return not is_usual and down.shape[0] == width and up.shape[1] == height and down.shape[1] == up.shape[0]
 
 
 def _factor(here: Here, whole: str, above: str, below: str, core: torch.Tensor | None) -> tuple[torch.Tensor, int | None]:
