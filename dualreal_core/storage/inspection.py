@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,8 @@ from .lora_strength import LoraStrength
 
 HEADER_FIELDS = ("base", "prompts", "training", "datasets", "consent", "provenance")
 UNKNOWN = "-"
+FORM_TITLES = {"low_rank": "LoRA", "kronecker": "LoKr", "hadamard": "LoHa", "difference": "full difference", "offset": "bias"}
+"""By the name of a form, what people call it; the others are called by their names."""
 NUM_HASHES_SHOWN, HASH_LENGTH = 3, 12
 
 Description = dict[str, object]
@@ -37,13 +40,13 @@ Description = dict[str, object]
 def describe(path: Path) -> Description:
     """What a pair file, a checkpoint of the reference or a LoRA file holds; JSON-able, None where nothing is recorded.
 
-    Fields of every file: `file`, `kind` ('pair', 'reference', 'lora'), `bytes`, `parameters`. Of a pair and a
-    reference: `config`, `up_norms` per role (`total`, and `blocks`, one number each; all zero: untrained), and the
-    header fields; of a pair for several experts also `experts`, the norms of each with the sides that it has. Of a LoRA, of any kind:
-    `kinds`, the number of layers by the kind of their update; `model`, for which it seems to be made; `triggers`; `layers`, each with its
-    `kinds`, `parameters`, `norm` (of the change of the weight; None where it depends on the model's) and, if low-rank, `rank`, `alpha`,
-    `scaling` (the factor on `up @ down`), widths and `up_norm`; `empty`, the names of layers of rank 0, which do nothing;
-    `text_encoder`, the number of its tensors; `broken`, the names of layers with values that are no numbers;
+    Fields of every file: `file`, `kind` ('pair', 'reference', 'lora'), `bytes`, `parameters`. Of a pair and a reference: `config`,
+    `up_norms` per role (`total`, and `blocks`, one number each; all zero: untrained), and the header fields; `forms`, per role the number
+    of layers by form where they are no plain LoRA; of a pair for several experts also `experts`, the norms of each with the sides that it
+    has. Of a LoRA, of any kind: `kinds`, the number of layers by the kind of their update; `model`, for which it seems to be made;
+    `triggers`; `layers`, each with its `kinds`, `parameters`, `norm` (of the change of the weight; None where it depends on the model's)
+    and, if low-rank, `rank`, `alpha`, `scaling` (the factor on `up @ down`), widths and `up_norm`; `empty`, the names of layers of rank 0,
+    which do nothing; `text_encoder`, the number of its tensors; `broken`, the names of layers with values that are no numbers;
     `refused`, why it can act on no model here, None where nothing is known against it.
 
     Raises:
@@ -67,6 +70,7 @@ def describe(path: Path) -> Description:
             "controller": _count(pair.controller_parameters()),
         },
         "up_norms": _up_norms(pair),
+        "forms": _forms(pair),
         **({"experts": dict(zip(pair.config.experts, map(_up_norms, experts_of(pair)), strict=True))} if is_expert_pair(pair) else {}),
         **{name: header.get(name) for name in HEADER_FIELDS},
     }
@@ -89,6 +93,14 @@ def _up_norms(pair: AdapterPair) -> dict[str, dict[str, object]]:
     for role, block, _, adapter in iterate_sides(pair):
         squares[role][block] += _square(adapter)
     return {role: {"total": math.sqrt(sum(blocks)), "blocks": [math.sqrt(square) for square in blocks]} for role, blocks in squares.items()}
+
+
+def _forms(pair: AdapterPair) -> dict[str, dict[str, int]]:
+    found: dict[str, Counter[str]] = {}
+    for role, _, _, adapter in iterate_sides(pair):
+        if isinstance(adapter, FormAdapter):
+            found.setdefault(role, Counter()).update({FORM_TITLES.get(form.name, form.name) for form in adapter.total.parts.values()})
+    return {role: dict(counts.most_common()) for role, counts in found.items()}
 
 
 def _square(adapter: nn.Module) -> float:
@@ -203,8 +215,10 @@ def _pair_rows(description: Description) -> list[tuple[str, str]]:
         if config[f"{role}_kind"] == "none":
             rows.append((role, "none"))
             continue
-        own = f"{_adapter(config, role)}; {parameters[role]:,} parameters"
-        rows.append((role, own if experts else f"{own}; {_spread(description['up_norms'][role])}"))
+        forms = ", ".join(f"{form} ({number} layer{'s' * (number > 1)})" for form, number in description["forms"].get(role, {}).items())
+        own = f"{forms or _adapter(config, role)}; {parameters[role]:,} parameters"
+        spread = _spread(description["up_norms"][role], "all weights" if forms else "up")
+        rows.append((role, own if experts else f"{own}; {spread}"))
         rows += [(f"{role} {expert}", _spread(norms[role]) if role in norms else "none") for expert, norms in experts.items()]
     shares = " ".join(f"{share:g}" for share in config["share_schedule"])
     schedule = f", share schedule {shares}" if shares else ""
@@ -216,9 +230,9 @@ def _pair_rows(description: Description) -> list[tuple[str, str]]:
     return rows
 
 
-def _spread(norms: dict[str, object]) -> str:
+def _spread(norms: dict[str, object], of: str = "up") -> str:
     total, blocks = norms["total"], norms["blocks"]
-    return f"norm of up {total:.4g} (blocks {min(blocks):.4g} to {max(blocks):.4g})" if total else "untrained (up is zero)"
+    return f"norm of {of} {total:.4g} (blocks {min(blocks):.4g} to {max(blocks):.4g})" if total else f"untrained ({of} is zero)"
 
 
 def _adapter(config: dict[str, object], role: str) -> str:

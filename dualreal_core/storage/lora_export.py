@@ -155,7 +155,8 @@ def lora_tensors(
         lacking = next((part for part in update if part not in form.parts), None)
         if lacking is not None:
             raise InputError(
-                f"{layer} in block {block} is changed by {lacking!r}, which files for {form.readers} do not hold: write 'comfyui'."
+                f"{layer} in block {block} is changed by {KINDS.get(lacking, 'LoRA')}, which files for {form.readers} do not hold: "
+                "write 'comfyui'."
             )
         listed, number = places[block]
         for part in names.parts(listed, layer):

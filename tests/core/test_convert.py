@@ -129,7 +129,8 @@ def test_other_kinds_are_written_as_they_are(kind: str, tmp_path: Path, capsys: 
     assert not torch.allclose(first, predict(base), atol=1e-3)
     capsys.readouterr()
     assert main([*command, "--to", "diffusers", "--out", str(tmp_path / "diffusers.safetensors")]) == 2
-    assert "which files for diffusers (load_lora_weights) do not hold: write 'comfyui'" in capsys.readouterr().err
+    named = {"difference and bias": "full differences", "LoRA with a bias": "biases"}.get(kind, kind)
+    assert f"changed by {named}, which files for diffusers (load_lora_weights) do not hold: write 'comfyui'" in capsys.readouterr().err
 
 
 def test_a_mix_of_other_kinds_is_their_sum(tmp_path: Path) -> None:
@@ -159,7 +160,11 @@ def test_it_is_said_what_a_mix_of_other_kinds_costs(tmp_path: Path, capsys: pyte
     pair, base_folder = str(tmp_path / "pair.safetensors"), str(tmp_path / "model")
     assert main(["combine", *files, "--base", base_folder, "--out", pair]) == 0
     assert main(["export", pair, "--weights", "1", "1", "--out", str(tmp_path / "mix.safetensors")]) == 0
+    assert main(["inspect", pair]) == 0
     shown = capsys.readouterr().out
+    rows = {row.split()[0]: row for row in shown.splitlines()}
+    assert "LoKr (1 layer); " in rows["identity"] and "norm of all weights" in rows["identity"] and "rank" not in rows["identity"]
+    assert "LoRA (1 layer), bias (1 layer)" in rows["motion"] or "bias (1 layer), LoRA (1 layer)" in rows["motion"]
     assert "1 layer, full differences (1 layer), biases (1 layer); " in shown and "side 'both' keeps files small" in shown
     assert main(["export", pair, "--side", "both", "--weights", "1", "1", "--out", str(tmp_path / "own.safetensors")]) == 0
     shown = capsys.readouterr().out
