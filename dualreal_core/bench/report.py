@@ -89,8 +89,10 @@ def table(rows: Iterable[tuple[str, Mapping[str, Estimate]]], columns: Mapping[s
 
     Args:
         rows: title and estimates.
-        columns: heading by measure.
+        columns: heading by measure; those that no row was asked for are left out.
     """
+    rows = list(rows)
+    columns = {measure: heading for measure, heading in columns.items() if any(measure in estimates for _, estimates in rows)}
     lines = [f"| method | trials | {' | '.join(columns.values())} |", "| --- |" + " ---: |" * (len(columns) + 1)]
     for title, estimates in rows:
         chosen = [estimates[measure] for measure in columns]

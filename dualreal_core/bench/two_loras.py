@@ -11,8 +11,10 @@ _LEVEL = {
     "curves": "level late", "settings": {"identity_early": 0.4}, "alternatives": {"identity_early": (0.0, 0.2, 0.6, 0.8)},
 }  # fmt: skip
 _ALONE = {
-    "curves": "identity alone late", "settings": {"identity_early": 0.2}, "alternatives": {"identity_early": (0.0, 0.4, 0.6, 0.8)},
+    "curves": "identity alone late", "settings": {"identity_early": 0.4}, "alternatives": {"identity_early": (0.0, 0.2, 0.6, 0.8)},
 }  # fmt: skip
+_RECONCILED = {"curves": "identity alone late", "settings": {"identity_early": 0.2}}
+"""At the dial that its steps were taken at."""
 
 
 def _joined(name: str, title: str, what: str, settings: Mapping[str, float] | None = None, **changes: object) -> Method:
@@ -49,9 +51,9 @@ TWO_LORA_METHODS = {
             "TIES",
             "peft's TIES on the layers' whole updates",
             {"density": 0.5, "strength": 1.0},
-            alternatives={"density": (0.2, 0.8), "strength": (1.5,)},
+            alternatives={"strength": (1.5,)},
         ),
-        _joined("dare", "DARE", "peft's DARE (linear) on the layers' whole updates", {"density": 0.5}, alternatives={"density": (0.8,)}),
+        _joined("dare", "DARE", "peft's DARE (linear) on the layers' whole updates", {"density": 0.8}, alternatives={"density": (0.5,)}),
         _joined("projection", "orthogonal projection", "the identity without what it writes where the motion writes, plus the motion"),
         _joined("peft-linear", "peft, linear", "add_weighted_adapter 'linear': the factors are added up, not their products"),
         _joined("peft-svd", "peft, svd", "add_weighted_adapter 'svd': the best update of rank 32 for the sum"),
@@ -68,7 +70,7 @@ TWO_LORA_METHODS = {
             "reconciled identity, curves",
             "a copy of the identity side learns, from both sides' own videos, to leave the motion's prediction as it is; on `curves-alone`",
             ("reconciled", "motion"),
-            **_ALONE,
+            **_RECONCILED,
         ),
         Method(
             "half-reconciled",
@@ -76,7 +78,7 @@ TWO_LORA_METHODS = {
             "half of the identity side and half of its reconciled copy, on `curves-alone`",
             ("identity", "motion", "reconciled"),
             joiner="half-reconciled",
-            **_ALONE,
+            **_RECONCILED,
         ),
     )
 }

@@ -27,6 +27,7 @@ from dualreal_core.bench.registry import METHODS, QUICK_METHODS, REFERENCES, fin
 from dualreal_core.bench.results import Case, Protocol, sample_candidate
 from dualreal_core.bench.runs import Run, with_needs
 from dualreal_core.bench.trainers import TRAINERS
+from dualreal_core.bench.two_loras import TWO_LORA_METHODS
 from dualreal_core.cli import main
 from dualreal_core.errors import InputError
 from dualreal_core.method.attach import Attachment
@@ -372,7 +373,7 @@ def test_without_matplotlib_nothing_is_trained_in_vain(tmp_path, monkeypatch, ca
 
 def test_documentation_explains_every_method_and_measure():
     text = (Path(__file__).parents[2] / "docs" / "benchmark.md").read_text(encoding="utf-8")
-    assert [name for name in (*METHODS, *MEASURES) if f"`{name}`" not in text] == []
+    assert [name for name in (*METHODS, *TWO_LORA_METHODS, *MEASURES) if f"`{name}`" not in text] == []
 
 
 def test_quick_methods_are_methods_with_their_references():

@@ -25,6 +25,8 @@ from ...toyworld.trial import SUBJECT, Trial
 from .forms import BEST_FORM, curves_of
 from .picked import rollouts
 
+DIAL = 0.2
+"""Of the curves that it learns at."""
 STEPS, RATE, WARMUP, BATCH, NUM_VIDEOS = 80, 1e-3, 8, 3, 10
 LATE: SigmaRange = (0.0, 0.77)
 """Noise levels at which the fused prompt keeps the identity: where looks are drawn."""
@@ -55,7 +57,7 @@ def reconcile(
         curves: the blend that it is to be used at.
     """
     before, after = combine(identity, motion), combine(identity, motion)
-    blend = (curves or curves_of(BEST_FORM, 0.2)).blend(before.config)
+    blend = (curves or curves_of(BEST_FORM, DIAL)).blend(before.config)
     own, moving, fused = _material(base, trial, before, identity, motion, blend)
     generator = torch.Generator().manual_seed(trial.seed)
     parameters = after.role_parameters("identity")
