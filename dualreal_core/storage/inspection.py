@@ -174,7 +174,7 @@ def _describe_layer(layer: FileLayer, strength: LoraStrength, path: Path) -> Des
         here = Here(replace(layer, parts=without_magnitudes), strength, None)
         forms, kinds = forms_of(here)
         square = None if is_broken else FormSum.of(forms).squared_norm(None)
-        norm = None if square is None or "dora_scale" in layer.parts else math.sqrt(square)
+        norm = None if square is None or "dora_scale" in layer.parts else _known(math.sqrt(square))
     except NeedsWeight:
         kinds = ["full weights"]
     except BadLayer as error:
@@ -187,10 +187,10 @@ def _describe_layer(layer: FileLayer, strength: LoraStrength, path: Path) -> Des
         sizes = {
             "rank": down.shape[0],
             "alpha": strength.shown_alpha(layer),
-            "scaling": here.scaling(down.shape[0]),
+            "scaling": _known(here.scaling(down.shape[0])),
             "in_dim": down.shape[1],
             "out_dim": up.shape[0],
-            "up_norm": None if is_broken else float(up.double().norm()),
+            "up_norm": None if is_broken else _known(float(up.double().norm())),
         }
     return {
         "layer": layer.short_name,
@@ -200,6 +200,11 @@ def _describe_layer(layer: FileLayer, strength: LoraStrength, path: Path) -> Des
         "is_broken": is_broken,
         **sizes,
     }
+
+
+def _known(number: float) -> float | None:
+    """None for what numbers of damaged files overflow to, which JSON has no word for."""
+    return number if math.isfinite(number) else None
 
 
 def _pair_rows(description: Description) -> list[tuple[str, str]]:
@@ -289,5 +294,6 @@ def _lora_layer(layer: Description) -> str:
     if "rank" not in layer:
         return f"{kinds}{layer['parameters']:,} parameters  norm {norm}"
     alpha = UNKNOWN if layer["alpha"] is None else f"{layer['alpha']:g}"
-    strength = f"rank {layer['rank']}  alpha {alpha}  factor {layer['scaling']:.4g}"
+    factor = UNKNOWN if layer["scaling"] is None else f"{layer['scaling']:.4g}"
+    strength = f"rank {layer['rank']}  alpha {alpha}  factor {factor}"
     return f"{kinds}{strength}  {layer['in_dim']} to {layer['out_dim']}  norm {norm}"

@@ -172,6 +172,7 @@ class RecordingObjective:
     def __init__(self, objective) -> None:
         self.objective, self.losses = objective, []
         self.sample_timesteps, self.stage, self.add_noise = objective.sample_timesteps, objective.stage, objective.add_noise
+        self.noise_level = objective.noise_level
 
     def loss_per_sample(self, output, latents, noise, timestep, mask=None) -> torch.Tensor:
         self.losses.append((latents, noise, timestep))
