@@ -49,6 +49,7 @@ def test_costs_and_the_best_dial_by_hand():
     assert lines[-1].startswith(f"| `{ORACLE}`")
 
 
+@pytest.mark.thorough
 def test_command_asks_for_the_fusion_alone_and_reports_it(tmp_path):
     command = ["bench", "two-loras", "--out", str(tmp_path), *TINY]
     assert main([*command, "--methods", "curves-alone", "k-lora"]) == 0
