@@ -50,7 +50,7 @@ class Progress:
 
     def say(self, text: str) -> None:
         """Shows a text on the node until the next one."""
-        PromptServer.instance.send_progress_text(text, self.node_id)
+        _send(text, self.node_id)
 
 
 @contextmanager
@@ -70,7 +70,7 @@ def told(text: str) -> ui.PreviewText:
     """The text a node ends with. The page shows the texts of few nodes once they are done, and those of nodes at work of all."""
     context = get_executing_context()
     if context is not None:
-        PromptServer.instance.send_progress_text(text, context.node_id)
+        _send(text, context.node_id)
     return ui.PreviewText(text)
 
 
@@ -78,3 +78,10 @@ def duration(seconds: float) -> str:
     """In the unit that a person would say it in."""
     minutes = round(seconds / 60)
     return f"{round(seconds)} s" if seconds < 90 else f"{minutes} min" if minutes < 90 else f"{minutes / 60:.1f} h"
+
+
+def _send(text: str, node_id: str) -> None:
+    """To the page, where a server runs: nodes may be called from a script without one."""
+    server = getattr(PromptServer, "instance", None)
+    if server is not None:
+        server.send_progress_text(text, node_id)

@@ -9,7 +9,7 @@ from ..dualreal_core.errors import InputError
 from ..dualreal_core.method.family_steps import PRESERVING, listed_steps
 from ..dualreal_core.method.pair import ROLES, Role
 from ..dualreal_core.storage.beside_export import BesideParts, beside_parts
-from ..dualreal_core.storage.export_plan import SHIFTS, SIDES, plan_export
+from ..dualreal_core.storage.export_plan import SHIFTS, SIDES, has_own_blend, plan_export
 from ..dualreal_core.storage.exported_files import Exported, ExportRequest, write_planned
 from ..dualreal_core.storage.lora_forms import DTYPES, FORMS
 from ..dualreal_core.storage.step_strengths import TOOLS, float_list, wan2gp_multiplier
@@ -106,7 +106,7 @@ class SaveLora(io.ComfyNode):
             written = write_planned(path, pair.pair, plan, SIDES[side], ExportRequest(form, dtype), pair.header, beside)
         folder = f" in models/{LORAS}/{name.rpartition(path.name)[0].rstrip('/')}".rstrip("/")
         said = written.lines(list(TOOLS) if sigmas is not None else ())
-        if not plan.by_expert and len(plan.weights) > 1:
+        if blend is None and not blend_data and not has_own_blend(pair.pair) and len(plan.weights) > 1:
             said.append("Both sides keep their weights throughout: wire a blend to this node's 'blend' to have its mean in the file.")
         said.append(f"All{folder}.")
         return io.NodeOutput(*_texts(written, sigmas is not None), ui=told("\n".join(said)))
