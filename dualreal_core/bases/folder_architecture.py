@@ -11,10 +11,11 @@ from torch import nn
 
 from ..errors import InputError
 from ..families import family_of
+from ..families.expert_names import HIGH, LOW
 from .folder_files import read_json
 
 CONFIG = "config.json"
-COMPONENTS = {"high-noise": "transformer", "low-noise": "transformer_2"}
+COMPONENTS = {HIGH: "transformer", LOW: "transformer_2"}
 """By expert, the subfolder of its DiT."""
 
 
