@@ -51,6 +51,7 @@ def combine(identity: AdapterPair, motion: AdapterPair) -> AdapterPair:
         **{name: getattr(motion.config, name) for name in of_motion},
         target_layers=common_target_layers([sources[role] for role in loras]),
         boundary=boundaries.pop() if boundaries else None,
+        text_dim=None,
         scale=scale,
         learned_range=0.0,
         share_schedule=identity.config.share_schedule if identity.config.share_schedule == motion.config.share_schedule else (),

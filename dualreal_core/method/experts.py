@@ -27,7 +27,7 @@ def is_expert_pair(pair: AdapterPair) -> bool:
 
 
 def expert_of(pair: AdapterPair, index: int) -> AdapterPair:
-    """The part of a pair that acts in one expert, as a pair for one DiT: the same adapters and the same StageBlender.
+    """The part of a pair that acts in one expert, as a pair for one DiT: the same adapters, StageBlender and gate.
 
     Of the StageBlender it takes its own groups. A side that this expert lacks is of kind 'none'. It is a view: what is trained or
     moved in it is so in the pair.
@@ -50,7 +50,7 @@ def expert_of(pair: AdapterPair, index: int) -> AdapterPair:
         view = AdapterPair(own, lora_shapes={role: {} for role in ROLES})
     for role, side in view.sides.items():
         side.update(sides[role])
-    view.controller, view.first_group = pair.controller, index * config.num_groups
+    view.controller, view.gate, view.first_group = pair.controller, pair.gate, index * config.num_groups
     return view
 
 
@@ -92,6 +92,7 @@ def join_experts(high: AdapterPair, low: AdapterPair, boundary: float | None = N
         target_layers=common_target_layers([one for one in sources if "lora" in map(one.config.kind, ROLES)]),
         experts=EXPERTS,
         boundary=boundary,
+        text_dim=None,
         scale=scale,
         learned_range=high.config.learned_range if controller else 0.0,
         share_schedule=schedules.pop() if len(schedules) == 1 else (),

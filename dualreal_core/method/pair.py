@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Literal, get_args
 
 import torch
@@ -13,6 +13,7 @@ from torch import nn
 from ..families import CANONICAL, FamilyDescription, family_of
 from .adapter import Adapter, Bottleneck, LoRA
 from .layer_forms import FormAdapter
+from .prompt_gate import NUM_FEATURES, PromptGate
 from .stage_blender import StageBlender
 
 Role = Literal["identity", "motion"]
@@ -25,6 +26,7 @@ LoraShapes = Mapping[Role, Mapping[str, LoraShape]]
 PER_SIDE = ("bottleneck_dim", "rank", "alpha")
 """Sizes that each side has of its own, as `identity_rank` and `motion_rank`; settings that name none, as `rank`, mean both."""
 EXPERT_FIELDS = ("experts", "boundary")
+GATE_FIELDS = ("text_dim", "gate_features")
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,10 @@ class PairConfig:
     blocks and `num_groups` groups of its own."""
     boundary: float | None = field(default=None, repr=False)
     """The sigma at which two experts switch, where it is known: the first one acts above it."""
+    text_dim: int | None = field(default=None, repr=False)
+    """Width of the text's tokens that the prompt gate reads; None: there is no gate."""
+    gate_features: int = field(default=NUM_FEATURES, repr=False)
+    """Directions of the text that the prompt gate looks for."""
 
     def __post_init__(self) -> None:
         for role in ROLES:
@@ -79,9 +85,9 @@ class PairConfig:
             raise ValueError(f"experts is {list(self.experts)}; it holds two or more different names, or none for one DiT.")
         if self.boundary is not None and not (self.experts and 0 < self.boundary < 1):
             raise ValueError(f"boundary is {self.boundary}; it is a sigma between 0 and 1, of a pair that has experts.")
-        for name in ("scale", "controller_dim", *(f"{role}_{size}" for size in PER_SIDE for role in ROLES)):
+        for name in ("scale", "controller_dim", *GATE_FIELDS, *(f"{role}_{size}" for size in PER_SIDE for role in ROLES)):
             size = getattr(self, name)
-            if not (name == "controller_dim" and size is None) and not 0 < size < math.inf:
+            if not (name in ("controller_dim", "text_dim") and size is None) and not 0 < size < math.inf:
                 raise ValueError(f"{name} is {size}; it must be positive and finite.")
 
     def kind(self, role: Role) -> AdapterKind:
@@ -121,9 +127,9 @@ class PairConfig:
         return self.num_groups * max(1, len(self.experts))
 
     def recorded(self) -> dict[str, object]:
-        """The fields as files keep them: those of experts only where there are some, so that older versions read all other files."""
-        fields = asdict(self)
-        return fields if self.experts else {name: value for name, value in fields.items() if name not in EXPERT_FIELDS}
+        """The fields as files keep them: those of experts and a gate only where there are some, so that older versions read all others."""
+        left_out = (() if self.experts else EXPERT_FIELDS) + (() if self.text_dim else GATE_FIELDS)
+        return {name: value for name, value in asdict(self).items() if name not in left_out}
 
 
 def base_sizes(transformer: nn.Module) -> dict[str, str | int]:
@@ -137,7 +143,7 @@ def base_sizes(transformer: nn.Module) -> dict[str, str | int]:
 
 
 class AdapterPair(nn.Module):
-    """Both sides' adapters and the controller, which stays in float32 when a pair is cast to a lower precision.
+    """Both sides' adapters, the controller and the prompt gate; these two stay in float32 when a pair is cast to a lower precision.
 
     `sides[role]` maps a key to an adapter: `<block>-<site>` for bottlenecks, `<block>-<linear layer>` with dots as
     slashes for LoRA. Blocks are counted through all experts: with two, those of the second begin at `num_blocks`.
@@ -148,6 +154,7 @@ class AdapterPair(nn.Module):
         lora_shapes: sizes of the LoRA adapters of each LoRA side.
 
     Attributes:
+        gate: says which sides a prompt names; None: both act whatever it says.
         first_group: the first of the StageBlender's groups that are this pair's own, where it is one expert's part of a pair.
     """
 
@@ -183,6 +190,7 @@ class AdapterPair(nn.Module):
             if config.learned_range and has_both
             else None
         )
+        self.gate = PromptGate(config.text_dim, config.gate_features) if config.text_dim else None
 
     @property
     def family(self) -> FamilyDescription:
@@ -196,6 +204,22 @@ class AdapterPair(nn.Module):
     def controller_parameters(self) -> list[nn.Parameter]:
         """Parameters of the StageBlender."""
         return [] if self.controller is None else list(self.controller.parameters())
+
+    def gate_parameters(self) -> list[nn.Parameter]:
+        """Parameters of the prompt gate."""
+        return [] if self.gate is None else list(self.gate.parameters())
+
+
+def with_gate(pair: AdapterPair, gate: PromptGate | None) -> AdapterPair:
+    """A pair with the same sides and StageBlender, which are shared, and with this gate, or without one."""
+    sizes = (gate.features.in_features, gate.features.out_features) if gate is not None else (None, NUM_FEATURES)
+    with torch.device("meta"):
+        empty = {role: {} for role in ROLES}
+        own = AdapterPair(replace(pair.config, **dict(zip(GATE_FIELDS, sizes, strict=True))), lora_shapes=empty)
+    for role, side in own.sides.items():
+        side.update(pair.sides[role].items())
+    own.controller, own.first_group, own.gate = pair.controller, pair.first_group, gate
+    return own
 
 
 def lora_key(block: int, layer: str) -> str:

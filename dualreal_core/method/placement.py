@@ -12,9 +12,9 @@ from .pair import AdapterPair
 
 
 def is_placed(pair: AdapterPair, device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether both sides lie there in this precision, the StageBlender lies there, and, where gradients are on, autograd takes all."""
+    """Whether both sides lie there in this precision, StageBlender and gate lie there, and, where gradients are on, autograd takes all."""
     weights = list(pair.sides.parameters())
-    tensors = [*weights, *pair.controller_parameters()]
+    tensors = [*weights, *pair.controller_parameters(), *pair.gate_parameters()]
     return (
         all(weight.dtype == dtype for weight in weights)
         and all(tensor.device == device for tensor in tensors)
@@ -26,7 +26,7 @@ def placed(pair: AdapterPair, device: torch.device, dtype: torch.dtype | None = 
     """A copy there, without gradients, usable with autograd though it is made in inference mode.
 
     Args:
-        dtype: of both sides; the StageBlender keeps its own. None: as they are.
+        dtype: of both sides; StageBlender and gate keep their own. None: as they are.
     """
     sides = {id(weight) for weight in pair.sides.parameters()}
     with torch.inference_mode(False), torch.no_grad():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
@@ -10,12 +9,13 @@ from torch import nn
 from torch.nn import functional
 
 from .adapter import zero_init
+from .float32_module import Float32Module
 
 Stage = float | torch.Tensor
 """Position in denoising, 0 (noise) to 1: of a whole call, or (B,) of each sample."""
 
 
-class StageBlender(nn.Module):
+class StageBlender(Float32Module):
     """Predicts `w_identity = scale * share` and `w_motion = scale - w_identity` per sample and group of blocks.
 
     The time embedding modulates (shift, scale, gate) the max-pooled tokens. The last layer starts at zero, so both
@@ -88,13 +88,6 @@ class StageBlender(nn.Module):
     def starts_at(self, stage: Stage | None) -> torch.Tensor:
         """Shares from which the learned ones start at a stage, or at the stages (B,) of samples: (B or 1,), on the host."""
         return share_at(self.share_schedule or (0.5,), 0.5 if stage is None else stage)
-
-    def _apply(self, fn: Callable[[torch.Tensor], torch.Tensor], recurse: bool = True) -> StageBlender:
-        def move(tensor: torch.Tensor) -> torch.Tensor:
-            moved = fn(tensor)
-            return tensor.to(moved.device) if moved.dtype.itemsize < torch.float32.itemsize else moved
-
-        return super()._apply(move, recurse)
 
 
 def share_at(share_schedule: tuple[float, ...], stage: Stage) -> torch.Tensor:

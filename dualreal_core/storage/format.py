@@ -5,8 +5,8 @@ Header, in all format versions (`renames` has the former names of fields): `form
 triggers), `training` (settings and steps), `datasets` (sha256 of each file used, per role), `consent` (the user's note),
 `provenance` (date, library versions); since version 5 `seal` (sha256 of the rest of the header). Files of version 6 are of pairs
 for several experts, whose blocks are counted through in the names of tensors, those of version 7 of pairs with adapters out of LoRA
-files of other forms than the plain one (LoKr, DoRA, OFT ...), whose forms are in the names of tensors; all other pairs are still
-written as version 5.
+files of other forms than the plain one (LoKr, DoRA, OFT ...), whose forms are in the names of tensors, those of version 8 of pairs
+with a prompt gate, whose tensors are `gate.*` and whose width of text is in `config`; all other pairs are still written as version 5.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ..method.pair import ROLES, AdapterPair, LoraShape, LoraShapes, PairConfig,
 from .reference import is_reference, pair_from_reference, read_reference
 from .renames import pair_fields, tensor_name, training_fields
 
-FORMAT_VERSION = 7
+FORMAT_VERSION = 8
 SCHEDULE_ALONE_VERSION = 2
 """From this version on a share schedule counts without a controller too."""
 SEALED_VERSION = 5
@@ -38,8 +38,11 @@ EXPERTS_VERSION = 6
 """From this version on a pair may be for several experts."""
 FORMS_VERSION = 7
 """From this version on adapters of a LoRA side may be of other forms than the plain low-rank one."""
+GATE_VERSION = 8
+"""From this version on a pair may have a prompt gate."""
 HEADER_KEY = "dualreal"
 SIDES = "sides."
+OWN_PARTS = ("controller.", "gate.")
 
 Header = dict[str, object]
 
@@ -60,6 +63,8 @@ def save_pair(path: Path, pair: AdapterPair, header: Mapping[str, object] | None
     version = EXPERTS_VERSION if pair.config.experts else EXPERTS_VERSION - 1
     if any(is_formed_side(pair, role) for role in ROLES):
         version = FORMS_VERSION
+    if pair.gate is not None:
+        version = GATE_VERSION
     own = {"format_version": version, "config": pair.config.recorded(), "digest": digest(tensors)}
     full = json.loads(json.dumps({"provenance": provenance(), **(header or {}), **own}))
     sealed = {**full, "seal": seal(full)}
@@ -126,7 +131,7 @@ def load_pair(path: Path) -> tuple[AdapterPair, Header]:
             raise ValueError("some of its weights are no finite numbers, which would make every video black")
         with torch.device("meta"):  # a header may ask for any size
             pair = AdapterPair(config, _site_keys(config, tensors), _lora_shapes(config, tensors))
-        named = {name if name.startswith("controller.") else SIDES + name: tensor.float() for name, tensor in tensors.items()}
+        named = {name if name.startswith(OWN_PARTS) else SIDES + name: tensor.float() for name, tensor in tensors.items()}
         pair.load_state_dict(named, assign=True)
     except (AttributeError, IndexError, KeyError, TypeError, ValueError, RuntimeError, StopIteration) as error:
         reason = _first_line(error)
