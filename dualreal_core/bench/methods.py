@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
 from ..training.recipes import Recipe, with_train
+from ..training.settings import TrainSettings
 from .candidate import Candidate
 from .recipes import plain
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 Settings = Mapping[str, float]
 BLEND_SETTINGS = ("identity_share", "identity_early")
 """Settings of how sides are weighed: `identity_share` fixes the weights, `identity_early` is the dial of curves."""
+COUNTS = ("steps", "bottleneck_dim", "rank", "num_groups")
+"""Settings that are whole numbers."""
+_TRAIN_FIELDS = frozenset(item.name for item in fields(TrainSettings))
 
 
 @dataclass(frozen=True)
@@ -34,8 +38,9 @@ class Method:
         curves: name in `FORMS` of the blend curves that do, at the setting `identity_early`.
         joiner: name in `JOINERS` of what makes one candidate of what was trained.
         adapts_negative: see `SamplingSettings`.
-        settings: those chosen in tuning, names of `TrainSettings`, of `BLEND_SETTINGS`, or of the joiner's own.
-        alternatives: other values of these settings, to be compared on the tuning trials.
+        settings: those chosen in tuning, names of `TrainSettings`, of the pair (see `per_side`), of `BLEND_SETTINGS`, or of the
+            joiner's own.
+        alternatives: other values of these settings, and of others that a name may set, to be compared on the tuning trials.
         is_baseline: counts in the mean that ours is held against.
     """
 
@@ -63,8 +68,13 @@ class Method:
         common = with_train(recipe, seed=trial.seed)
         is_joined = self.joiner is not None
         tuned = {name: value for name, value in self.settings.items() if not is_joined and name not in BLEND_SETTINGS}
-        own = self.recipe(with_train(common, **tuned))
-        own = with_train(replace(own, pair={**own.pair, **self.pair}), **self.train)
+        tuned |= {name: int(tuned[name]) for name in COUNTS if name in tuned}
+        in_training = {name: value for name, value in tuned.items() if name in _TRAIN_FIELDS}
+        of_pair = {name: value for name, value in tuned.items() if name not in _TRAIN_FIELDS}
+        if "rank" in of_pair:
+            of_pair["alpha"] = float(of_pair["rank"])
+        own = self.recipe(with_train(common, **in_training))
+        own = with_train(replace(own, pair={**own.pair, **self.pair, **of_pair}), **self.train)
 
         def run(trainer: str) -> Run:
             # a side alone by the plain recipe is the run of a reference: it is shared, whatever rate the rest of this method has

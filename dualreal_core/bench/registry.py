@@ -6,7 +6,8 @@ import math
 
 from ..errors import InputError
 from ..toyworld.config import TRANSFORMER_CONFIG
-from .methods import Method
+from .methods import COUNTS, Method
+from .paper_methods import PAPER_METHODS
 from .recipes import FIXED_WEIGHTS, ours, paper
 from .two_loras import TWO_LORA_METHODS
 
@@ -195,6 +196,7 @@ METHODS = {
             pair={"num_groups": 1},
             settings=_PAPER_RATES,
         ),
+        *PAPER_METHODS,
         _joint("ours", "DualReal, ours", "the recipe of this project at the toy world's scale"),
     )
 }
@@ -226,14 +228,18 @@ def find_method(name: str) -> Method:
     wrong = [key for key, value in settings.items() if not _is_in_range(key, value)]
     if wrong:
         raise InputError(
-            f"The method {name!r} sets {wrong[0]} out of range: a share lies between 0 and 1, identity_early from 0 up, a rate above 0."
+            f"The method {name!r} sets {wrong[0]} out of range: a share lies between 0 and 1, identity_early from 0 up, a rate or size "
+            "above 0, and a count is whole."
         )
-    unknown = [key for key in settings if key not in method.settings]
+    allowed = {**method.settings, **method.alternatives}
+    unknown = [key for key in settings if key not in allowed]
     if unknown:
-        known = ", ".join(method.settings) or "none"
+        known = ", ".join(allowed) or "none"
         raise InputError(f"The method {plain_name} has no setting {unknown[0]!r} (it has: {known}): leave it out.")
     return method.at(settings)
 
 
 def _is_in_range(setting: str, value: float) -> bool:
+    if setting in COUNTS and value != int(value):
+        return False
     return (value > 0 or (value == 0 and setting == "identity_early")) and value < (1 if setting == "identity_share" else math.inf)
