@@ -69,7 +69,7 @@ motion_kind = "lora"
 rank = 8
 target_layers = ["to_q", "ffn.net.2"]
 share_schedule = [0.4, 0.7, 0.9]
-learned_range = 0.3
+has_controller = true
 
 [crops]
 num_crops = 2

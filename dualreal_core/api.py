@@ -28,7 +28,7 @@ from .sampling import SamplingSettings, default_sampling, sample
 from .storage import save_pair
 from .training.loop import ALGORITHM_VERSION, StepResult
 from .training.noise_range import expert_ranges, fit_range
-from .training.recipes import DUALREAL, Recipe, fit_expert_steps, fit_warmup
+from .training.recipes import DUALREAL, Recipe, as_begun, fit_expert_steps, fit_warmup
 from .training.run import RunDirectory, run_training
 from .training.scores import Evaluation
 from .training.stopping import best_of
@@ -143,11 +143,12 @@ class Training:
     ) -> None:
         name, header = _name_alone(base), header or {}
         recorded = header.get("base") or {"name": name, "encoders": base.fingerprint, **record_of(base, [name])}
+        self.directory = RunDirectory(directory)
         recipe, self.notes = fit_recipe(base, recipe, base.transformer)
+        recipe, self._network_note = as_begun(recipe, self.directory.begun_pair())
         self.base, self.data, self.recipe = base, data, recipe
         self.pair = _new_pair(base, base.transformer, recipe)
         self.pair.to(next(base.transformer.parameters()).device)
-        self.directory = RunDirectory(directory)
         self.header = {
             "base": recorded,
             "training": {"recipe": recipe.name, "algorithm_version": ALGORITHM_VERSION, **recipe.train.recorded()},
@@ -181,6 +182,8 @@ class Training:
         }
         items = {role: self.data[role].items for role in ROLES}
         with self.directory.opened(asked_for, is_resumed):
+            if self._network_note is not None and on_note is not None:
+                on_note(self._network_note)
             yield from run_training(
                 self.base, self.attachment, items, self.recipe.train, self.directory,
                 is_resumed, stop_after, save_every, on_evaluation, on_note,

@@ -1,7 +1,7 @@
 """Graphs that were written when inputs had other names: their values are carried over by the table that the page uses too.
 
 `web/js/former_inputs.json`: by node and former input, today's name, and the node it moved to, which is wired into `options`;
-null where it is gone.
+null where it is gone. `true_at`: the number at which the choice of yes or no that took its place is yes.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ def translate(prompt: object, table: dict[str, dict[str, dict | None]]) -> list[
                 changes.append(f"{name} is gone")
                 continue
             if change["name"] != name:
-                minuend = f"{change['subtract_from']} - " if "subtract_from" in change else ""
-                changes.append(f"{name} is now {minuend}{change['name']}")
-            if "subtract_from" in change and isinstance(value, int | float):
-                value = round(change["subtract_from"] - value, 12)
+                when = f", which is true where it was {change['true_at']}" if "true_at" in change else ""
+                changes.append(f"{name} is now {change['name']}{when}")
+            if "true_at" in change and isinstance(value, int | float):
+                value = value == change["true_at"]
             moved_to = moved.setdefault(change["node"], {}) if "node" in change else inputs
             moved_to.setdefault(change["name"], value)
         for class_type, values in moved.items():

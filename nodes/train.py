@@ -18,6 +18,7 @@ from ..dualreal_core.bases.two_experts import TwoExpertBase, expert_fields, reco
 from ..dualreal_core.dataset.cache import PreparedSet
 from ..dualreal_core.errors import InputError
 from ..dualreal_core.method.pair import Role, base_sizes
+from ..dualreal_core.storage.renames import former_pair_settings
 from ..dualreal_core.training.loop import ALGORITHM_VERSION
 from ..dualreal_core.training.recipes import Recipe
 from ..dualreal_core.training.run import RunDirectory
@@ -145,8 +146,12 @@ def _run_directory(name: str, base: ComfyBase | TwoExpertBase, data: dict[Role, 
         "objective": asdict(base.objective), "pairs": applied_by(base), "train": recipe.train.recorded(), "pair": dict(recipe.pair),
         **expert_fields(base), **{role: [*part.fingerprints] for role, part in data.items()},
     }  # fmt: skip
-    key = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:12]
     runs = Path(folder_paths.get_output_directory()) / "dualreal" / "runs" / name
+    keys = [
+        hashlib.sha256(json.dumps({**asked, "pair": pair}, sort_keys=True).encode()).hexdigest()[:12]
+        for pair in (asked["pair"], *former_pair_settings(asked["pair"]))
+    ]
+    key = next((one for one in keys if (runs / one / "run.json").exists()), keys[0])
     directory = runs / key
     own = RunDirectory(directory)
     if own.settings_file.exists():

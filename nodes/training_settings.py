@@ -7,7 +7,7 @@ from dataclasses import replace
 from comfy_api.latest import io
 
 from ..dualreal_core.errors import InputError
-from ..dualreal_core.training.recipes import DUALREAL
+from ..dualreal_core.training.recipes import DUALREAL, FREE_CONTROLLER
 from .types import CATEGORY, OptionsType, SettingsType, TrainerOptions, TrainerSettings
 
 KINDS = ("lora", "bottleneck")
@@ -70,7 +70,7 @@ class TrainingOptions(io.ComfyNode):
             node_id="DualRealTrainingOptions",
             display_name="Training Options",
             category=CATEGORY,
-            description="Settings of the Joint Trainer that seldom need a change: batches, warm-up, method, StageBlender, evaluation.",
+            description="Settings of the Joint Trainer that seldom need a change: batches, warm-up, method, evaluation.",
             search_aliases=["dualreal", "advanced training", "batch size", "validation split", "prior preservation", "warmup"],
             inputs=[
                 io.Int.Input("identity_batch", optional=True, default=1, min=1, max=256, tooltip="Samples per identity step."),
@@ -94,12 +94,13 @@ class TrainingOptions(io.ComfyNode):
                 io.Float.Input("timestep_bias", optional=True, default=TRAIN.timestep_bias, min=0.0, max=8.0, step=0.1,
                     tooltip="How far the timesteps of each side are biased to where the share schedule favours it. 0 is the paper's."),
                 io.Combo.Input("share_schedule", optional=True, options=list(SHARE_SCHEDULES), default="motion fades",
-                    tooltip="What the learned blend starts from: the motion leads early and the identity late, or even as in the paper."),
-                io.Float.Input("learned_range", optional=True, default=DUALREAL.pair["learned_range"], min=0.0, max=0.5, step=0.01,
-                    tooltip="How far the StageBlender may move shares from the share schedule: 0 is fixed (no StageBlender), 0.5 free, "
-                    "as in the paper."),
+                    tooltip="How the pair is weighed over denoising: the motion leads early and the identity late, or even as in the "
+                    "paper."),
+                io.Boolean.Input("has_controller", optional=True, default=DUALREAL.pair["has_controller"],
+                    tooltip="On: a network learns the weights, as in the paper, and the share schedule is only where it starts. Off: the "
+                    "weights are the share schedule."),
                 io.Int.Input("num_groups", optional=True, default=7, min=1, max=64,
-                    tooltip="Groups of consecutive blocks with a blend of their own; reduced to the model's number of blocks."),
+                    tooltip="Groups of consecutive blocks that a network or curves weigh apart; reduced to the model's number of blocks."),
                 io.Int.Input("save_every", optional=True, default=100, min=1, max=100000,
                     tooltip="Steps between checkpoints. An interrupt saves one as well."),
                 io.Int.Input("evaluate_every", optional=True, default=TRAIN.evaluate_every, min=0, max=100000,
@@ -136,7 +137,8 @@ class TrainingOptions(io.ComfyNode):
         save_every, motion_rank = values.pop("save_every"), values.pop("motion_rank")
         pair = {
             "share_schedule": SHARE_SCHEDULES[values.pop("share_schedule")],
-            **{name: values.pop(name) for name in ("learned_range", "num_groups")},
+            "num_groups": values.pop("num_groups"),
+            **(FREE_CONTROLLER if values.pop("has_controller") else {}),
         }
         if motion_rank:
             pair |= {"motion_rank": motion_rank, "motion_alpha": float(motion_rank), "motion_bottleneck_dim": motion_rank}

@@ -13,9 +13,9 @@ JOINT_SETTINGS = (
     "motion_ratio", "frozen_adapter_dropout", "preservation_ratio", "timestep_bias",
     "identity_learning_rate", "controller_learning_rate",
 )  # fmt: skip
-FIXED_WEIGHTS = {"learned_range": 0.0, "share_schedule": ()}
-"""Of a pair without a controller, even between its sides."""
-CONTROLLER_SETTINGS = ("learned_range", "share_schedule", "num_groups", "controller_dim")
+FIXED_WEIGHTS = {"has_controller": False, "share_schedule": ()}
+"""Of a pair without a network, even between its sides."""
+CONTROLLER_SETTINGS = ("has_controller", "share_schedule", "num_groups", "controller_dim", "learned_range")
 
 
 def ours(recipe: Recipe) -> Recipe:

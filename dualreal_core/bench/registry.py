@@ -6,6 +6,7 @@ import math
 
 from ..errors import InputError
 from ..toyworld.config import TRANSFORMER_CONFIG
+from ..training.recipes import FREE_CONTROLLER
 from .methods import COUNTS, Method
 from .paper_methods import PAPER_METHODS
 from .recipes import FIXED_WEIGHTS, ours, paper
@@ -34,7 +35,7 @@ def _joint(name: str, title: str, what: str, **changes: object) -> Method:
 
 
 def _free_groups(name: str, num_groups: int, groups: str, what: str) -> Method:
-    pair = {"num_groups": num_groups, "learned_range": 0.5}
+    pair = {**FREE_CONTROLLER, "num_groups": num_groups}
     return _joint(name, f"joint, {groups}", f"ours with a free controller {what}", pair=pair, **_FREE)
 
 
@@ -118,7 +119,7 @@ METHODS = {
         _joint(
             "fixed",
             "joint, fixed weights",
-            "ours without controller and share schedule, so without a timestep bias",
+            "ours at even weights, without the share schedule and so without a timestep bias",
             pair=FIXED_WEIGHTS,
             settings=_EVEN,
             alternatives=_SHARES,
@@ -139,14 +140,14 @@ METHODS = {
             "no-schedule",
             "joint, no share schedule",
             "ours with a free controller that starts from even weights, so without a timestep bias",
-            pair={"share_schedule": (), "learned_range": 0.5},
+            pair={**FREE_CONTROLLER, "share_schedule": ()},
             **_FREE,
         ),
         _joint(
-            "no-controller",
-            "joint, no controller",
-            "ours without the controller: the pair keeps to the share schedule",
-            pair={"learned_range": 0.0},
+            "bounded-network",
+            "joint, bounded controller",
+            "ours with a controller that may leave the share schedule by a hundredth, as its pairs once had",
+            pair={**FREE_CONTROLLER, "learned_range": 0.01},
         ),
         _free_groups("one-group", 1, "1 group", "that weighs all blocks alike"),
         _free_groups("two-groups", 2, "2 groups", "of two groups, between one group and one per block"),

@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> None:
         half = pair.config.scale / 2
         if arguments.blend == "learned":
             if pair.controller is None:
-                raise InputError(f"{arguments.pair} has no StageBlender: use --blend fixed.")
+                raise InputError(f"{arguments.pair} has no network that learned its weights: leave --blend out, or use --blend fixed.")
             blend = LearnedBlend(pair.controller)
         elif arguments.blend == "fixed":
             blend = FixedBlend(half, half)

@@ -53,7 +53,7 @@ def combine(identity: AdapterPair, motion: AdapterPair) -> AdapterPair:
         boundary=boundaries.pop() if boundaries else None,
         text_dim=None,
         scale=scale,
-        learned_range=0.0,
+        has_controller=False,
         share_schedule=identity.config.share_schedule if identity.config.share_schedule == motion.config.share_schedule else (),
     )
     with torch.device("meta"):

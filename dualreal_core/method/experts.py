@@ -94,7 +94,7 @@ def join_experts(high: AdapterPair, low: AdapterPair, boundary: float | None = N
         boundary=boundary,
         text_dim=None,
         scale=scale,
-        learned_range=high.config.learned_range if controller else 0.0,
+        has_controller=bool(controller),
         share_schedule=schedules.pop() if len(schedules) == 1 else (),
     )
     keys: dict[Role, list[str]] = {role: [] for role in ROLES}

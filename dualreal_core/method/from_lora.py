@@ -87,7 +87,7 @@ def one_sided_pair(
         **{f"{other}_kind": "lora" if other == role else "none" for other in ROLES},
         **{f"{role}_rank": rank, f"{role}_alpha": float(rank)},
         target_layers=tuple(sorted({key.partition("-")[2].replace("/", ".") for key in in_running_order})),
-        learned_range=0.0,
+        has_controller=False,
         num_groups=min(PairConfig.num_groups, sizes["num_blocks"]),
         scale=SCALE,
     )

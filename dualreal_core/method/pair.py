@@ -1,4 +1,4 @@
-"""The trained thing: an identity side, a motion side, and the StageBlender between them."""
+"""The trained thing: an identity side, a motion side, and what weighs them: a share schedule, or the paper's network."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ PER_SIDE = ("bottleneck_dim", "rank", "alpha")
 """Sizes that each side has of its own, as `identity_rank` and `motion_rank`; settings that name none, as `rank`, mean both."""
 EXPERT_FIELDS = ("experts", "boundary")
 GATE_FIELDS = ("text_dim", "gate_features")
+FREE = 0.5
+"""How far a network may move shares that start even, where nothing bounds it."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +54,16 @@ class PairConfig:
     identity_condition_dim: int | None = None
     motion_condition_dim: int | None = None
     controller_dim: int | None = None
-    """Width inside the StageBlender; None as in the paper: that of the time embedding."""
+    """Width inside the network; None as in the paper: that of the time embedding."""
     num_groups: int = 7
     scale: float = 0.2
     """Sum of both weights."""
-    learned_range: float = 0.5
-    """How far the StageBlender may move shares from where they start: 0.5 is free, as in the paper; at 0 there is none."""
+    has_controller: bool = True
+    """A network learns the weights, as in the paper; without one they are the share schedule."""
+    learned_range: float = field(default=FREE, repr=False)
+    """Of former pairs: how far their network may move shares from where they start. Others are free, as in the paper."""
     share_schedule: tuple[float, ...] = ()
-    """The identity's shares at evenly spaced points of denoising, from which the StageBlender starts; empty: even. A pair
-    without StageBlender keeps to them."""
+    """The identity's shares at evenly spaced points of denoising; empty: even. A network starts from them."""
     experts: tuple[str, ...] = field(default=(), repr=False)  # what has one DiT is to be told from others as it always was
     """Names of the DiTs that take turns in denoising, the noisiest first, as Wan 2.2 has two; empty: one DiT. Each has `num_blocks`
     blocks and `num_groups` groups of its own."""
@@ -77,8 +80,8 @@ class PairConfig:
                 raise ValueError(f"{role}_kind is {self.kind(role)!r}; it must be one of {', '.join(get_args(AdapterKind))}.")
         if not 1 <= self.num_groups <= self.num_blocks:
             raise ValueError(f"num_groups is {self.num_groups}; it must lie between 1 and the {self.num_blocks} blocks of the base.")
-        if not 0 <= self.learned_range <= 0.5:
-            raise ValueError(f"learned_range is {self.learned_range}; it must lie between 0 (fixed) and 0.5 (free).")
+        if not 0 < self.learned_range <= FREE:
+            raise ValueError(f"learned_range is {self.learned_range}; it must lie above 0, and up to {FREE} (free).")
         if not all(0 <= share <= 1 for share in self.share_schedule):
             raise ValueError(f"share_schedule is {list(self.share_schedule)}; it holds shares from 0 to 1.")
         if len(self.experts) == 1 or len(set(self.experts)) < len(self.experts):
@@ -127,9 +130,14 @@ class PairConfig:
         return self.num_groups * max(1, len(self.experts))
 
     def recorded(self) -> dict[str, object]:
-        """The fields as files keep them: those of experts and a gate only where there are some, so that older versions read all others."""
-        left_out = (() if self.experts else EXPERT_FIELDS) + (() if self.text_dim else GATE_FIELDS)
-        return {name: value for name, value in asdict(self).items() if name not in left_out}
+        """The fields as files keep them: those of experts and a gate only where there are some, so that older versions read all others,
+        and those of a network likewise. `learned_range` says by itself that there is one."""
+        unused = {*(() if self.experts else EXPERT_FIELDS), *(() if self.text_dim else GATE_FIELDS)}
+        if not self.has_controller:
+            unused |= {"controller_dim", "learned_range"}
+        else:
+            unused.add("learned_range" if self.learned_range == FREE else "has_controller")
+        return {name: value for name, value in asdict(self).items() if name not in unused}
 
 
 def base_sizes(transformer: nn.Module) -> dict[str, str | int]:
@@ -187,7 +195,7 @@ class AdapterPair(nn.Module):
                 config.share_schedule,
                 config.controller_dim,
             )
-            if config.learned_range and has_both
+            if config.has_controller and has_both
             else None
         )
         self.gate = PromptGate(config.text_dim, config.gate_features) if config.text_dim else None

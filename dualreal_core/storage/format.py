@@ -119,7 +119,7 @@ def load_pair(path: Path) -> tuple[AdapterPair, Header]:
     try:
         fields = pair_fields(header["config"])
         lists = {name: tuple(fields.get(name, ())) for name in ("target_layers", "share_schedule", "experts")}
-        if header["format_version"] < SCHEDULE_ALONE_VERSION and not fields.get("learned_range", True):
+        if header["format_version"] < SCHEDULE_ALONE_VERSION and not fields.get("has_controller", True):
             lists["share_schedule"] = ()
         config = PairConfig(**{**fields, **lists})
         if config.family not in CANONICAL:

@@ -228,7 +228,8 @@ def _pair_rows(description: Description) -> list[tuple[str, str]]:
     shares = " ".join(f"{share:g}" for share in config["share_schedule"])
     schedule = f", share schedule {shares}" if shares else ""
     each = " in each expert" if experts else ""
-    groups = f"{config['num_groups']} groups{each}, scale {config['scale']:g}, learned range {config['learned_range']:g}{schedule}"
+    bound = f"moves shares by {config['learned_range']:g} at most" if "learned_range" in config else "free"
+    groups = f"{config['num_groups']} groups{each}, scale {config['scale']:g}, {bound}{schedule}"
     rows.append(("controller", f"{groups}; {parameters['controller']:,} parameters" if parameters["controller"] else f"none{schedule}"))
     for name in HEADER_FIELDS:
         rows += _field_rows(name, description[name])

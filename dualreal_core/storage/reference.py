@@ -95,7 +95,7 @@ def _build(tensors: dict[str, torch.Tensor]) -> AdapterPair:
         **{f"{role}_bottleneck_dim": weight.shape[0] for role, weight in down.items()},
         identity_condition_dim=condition_dims.get("identity"),
         motion_condition_dim=condition_dims.get("motion"),
-        learned_range=0.5 if has_controller else 0.0,
+        has_controller=has_controller,
         num_groups=renamed["controller.out.bias"].shape[0] if has_controller else 1,
     )
     pair = AdapterPair(config, [f"{block}-{site.name}" for block in sorted(blocks) for site in COGVIDEOX.block_lists[0].sites])

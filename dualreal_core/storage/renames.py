@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..method.pair import PER_SIDE, ROLES, per_side
+from ..method.pair import FREE, PER_SIDE, ROLES, per_side
 
 RENAMED: dict[str, dict[str, str]] = {
     "pair": {"course": "share_schedule"},
@@ -27,8 +27,8 @@ DROPPED = {"motion_cross_ratio": 0.0, "shows_photos_as_clips": False}
 """Settings that are gone, and the value at which they did nothing; at another one they stay, so that a comparison finds them."""
 ADVICE: dict[str, dict[str, str]] = {
     "pair": {
-        "floor": "it is now 'learned_range', which is 0.5 - floor",
-        "has_controller": "set 'learned_range' to 0 for a pair without StageBlender",
+        "floor": "it is now 'has_controller': false keeps to the share schedule, true is a free network, as floor 0 was",
+        "learned_range": "it is now 'has_controller': false keeps to the share schedule, true is a free network, as learned_range 0.5 was",
     },
     "train": {"motion_cross_ratio": "it is gone, as it helped nowhere: leave it out"},
     "crops": {"shows_photos_as_clips": "it is gone, as panning clips of photos helped nowhere: leave it out"},
@@ -45,12 +45,25 @@ def advice(table: str, key: str) -> str | None:
 
 
 def pair_fields(config: Fields) -> dict[str, object]:
-    """Fields of a `PairConfig`, whose sides once shared their sizes."""
+    """Fields of a `PairConfig`, whose sides once shared their sizes, and whose network once was bounded; at 0 there was none."""
     new = _renamed(config, "pair")
-    if "floor" in new or "has_controller" in new:
-        floor, has_controller = new.pop("floor", 0.0), new.pop("has_controller", True)
-        new["learned_range"] = round(0.5 - floor, 12) if has_controller else 0.0
+    if "floor" in new:
+        free_part = round(FREE - new.pop("floor"), 12)
+        new["learned_range"] = free_part if new.pop("has_controller", True) else 0
+    if new.get("learned_range") in (0, FREE):
+        new["has_controller"] = new.pop("learned_range") == FREE
+    if not new.get("has_controller", True):
+        new.pop("controller_dim", None)
     return new if any(f"{role}_{name}" in new for name in PER_SIDE for role in ROLES) else per_side(new)
+
+
+def former_pair_settings(pair: Fields) -> list[dict[str, object]]:
+    """What a recipe's settings of a pair were called when a network could be held close to the schedule, as it was by default: by them
+    the nodes named folders of runs."""
+    rest = {name: value for name, value in pair.items() if name != "has_controller"}
+    if pair.get("has_controller", True):
+        return [{**rest, "learned_range": FREE}]
+    return [{**rest, "learned_range": learned_range, "controller_dim": 128} for learned_range in (0.01, 0.0)]
 
 
 def training_fields(training: object) -> object:

@@ -36,6 +36,7 @@ from .state import RunState
 _RANGE = ", which an expert's own noise levels now decide unless sigma_min 0 and sigma_max 1 are set,"
 MEANINGS = {
     "base: encoders": ", a digest of the encoders' files and of --dtype",
+    "pair: controller_dim": ", the width of the network of a pair that has_controller,",
     "training: sigma_min": _RANGE,
     "training: sigma_max": _RANGE,
 }
@@ -79,7 +80,7 @@ class RunDirectory:
             yield
 
     def _begin(self, wanted: Mapping[str, object], is_resumed: bool) -> None:
-        has_steps = self.checkpoint_file.exists() or bool(self._records())
+        has_steps = self._has_steps()
         if not is_resumed and has_steps:
             raise InputError(
                 f"{self.path} already holds a run: add --resume to continue it (in Python is_resumed=True), or choose another output."
@@ -165,6 +166,17 @@ class RunDirectory:
         for suffix, text in texts.items():
             with atomic_path(self.report_file.with_suffix(suffix)) as temporary:
                 temporary.write_text(text + "\n", encoding="utf-8")
+
+    def begun_pair(self) -> Mapping[str, object]:
+        """Fields of the pair that the run here was begun with; none where no step was made, or where `opened` will refuse it."""
+        try:
+            pair = self._begun().get("pair") if self._has_steps() else None
+        except InputError:
+            return {}
+        return pair if isinstance(pair, dict) else {}
+
+    def _has_steps(self) -> bool:
+        return self.checkpoint_file.exists() or bool(self._records())
 
     def _begun(self) -> dict[str, object]:
         try:

@@ -20,6 +20,8 @@ MOST_BLOCKS = 10_000
 """Stands for the base's number of blocks where a recipe is checked before the base is known."""
 BASE_FIELDS = ("family", "dim", "num_blocks", "time_dim", "identity_condition_dim", "motion_condition_dim", "experts", "boundary")
 """Of a pair's configuration, what the base decides."""
+NOT_SET = (*BASE_FIELDS, "learned_range")
+"""And what files of settings cannot set either, as only former pairs have it."""
 
 
 @dataclass(frozen=True)
@@ -71,17 +73,20 @@ DUALREAL = Recipe(
         "rank": 32,
         "alpha": 32.0,
         "scale": 2.0,
-        "learned_range": 0.01,
+        "has_controller": False,
         "share_schedule": SHARE_SCHEDULE,
-        "controller_dim": 128,
     },
     num_crops=4,
     crop_margin=0.125,
 )
 """Ours: each side learns at the weights it will be used at, mostly where in denoising these are large, and with the other one
 out of the pass, because on its own data it only learns to undo it. They meet where the identity also sees the clips: there it
-learns to leave the motion's prediction as it is, which photos alone cannot teach it. The StageBlender keeps to its share schedule,
-movement first and then looks: a side alone always asks for more of itself, and photos are told from clips by their shape."""
+learns to leave the motion's prediction as it is, which photos alone cannot teach it. Their weights are the share schedule, movement
+first and then looks, and no network: one that is free lets each side ask for more of itself, as photos are told from clips by their
+shape, and one that is held close to the schedule changes nothing."""
+
+FREE_CONTROLLER = {"has_controller": True, "controller_dim": 128}
+"""What gives ours a free network that starts from the share schedule, of a width that is small beside any base."""
 
 RECIPES = {recipe.name: recipe for recipe in (DUALREAL, PAPER)}
 
@@ -126,6 +131,20 @@ def fit_expert_steps(recipe: Recipe, num_experts: int) -> tuple[Recipe, str | No
     return with_train(recipe, expert_steps=most), note
 
 
+def as_begun(recipe: Recipe, begun: Mapping[str, object]) -> tuple[Recipe, str | None]:
+    """The recipe for a run that may have been begun when networks could be held close to the schedule: it goes on with its own, which
+    no recipe asks for any more. And a sentence, where it does.
+
+    Args:
+        begun: fields of the pair that it was begun with, see `RunDirectory.begun_pair`.
+    """
+    if recipe.pair.get("has_controller", True) or "learned_range" not in begun:
+        return recipe, None
+    network = {"has_controller": True, **{name: begun.get(name) for name in ("learned_range", "controller_dim")}}
+    note = f"Goes on with the network that this run was begun with, which moves shares by {begun['learned_range']} at most."
+    return replace(recipe, pair={**recipe.pair, **network}), note
+
+
 def read_recipe(path: Path, recipe: Recipe) -> Recipe:
     """The recipe with the changes of a TOML file: tables `[train]`, `[pair]` and `[crops]`.
 
@@ -148,7 +167,7 @@ def read_recipe(path: Path, recipe: Recipe) -> Recipe:
         raise InputError(f"{path} is no valid TOML ({error}): correct that line.") from error
     allowed = {
         "train": [item.name for item in fields(TrainSettings)],
-        "pair": [*PER_SIDE, *(item.name for item in fields(PairConfig) if item.name not in BASE_FIELDS), "conditions_motion"],
+        "pair": [*PER_SIDE, *(item.name for item in fields(PairConfig) if item.name not in NOT_SET), "conditions_motion"],
         "crops": ["num_crops", "crop_margin"],
     }
     types = {**get_type_hints(Recipe), **get_type_hints(PairConfig), **get_type_hints(TrainSettings)}

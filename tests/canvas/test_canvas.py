@@ -126,7 +126,7 @@ def test_a_former_graph_keeps_its_values_and_the_user_is_told(canvas: CanvasPage
     }  # fmt: skip
     options = values["DualRealTrainingOptions"]
     assert (options["motion_ratio"], options["identity_batch"], options["motion_batch"], options["warmup_steps"]) == (0.4, 4, 4, 20)
-    assert (options["learned_range"], options["share_schedule"], options["save_best"]) == (0.01, "motion fades", False)
+    assert (options["has_controller"], options["share_schedule"], options["save_best"]) == (False, "motion fades", False)
     assert values["DualRealIdentityDataset"] == {"width": 32, "height": 32, "num_crops": 4, "crop_margin": 0.5, "image_to_video": False}
     clips = {"width": 32, "height": 32, "frames": 9, "fps": 10.0, "max_segments": 1, "image_to_video": False}
     assert values["DualRealMotionDataset"] == clips

@@ -30,8 +30,8 @@ def apply(model: list, pair: list, **settings: object) -> dict:
     return node("DualRealApplyStageBlender", model=model, pair=pair, **{**defaults, **settings})
 
 
-def pair_of(model: list, spread: float = 0.1, seed: int = 0, kind: str = "lora", learned_range: float = 0.5) -> dict:
-    return node("BenchPair", model=model, kind=kind, spread=spread, seed=seed, learned_range=learned_range)
+def pair_of(model: list, spread: float = 0.1, seed: int = 0, kind: str = "lora", has_controller: bool = True) -> dict:
+    return node("BenchPair", model=model, kind=kind, spread=spread, seed=seed, has_controller=has_controller)
 
 
 def branch(name: str, key: str, model: list) -> Graph:
@@ -105,8 +105,8 @@ def test_branches_do_not_leak(server: ComfyServer, name: str) -> None:
 def test_two_pairs_add_up_in_any_order(server: ComfyServer, name: str) -> None:
     """Pairs without a controller act on their own sites; both orders agree to rounding, and differ from either alone."""
     extra = {
-        "one": pair_of(["model", 0], seed=1, learned_range=0.0),
-        "two": pair_of(["model", 0], seed=2, learned_range=0.0),
+        "one": pair_of(["model", 0], seed=1, has_controller=False),
+        "two": pair_of(["model", 0], seed=2, has_controller=False),
         "a": apply(["model", 0], ["one", 0]),
         "ab": apply(["a", 0], ["two", 0]),
         "b": apply(["model", 0], ["two", 0]),
@@ -187,7 +187,7 @@ def test_it_acts_in_its_part_of_denoising_alone(server: ComfyServer, start: floa
 def test_a_lora_and_a_bottleneck_act_as_each_does_alone(server: ComfyServer, name: str) -> None:
     """Where a bottleneck reads at one layer and writes behind another, on which the LoRA lies."""
     sides = {"lora": {"motion_strength": 0.0}, "bottleneck": {"identity_strength": 0.0}}
-    extra = {kind: pair_of(["model", 0], kind=kind, learned_range=0.0) for kind in sides}
+    extra = {kind: pair_of(["model", 0], kind=kind, has_controller=False) for kind in sides}
     extra |= {
         "both": node("DualRealCombine", identity=["lora", 0], motion=["bottleneck", 0]),
         "even": node("DualRealFixedBlend", identity_share=0.5),

@@ -26,7 +26,7 @@ def blended(curves: object, steps: int = 4, strength: float = 1.0, key: str = "c
     ))  # fmt: skip
     return graph | {
         key: node("DualRealBlendCurves", curves=curves),
-        "pair": node("BenchPair", model=["model", 0], kind="lora", spread=0.05, seed=1, learned_range=0.0, num_groups=3),
+        "pair": node("BenchPair", model=["model", 0], kind="lora", spread=0.05, seed=1, has_controller=False, num_groups=3),
         "map": node("DualRealBlendMap", model=["apply", 0], latent=["sample", 0]),
         "shown": node("PreviewAny", source=["map", 1]),
     }

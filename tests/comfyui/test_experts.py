@@ -129,8 +129,8 @@ def test_two_samplers_on_equal_models_are_one_sampler(server: ComfyServer, exper
 def test_each_half_acts_on_its_expert(server: ComfyServer, experts: Path) -> None:
     """As a pair of its own would, by Apply StageBlender: a pair for two experts, or two pairs."""
     graph = two_models() | {
-        "first": pair_of(["high", 0], seed=1, learned_range=0.0),
-        "second": pair_of(["high", 0], seed=2, learned_range=0.0),
+        "first": pair_of(["high", 0], seed=1, has_controller=False),
+        "second": pair_of(["high", 0], seed=2, has_controller=False),
         "joined": node("BenchJoin", high=["first", 0], low=["second", 0]),
         "one-high": apply(["high", 0], ["first", 0]),
         "one-low": apply(["low", 0], ["second", 0]),

@@ -28,6 +28,6 @@ def test_a_former_graph_trains_by_its_settings(server: ComfyServer) -> None:
     assert server.run(graph).text("steps") == str(STEPS)
     (run_file,) = (server.base / "output" / "dualreal" / "runs" / "former graph").glob("*/run.json")
     asked = json.loads(run_file.read_text(encoding="utf-8"))
-    assert [asked["pair"][name] for name in ("identity_rank", "motion_rank", "learned_range", "num_groups")] == [2, 2, 0.2, 2]
+    assert [asked["pair"][name] for name in ("identity_rank", "motion_rank", "has_controller", "num_groups")] == [2, 2, False, 2]
     assert (asked["training"]["timestep_bias"], asked["training"]["motion_ratio"], asked["training"]["identity_batch"]) == (1.5, 0.4, 4)
     assert f"DualRealTrainingSettings {settings_id} has former names of inputs" in server.log()

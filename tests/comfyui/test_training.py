@@ -23,7 +23,7 @@ STEPS = 6
 SETTINGS = {
     "steps": STEPS, "adapter": "lora", "rank": 4, "learning_rate": 0.01, "seed": 0, "gradient_checkpointing": True, "preview_every": 2,
 }  # fmt: skip
-OPTIONS = {"warmup_steps": 1, "frozen_adapter_dropout": 0.5, "learned_range": 0.4, "preservation_ratio": 0.0, "timestep_bias": 1.0}
+OPTIONS = {"warmup_steps": 1, "frozen_adapter_dropout": 0.5, "has_controller": True, "preservation_ratio": 0.0, "timestep_bias": 1.0}
 
 
 def training_settings(**changes: object) -> Graph:
@@ -148,7 +148,7 @@ def test_another_model_starts_afresh(server: ComfyServer, change: str) -> None:
     nodes = {
         "shift": {"changed": node("ModelSamplingSD3", model=["model", 0], shift=11.0)},
         "pair": {
-            "old": node("BenchPair", model=["model", 0], kind="lora", spread=0.1, seed=0, learned_range=0.0),
+            "old": node("BenchPair", model=["model", 0], kind="lora", spread=0.1, seed=0, has_controller=False),
             "changed": node(
                 "DualRealApplyStageBlender", model=["model", 0], pair=["old", 0], identity_strength=1.0, motion_strength=1.0,
                 start_percent=0.0, end_percent=1.0, negative="plain base",
@@ -223,7 +223,7 @@ def test_masks_and_references_are_used(server: ComfyServer) -> None:
 
 
 def test_without_a_stage_blender_the_pair_keeps_to_the_course(server: ComfyServer) -> None:
-    graph = training("wan", "schedule alone", learned_range=0.0)
+    graph = training("wan", "schedule alone", has_controller=False)
     server.run(graph)
     trained = weights(trained_file(server, "schedule alone"))
     assert trained and not any(key.startswith("controller") for key in trained)
@@ -316,7 +316,7 @@ def test_cogvideox_is_trained_on_variance_preserving_noise(server: ComfyServer) 
 
 def test_a_pair_can_be_trained_on_a_model_that_has_one(server: ComfyServer) -> None:
     graph = training("wan", "upon") | {
-        "first": node("BenchPair", model=["model", 0], kind="lora", spread=0.1, seed=3, learned_range=0.5),
+        "first": node("BenchPair", model=["model", 0], kind="lora", spread=0.1, seed=3, has_controller=True),
         "blended": apply(["model", 0], ["first", 0], negative="adapted"),
     }
     graph["train"]["inputs"]["model"] = ["blended", 0]
@@ -329,7 +329,7 @@ def test_the_copy_of_a_model_that_was_trained_on_is_freed(server: ComfyServer) -
 
     def graph(run_name: str) -> Graph:
         nodes = training("wan", run_name) | {
-            "first": node("BenchPair", model=["model", 0], kind="lora", spread=0.1, seed=4, learned_range=0.5),
+            "first": node("BenchPair", model=["model", 0], kind="lora", spread=0.1, seed=4, has_controller=True),
             "blended": apply(["model", 0], ["first", 0]),
         }
         nodes["train"]["inputs"]["model"] = ["blended", 0]

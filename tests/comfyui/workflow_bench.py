@@ -96,7 +96,7 @@ def save_noise_pair(server: ComfyServer, variant: str, prefix: str, spread: floa
     server.run(
         {
             "model": graphs.node("UNETLoader", unet_name=VARIANTS[variant].checkpoint, weight_dtype="default"),
-            "pair": graphs.node("BenchPair", model=["model", 0], kind="lora", spread=spread, seed=0, learned_range=0.5),
+            "pair": graphs.node("BenchPair", model=["model", 0], kind="lora", spread=spread, seed=0, has_controller=True),
             "save": graphs.node("DualRealSavePair", pair=["pair", 0], filename_prefix=prefix, consent=""),
         }
     )

@@ -52,10 +52,10 @@ def test_the_suite_covers_every_family_and_kind():
 
 
 @pytest.mark.parametrize("with_condition", [False, True])
-@pytest.mark.parametrize("learned_range", [0.0, 0.5])
+@pytest.mark.parametrize("has_controller", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_untrained_pair(base, kind, learned_range, with_condition):
-    pair = make_pair(base, kind, learned_range=learned_range, identity_condition_dim=CONDITION_DIM)
+def test_untrained_pair(base, kind, has_controller, with_condition):
+    pair = make_pair(base, kind, has_controller=has_controller, identity_condition_dim=CONDITION_DIM)
     is_neutral = torch.equal(predict(base, pair, with_condition), predict(base))
     assert is_neutral == (kind != "bottleneck-skip")
 
@@ -74,7 +74,7 @@ def test_detach_restores(base, kind):
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
 @pytest.mark.parametrize("kind", KINDS)
 def test_two_attachments_detach_in_any_order(base, kind, order):
-    pairs = [fill(make_pair(base, kind, learned_range=0.0), seed) for seed in (1, 2)]
+    pairs = [fill(make_pair(base, kind, has_controller=False), seed) for seed in (1, 2)]
     plain, alone = predict(base), [predict(base, pair, False) for pair in pairs]
     attachments = [Attachment(base.transformer, pair) for pair in pairs]
     both = predict(base)
@@ -87,7 +87,7 @@ def test_two_attachments_detach_in_any_order(base, kind, order):
 
 
 def test_the_same_pair_attached_twice_counts_twice(base):
-    pair = fill(make_pair(base, learned_range=0.0))
+    pair = fill(make_pair(base, has_controller=False))
     with Attachment(base.transformer, pair, FixedBlend(0.2, 0.2)):
         doubled = predict(base)
     with Attachment(base.transformer, pair, FixedBlend(0.1, 0.1)), Attachment(base.transformer, pair, FixedBlend(0.1, 0.1)):
@@ -180,7 +180,7 @@ class FoldingFeedForward(nn.Sequential):
 def test_layers_that_a_base_folds_are_called_while_attached(monkeypatch, is_replaced):
     """The same as where nothing is folded; a forward that somebody else put there stays."""
     module = wan_module("WanModel")
-    pair = fill(new_pair(module, identity_kind="lora", motion_kind="lora", rank=2, num_groups=1, learned_range=0.0))
+    pair = fill(new_pair(module, identity_kind="lora", motion_kind="lora", rank=2, num_groups=1, has_controller=False))
     block, hidden = module.blocks[0], torch.randn(1, 3, 8)
     if is_replaced:
         replaced = lambda hidden: nn.Sequential.forward(block.ffn, hidden)  # noqa: E731
@@ -218,7 +218,7 @@ def test_relatives_that_call_their_blocks_are_of_the_family(name):
 @pytest.mark.parametrize("num_groups", [1, 3, NUM_BLOCKS])
 def test_each_block_uses_the_weights_of_its_group(base, num_groups):
     """Only group g has a weight: the same as a pair whose adapters outside of g are zero."""
-    pair = fill(make_pair(base, learned_range=0.0, num_groups=num_groups))
+    pair = fill(make_pair(base, has_controller=False, num_groups=num_groups))
 
     class OneGroup:
         def __init__(self, group: int) -> None:
@@ -231,7 +231,7 @@ def test_each_block_uses_the_weights_of_its_group(base, num_groups):
             return nn.functional.one_hot(torch.tensor(self.group), num_groups)[None, :, None] * torch.tensor([0.3, 0.1])
 
     for group in range(num_groups):
-        cut = make_pair(base, learned_range=0.0, num_groups=num_groups)
+        cut = make_pair(base, has_controller=False, num_groups=num_groups)
         cut.load_state_dict(pair.state_dict())
         with torch.no_grad():
             for role in ROLES:
@@ -343,7 +343,7 @@ def test_gradients_are_those_of_finite_differences(base, kind):
     """Along the gradient; parts of each DiT compute in float32 whatever its own precision."""
     exact = TinyBase(base.kind, 3)
     exact.transformer.double()
-    pair = fill(make_pair(exact, kind, learned_range=0.0, motion_condition_dim=None)).double()
+    pair = fill(make_pair(exact, kind, has_controller=False, motion_condition_dim=None)).double()
     inputs = [part.double() if part.is_floating_point() else part for part in model_inputs()]
     weights = list(pair.sides.parameters())
     with Attachment(exact.transformer, pair, FixedBlend(0.7, 1.1)):

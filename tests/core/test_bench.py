@@ -167,7 +167,7 @@ def test_groups_differ_between_the_methods():
         name: find_method(name).runs(TRIAL, RECIPE)[0].recipe.pair.get("num_groups", 5) for name in ("one-group", "two-groups", "per-block")
     }
     assert groups == {"one-group": 1, "two-groups": 2, "per-block": 5}
-    assert not find_method("fixed").runs(TRIAL, RECIPE)[0].recipe.pair["learned_range"]
+    assert not find_method("fixed").runs(TRIAL, RECIPE)[0].recipe.pair["has_controller"]
 
 
 def test_the_papers_sides_are_summed_at_the_weights_they_were_trained_at(benchmark):
@@ -179,8 +179,8 @@ def test_the_papers_sides_are_summed_at_the_weights_they_were_trained_at(benchma
     assert candidate.blend == FixedBlend(0.1, 0.1) and candidate.pair.config.identity_kind == "bottleneck-skip"
 
 
-def test_without_controller_ours_keeps_to_its_share_schedule(base, references, tmp_path):
-    (run,) = find_method("no-controller").runs(TRIAL, RECIPE)
+def test_ours_keeps_to_its_share_schedule(base, references, tmp_path):
+    (run,) = find_method("ours").runs(TRIAL, RECIPE)
     pair = TRAINERS[run.trainer].train(base, references, run.recipe, tmp_path, [])
     assert pair.controller is None and pair.config.share_schedule == tuple(RECIPE.pair["share_schedule"])
     assert replace(run.recipe, pair=RECIPE.pair) == with_train(RECIPE, seed=TRIAL.seed)  # nothing else differs from ours
@@ -188,13 +188,13 @@ def test_without_controller_ours_keeps_to_its_share_schedule(base, references, t
 
 def test_settings_of_the_joint_run_alone_leave_the_other_methods_runs_valid():
     joint = with_train(RECIPE, frozen_adapter_dropout=0.25, preservation_ratio=0.125, timestep_bias=0.5, identity_learning_rate=1e-4)
-    changed = replace(joint, pair={**RECIPE.pair, "share_schedule": (0.25, 0.75), "learned_range": 0.4})
+    changed = replace(joint, pair={**RECIPE.pair, "share_schedule": (0.25, 0.75), "has_controller": True})
 
     def keys(method: Method, recipe: Recipe) -> list[str]:
         return [run.key for run in method.runs(TRIAL, recipe)]
 
     kept = {name for name, method in METHODS.items() if keys(method, RECIPE) == keys(method, changed)}
-    joint_methods = {"ours", "fixed", "no-preservation", "no-timestep-bias", "no-schedule", "no-controller"}
+    joint_methods = {"ours", "fixed", "no-preservation", "no-timestep-bias", "no-schedule", "bounded-network"}
     joint_methods |= {"unmasked", "one-group", "two-groups", "per-block"}
     assert kept == set(METHODS) - joint_methods
     assert keys(find_method("sum"), RECIPE) != keys(find_method("sum"), with_train(RECIPE, learning_rate=1e-5))

@@ -58,7 +58,7 @@ def test_the_papers_controller_has_a_rate_of_its_own():
 
 def test_the_methods_of_the_papers_ablation_differ_in_one_thing_each():
     whole = find_method("paper-guided").runs(TRIAL, RECIPE)[0].recipe
-    for name, changed in (("fixed", {"learned_range": 0.0, "share_schedule": ()}), ("one-group", {"num_groups": 1})):
+    for name, changed in (("fixed", {"has_controller": False, "share_schedule": ()}), ("one-group", {"num_groups": 1})):
         (run,) = find_method(f"paper-{name}").runs(TRIAL, RECIPE)
         assert run.recipe == replace(whole, pair={**whole.pair, **changed})
     sides = find_method("paper-separate").runs(TRIAL, RECIPE)

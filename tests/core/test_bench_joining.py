@@ -44,7 +44,7 @@ def toyworld():
 def side(base, role, seed, rank=4):
     other = "motion" if role == "identity" else "identity"
     kinds = {f"{role}_kind": "lora", f"{other}_kind": "none"}
-    pair = new_pair(base.transformer, 0, **kinds, rank=rank, alpha=float(rank), scale=2.0, learned_range=0.0, num_groups=3)
+    pair = new_pair(base.transformer, 0, **kinds, rank=rank, alpha=float(rank), scale=2.0, has_controller=False, num_groups=3)
     return fill(pair, seed, 0.1).requires_grad_(False)
 
 

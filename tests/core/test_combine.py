@@ -23,7 +23,7 @@ EVERY_KINDS = [(identity, motion) for identity in KINDS for motion in KINDS]
 def sided(base: TinyBase, role: Role, kind: str, seed: int = 1, **settings: object) -> AdapterPair:
     """A filled pair without controller that has the side `role` alone."""
     other = "motion" if role == "identity" else "identity"
-    return fill(make_pair(base, kind, **{f"{other}_kind": "none", "learned_range": 0.0, **settings}), seed)
+    return fill(make_pair(base, kind, **{f"{other}_kind": "none", "has_controller": False, **settings}), seed)
 
 
 def lora_file_pair(base: TinyBase, role: Role) -> AdapterPair:

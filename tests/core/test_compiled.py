@@ -136,7 +136,7 @@ def test_what_is_changed_between_calls_counts():
     )
     seen = []
     with torch.no_grad():
-        attachments = [Attachment(base.transformer, filled(base, "bottleneck", learned_range=0.0)) for base in (eager, compiled)]
+        attachments = [Attachment(base.transformer, filled(base, "bottleneck", has_controller=False)) for base in (eager, compiled)]
         for change in (lambda attachment: None, *changes):
             outputs = []
             for base, attachment in zip((eager, compiled), attachments, strict=True):
@@ -151,7 +151,7 @@ def test_what_is_changed_between_calls_counts():
 def test_what_is_set_outside_of_no_grad_counts_as_well():
     """As between two samplings; nothing is fused then."""
     base = TinyBase("wan", NUM_BLOCKS)
-    pair = filled(base, learned_range=0.0)
+    pair = filled(base, has_controller=False)
     compile_in_place(base, "the whole model")
     attachment = Attachment(base.transformer, pair)
     seen = []

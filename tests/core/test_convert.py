@@ -26,7 +26,7 @@ FAMILIES = ("wan", "hunyuan", "cogvideox")
 
 
 def lora_pair(base: TinyBase, seed: int = 1) -> AdapterPair:
-    return fill(make_pair(base, "lora", scale=2.0, learned_range=0.0, num_groups=1, rank=3), seed)
+    return fill(make_pair(base, "lora", scale=2.0, has_controller=False, num_groups=1, rank=3), seed)
 
 
 def folder_of(base: TinyBase, folder: Path) -> Path:

@@ -129,7 +129,7 @@ def test_what_was_not_read_is_not_replaced_by_something_else():
     module.time_embedding_linear_2 = nn.Linear(8, 8)
     names = ("q", "k", "v", "attn_out", "ff_proj", "ff_out")
     module.blocks = nn.ModuleList([nn.ModuleDict({name: nn.Linear(8, 8) for name in names})])
-    pair: AdapterPair = fill(new_pair(module, bottleneck_dim=4, num_groups=1, learned_range=0.0))
+    pair: AdapterPair = fill(new_pair(module, bottleneck_dim=4, num_groups=1, has_controller=False))
     with Attachment(module, pair, FixedBlend(1.0, 1.0)) as attachment:
         attachment.call.use(torch.ones(1, 1, 2), True)
         with pytest.raises(InputError, match=r"acts on blocks\.0\.q, which"):

@@ -18,7 +18,7 @@ DRAWN = "identity sigma 1:0.4 0.8:0.4 0.67:1.4 0:1.4; motion sigma 1:1.2 0:0.6; 
 
 
 def weights(curves, level, num_groups=3, scale=2.0):
-    config = make_pair(TinyBase("wan", num_blocks=3), learned_range=0.0, num_groups=num_groups, scale=scale).config
+    config = make_pair(TinyBase("wan", num_blocks=3), has_controller=False, num_groups=num_groups, scale=scale).config
     blend = curves.blend(config)
     return blend.weights(torch.zeros(1, 1), [], blend.scheduled(None, level))
 
@@ -73,7 +73,7 @@ def test_wrong_text_is_named(text, said):
 
 def test_an_even_curve_is_an_even_blend():
     base = TinyBase("wan")
-    pair = fill(make_pair(base, learned_range=0.0, scale=2.0))
+    pair = fill(make_pair(base, has_controller=False, scale=2.0))
     text = torch.randn(5, TEXT_DIM, generator=torch.Generator().manual_seed(7))
     settings = default_sampling(base)
     outcomes = []

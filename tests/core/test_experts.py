@@ -36,17 +36,17 @@ def base() -> TinyBase:
 
 def both(base: TinyBase, kind: str = "lora", **settings: object) -> AdapterPair:
     """A filled pair for two experts, with a StageBlender."""
-    return fill(make_pair(base, kind, **{"num_groups": 2, "experts": NAMES, "boundary": BOUNDARY, "learned_range": 0.5, **settings}))
+    return fill(make_pair(base, kind, **{"num_groups": 2, "experts": NAMES, "boundary": BOUNDARY, "has_controller": True, **settings}))
 
 
 def one(base: TinyBase, kind: str = "lora", seed: int = 1, **settings: object) -> AdapterPair:
     """A filled pair for one DiT, without StageBlender."""
-    return fill(make_pair(base, kind, **{"num_groups": 2, "learned_range": 0.0, **settings}), seed)
+    return fill(make_pair(base, kind, **{"num_groups": 2, "has_controller": False, **settings}), seed)
 
 
 def by_hand(pair: AdapterPair, index: int, base: TinyBase, kind: str) -> AdapterPair:
     """A pair for one DiT with copies of an expert's weights and of its rows of the StageBlender's last layer."""
-    own = make_pair(base, kind, num_groups=2, learned_range=0.5)
+    own = make_pair(base, kind, num_groups=2, has_controller=True)
     state = {name: tensor for name, tensor in pair.state_dict().items() if name.startswith("controller.")}
     for name in ("controller.out.weight", "controller.out.bias"):
         state[name] = state[name][2 * index : 2 * index + 2]
@@ -161,7 +161,7 @@ def test_joining_what_was_one_gives_it_back(base: TinyBase) -> None:
     pair = both(base)
     again = join_experts(*experts_of(pair), BOUNDARY)
     assert again.config == pair.config and is_same(dict(again.state_dict()), dict(pair.state_dict()))
-    single = one(base, learned_range=0.5)
+    single = one(base, has_controller=True)
     for view in experts_of(join_experts(single, single)):
         torch.testing.assert_close(predict(base, view), predict(base, single), **SHARES_OF_MORE_ROWS)
 
@@ -218,7 +218,7 @@ def test_a_part_of_a_pair_is_no_file(base: TinyBase, tmp_path) -> None:
 
 
 def test_inspection_shows_each_expert(base: TinyBase, tmp_path) -> None:
-    pair = both(base, learned_range=0.0, share_schedule=(0.4, 0.9))
+    pair = both(base, has_controller=False, share_schedule=(0.4, 0.9))
     with torch.no_grad():
         for key, adapter in pair.sides["motion"].items():
             if int(key.partition("-")[0]) >= 3:

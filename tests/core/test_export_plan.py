@@ -37,7 +37,7 @@ def base() -> TinyBase:
 
 
 def lora_pair(base: TinyBase, **settings: object) -> AdapterPair:
-    return fill(make_pair(base, "lora", **{"scale": 2.0, "learned_range": 0.0, **settings}))
+    return fill(make_pair(base, "lora", **{"scale": 2.0, "has_controller": False, **settings}))
 
 
 def test_the_command_names_what_the_tables_have() -> None:
@@ -130,8 +130,8 @@ def test_what_a_stage_blender_learned_is_said_to_be_left_out(base: TinyBase) -> 
     assert plan.blend == "the pair's own" and plan.weights["identity"][0] == pytest.approx(0.8 + 0.8 * sum(SIX.stages) / 6)
     assert "up to 0.02 of the even weight, follows the video" in plan.losses(["identity", "motion"])[-1]
     with pytest.raises(InputError, match="follow the video, so they are no fixed numbers"):
-        plan_export(lora_pair(base, learned_range=0.5))
-    fixed = plan_export(lora_pair(base, learned_range=0.5), {"identity": 1.0, "motion": 1.0})
+        plan_export(lora_pair(base, has_controller=True))
+    fixed = plan_export(lora_pair(base, has_controller=True), {"identity": 1.0, "motion": 1.0})
     assert not fixed.losses(["identity", "motion"])
 
 

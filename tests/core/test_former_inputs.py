@@ -49,9 +49,18 @@ def test_the_sentence_names_old_and_new(former_inputs):
     prompt = {"7": {"class_type": "DualRealTrainingSettings", "inputs": {"steps": 5, "width": 8, "floor": 0.1}}}
     (sentence,) = former_inputs.translate(prompt, TABLE)
     assert "DualRealTrainingSettings 7" in sentence and "width is now rank" in sentence
-    assert "floor is now 0.5 - learned_range" in sentence and "not in this node any more is in DualRealTrainingOptions" in sentence
+    assert "floor is now has_controller, which is true where it was 0" in sentence
+    assert "not in this node any more is in DualRealTrainingOptions" in sentence
     assert prompt["7"]["inputs"] == {"steps": 5, "rank": 8, "options": ["7:options", 0]}
-    assert prompt["7:options"]["inputs"] == {"learned_range": 0.4}
+    assert prompt["7:options"]["inputs"] == {"has_controller": False}
+
+
+@pytest.mark.parametrize(("learned_range", "has_controller"), [(0.0, False), (0.01, False), (0.2, False), (0.5, True)])
+def test_a_range_is_a_network_where_it_was_free(former_inputs, learned_range, has_controller):
+    prompt = {"3": {"class_type": "DualRealTrainingOptions", "inputs": {"learned_range": learned_range, "num_groups": 3}}}
+    (sentence,) = former_inputs.translate(prompt, TABLE)
+    assert "learned_range is now has_controller, which is true where it was 0.5" in sentence
+    assert prompt["3"]["inputs"] == {"has_controller": has_controller, "num_groups": 3}
 
 
 def test_what_is_gone_is_left_out_and_said(former_inputs):

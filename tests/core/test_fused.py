@@ -44,7 +44,7 @@ def outputs(base: TinyBase, pair, with_condition: bool = True) -> tuple[torch.Te
 @pytest.mark.parametrize("family", ["wan", "cogvideox"])
 def test_fused_equals_plain(family, kind, with_condition):
     base = TinyBase(family, 3)
-    one_sided, conditioned = {"identity_kind": "none", "learned_range": 0.0}, {"identity_condition_dim": CONDITION_DIM}
+    one_sided, conditioned = {"identity_kind": "none", "has_controller": False}, {"identity_condition_dim": CONDITION_DIM}
     one_skip = {"identity_kind": "bottleneck-skip", "motion_kind": "bottleneck"}
     for settings in ({}, one_sided, conditioned, {"alpha": 7.0}, UNEQUAL, one_skip):
         pair = fill(make_pair(base, kind, **settings))
@@ -153,7 +153,7 @@ def added_products(base: TinyBase, pair, **settings: object) -> int:
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_and_sides_without_weight_cost_nothing(kind):
     base = TinyBase("wan", 3)
-    pair = fill(make_pair(base, kind, learned_range=0.0))
+    pair = fill(make_pair(base, kind, has_controller=False))
     both = added_products(base, pair)
     assert both > 0
     for rows in ((0.0, 1.0), (0.7, 0.0)):
@@ -249,7 +249,7 @@ def test_autograd_keeps_as_much_as_of_a_plain_lora(dtype):
             inject_adapter_in_model(LoraConfig(r=4, target_modules=base.family.linear_layers()), base.transformer)
             attachment, watched = nullcontext(), Kept(base.transformer)
         else:
-            pair = make_pair(base, "lora", num_groups=2, learned_range=0.0)
+            pair = make_pair(base, "lora", num_groups=2, has_controller=False)
             pair.sides["identity"].requires_grad_(False)
             attachment, watched = Attachment(base.transformer, pair), Kept(base.transformer, pair)
         with attachment, saved_tensors_hooks(watched, lambda tensor: tensor):

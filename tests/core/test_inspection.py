@@ -82,7 +82,7 @@ def test_unrecorded_is_a_dash(transformer, tmp_path):
     [
         {"motion_kind": "none"},
         {"identity_kind": "lora", "rank": 2},
-        {"learned_range": 0.0},
+        {"has_controller": False},
         {"motion_kind": "bottleneck-skip", "learned_range": 0.4, "share_schedule": (0.4, 0.75)},
     ],
 )

@@ -152,7 +152,7 @@ def pair_of(family: str, layers: dict[int, dict[str, tuple[int, int]]], num_bloc
     shapes = {lora_key(block, layer): (*widths, 3) for block, own in layers.items() for layer, widths in own.items()}
     config = PairConfig(
         family, 8, num_blocks, 8, "lora", "lora", identity_rank=3, motion_rank=3, identity_alpha=3.0, motion_alpha=3.0, num_groups=1,
-        scale=2.0, learned_range=0.0,
+        scale=2.0, has_controller=False,
     )  # fmt: skip
     return fill(AdapterPair(config, lora_shapes={"identity": shapes, "motion": shapes}))
 
@@ -230,7 +230,7 @@ def test_where_blocks_cannot_be_told_apart_it_is_said() -> None:
 
 def test_both_experts_have_a_file_each(tmp_path: Path) -> None:
     base = TinyBase("wan", 2)
-    high, low = lora_pair(base, num_groups=2, learned_range=0.0), lora_pair(base, num_groups=2, learned_range=0.0, motion_kind="none")
+    high, low = lora_pair(base, num_groups=2, has_controller=False), lora_pair(base, num_groups=2, has_controller=False, motion_kind="none")
     pair = join_experts(high, low, 0.875)
     files = export_lora(tmp_path / "cat.safetensors", pair, {"motion": (1.0, 0.5, 2.0, 2.0), "identity": (1.0, 0.0, 0.0, 0.7)})
     assert [(file.path.name, file.expert) for file in files] == [
@@ -310,7 +310,7 @@ def test_what_cannot_be_written_is_said_in_one_sentence(tmp_path: Path) -> None:
 
 
 def test_the_mean_of_a_plan_and_what_it_loses() -> None:
-    pair = lora_pair(TinyBase("wan", 4), learned_range=0.0)
+    pair = lora_pair(TinyBase("wan", 4), has_controller=False)
     weights = BlendWeights.of(PLANS["movement first"].blend(pair.config), pair, Denoising.of_steps(50))
     assert weights.mean("identity") == pytest.approx([1.1 - 0.006] * 3, abs=0.02)
     stray = weights.strays("identity")

@@ -291,7 +291,7 @@ def test_guidance_by_perturbed_calls_keeps_the_pair(pipes: dict[str, DiffusionPi
 
 def test_sound_stays_unless_asked_for(pipes: dict[str, DiffusionPipeline]) -> None:
     pipe = pipes["ltx2"]
-    pair = fill(new_pair(pipe.transformer, identity_kind="lora", motion_kind="lora", target_layers=("audio_ff",), learned_range=0.0))
+    pair = fill(new_pair(pipe.transformer, identity_kind="lora", motion_kind="lora", target_layers=("audio_ff",), has_controller=False))
     sounds = {}
     for strength in (None, 0.0, 1.0):
         with nullcontext() if strength is None else applied(pipe, pair, audio_strength=strength):

@@ -80,5 +80,5 @@ def test_a_pair_can_be_made_for_a_stand_in(name: str) -> None:
     sizes = base_sizes(stand_in)
     assert (sizes["num_blocks"], sizes["time_dim"]) == (sum(model.num_blocks), model.time_dim)
     with torch.device("meta"):
-        pair = new_pair(stand_in, identity_kind="lora", motion_kind="lora", learned_range=0.0)
+        pair = new_pair(stand_in, identity_kind="lora", motion_kind="lora", has_controller=False)
     assert len(pair.sides["identity"]) >= 4 * sizes["num_blocks"] or model.family in ("hunyuan", "minimax-h3")

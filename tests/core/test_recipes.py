@@ -9,7 +9,7 @@ from tiny import TinyBase
 
 from dualreal_core.errors import InputError
 from dualreal_core.method.pair import ROLES, PairConfig, iterate_sides, new_pair
-from dualreal_core.training.recipes import BASE_FIELDS, DUALREAL, PAPER, RECIPES, fit_warmup, read_recipe, with_train
+from dualreal_core.training.recipes import DUALREAL, NOT_SET, PAPER, RECIPES, fit_warmup, read_recipe, with_train
 from dualreal_core.training.settings import TrainSettings
 
 
@@ -31,7 +31,8 @@ def test_recipes_make_pairs():
     base = TinyBase("wan")
     skip, ours = (new_pair(base.transformer, **recipe.pair) for recipe in (PAPER, DUALREAL))
     assert skip.config.identity_kind == skip.config.motion_kind == "bottleneck-skip" and skip.config.scale == 0.2
-    assert ours.config.identity_kind == ours.config.motion_kind == "lora" and 0 < ours.config.learned_range < 0.5
+    assert ours.config.identity_kind == ours.config.motion_kind == "lora" and ours.config.scale == 2
+    assert skip.controller is not None and skip.config.controller_dim is None and ours.controller is None
     for role in ROLES:
         assert ours.config.rank(role) == 32 and ours.config.scaling(role) == 1
     assert PAPER.train == TrainSettings() and PAPER.crops.num_crops == 1 and DUALREAL.crops.num_crops == 4
@@ -66,7 +67,7 @@ def test_values_take_effect(read, recipe):
         rank = 4
         target_layers = ["to_q", "to_v"]
         share_schedule = [0, 0.5, 1]
-        learned_range = 0
+        has_controller = false
         controller_dim = 5
         conditions_motion = false
         [crops]
@@ -78,7 +79,7 @@ def test_values_take_effect(read, recipe):
     assert changed.train == replace(
         recipe.train, steps=12, learning_rate=1, motion_learning_rate=0.2, optimizer="prodigy", gradient_checkpointing=True
     )
-    own = {"identity_kind": "lora", "rank": 4, "target_layers": ("to_q", "to_v"), "learned_range": 0, "controller_dim": 5}
+    own = {"identity_kind": "lora", "rank": 4, "target_layers": ("to_q", "to_v"), "has_controller": False, "controller_dim": 5}
     own["alpha"] = 4.0
     own["share_schedule"] = (0, 0.5, 1)
     assert changed.pair == {**recipe.pair, **own} and not changed.conditions_motion
@@ -129,7 +130,7 @@ def test_every_setting_can_be_set(read):
         return f"{item.name} = {shown}\n"
 
     train = "".join(line(item, item.default) for item in fields(TrainSettings) if item.default is not None)
-    own = [item for item in fields(PairConfig) if item.name not in BASE_FIELDS and item.default is not None]
+    own = [item for item in fields(PairConfig) if item.name not in NOT_SET and item.default is not None]
     pair = "".join(line(item, item.default) for item in own)
     changed = read(f"[train]\n{train}[pair]\n{pair}", PAPER)
     assert changed.train == PAPER.train and changed.pair == {**{item.name: item.default for item in own}}
@@ -208,9 +209,9 @@ VALUES = {
         "rank = 'x'",
         "bottleneck_dim = -1",
         "scale = 0",
-        "learned_range = 0.6",
-        "learned_range = -0.1",
-        "learned_range = 'no'",
+        "learned_range = 0.5",
+        "has_controller = 0",
+        "has_controller = 'no'",
         "conditions_motion = 'no'",
         "target_layers = 'to_q'",
         "target_layers = [1]",

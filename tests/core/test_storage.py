@@ -70,7 +70,7 @@ def test_round_trip(base, tmp_path, identity, motion):
 @pytest.mark.parametrize(
     "settings",
     [
-        {"learned_range": 0.0},
+        {"has_controller": False},
         {"kind": "lora", "target_layers": ("to_q", "to_k")},
         {"num_groups": 1},
         {"share_schedule": (0.25, 0.75)},
@@ -114,10 +114,10 @@ def test_header_and_names(wan, tmp_path):
     assert {name.split(".")[0] for name in names} == {"identity", "motion", "controller"}
 
 
-@pytest.mark.parametrize(("learned_range", "version", "is_kept"), [(0.0, 1, False), (0.0, 2, True), (0.5, 1, True)])
-def test_a_share_schedule_counts_without_controller_from_version_2_on(wan, tmp_path, learned_range, version, is_kept):
+@pytest.mark.parametrize(("has_controller", "version", "is_kept"), [(False, 1, False), (False, 2, True), (True, 1, True)])
+def test_a_share_schedule_counts_without_controller_from_version_2_on(wan, tmp_path, has_controller, version, is_kept):
     path = tmp_path / "pair.safetensors"
-    save_pair(path, tiny_pair(wan, learned_range=learned_range, share_schedule=(0.25, 0.75)))
+    save_pair(path, tiny_pair(wan, has_controller=has_controller, share_schedule=(0.25, 0.75)))
     rewrite(path, format_version=version)
     assert load_pair(path)[0].config.share_schedule == ((0.25, 0.75) if is_kept else ())
 
@@ -139,7 +139,7 @@ def test_headers_without_later_fields_load(wan, tmp_path):
         "target_layers",
         "share_schedule",
         *(f"{role}_{size}" for role in ROLES for size in PER_SIDE),
-        "learned_range",
+        "has_controller",
         "scale",
         "identity_kind",
         "motion_kind",
@@ -234,7 +234,7 @@ def test_other_safetensors(tmp_path):
         {"identity_kind": "lora"},
         {"motion_kind": "magic"},
         {"motion_condition_dim": None},
-        {"learned_range": 0.0},
+        {"has_controller": False},
         {"family": "cogvideo"},
         {"family": REMOVED},
         {"learned_range": 0.7},

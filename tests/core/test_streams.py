@@ -227,7 +227,7 @@ def pair_of(transformer: nn.Module, kind: str = "lora", **settings: object):
 @pytest.mark.parametrize("strength", [0.0, 0.5, 1.0])
 def test_the_sound_of_a_packed_sample_has_a_strength_of_its_own(packed: nn.Module, kind: str, is_grad: bool, strength: float) -> None:
     """In one place alone, so that nothing else reaches the tokens of the sound."""
-    pair = pair_of(packed, kind, learned_range=0.0)
+    pair = pair_of(packed, kind, has_controller=False)
     for side in pair.sides.values():
         for key in [key for key in side if key not in ("2-ff", "2-mlp/fc2")]:
             del side[key]
@@ -271,7 +271,7 @@ def test_a_packed_sample_without_autograd_as_with(packed: nn.Module, kind: str) 
 
 def test_sound_is_left_alone_unless_asked_for(with_sound: nn.Module) -> None:
     """By layers that write it; what hears the sound for the picture acts."""
-    pair = pair_of(with_sound, learned_range=0.0, target_layers=("audio_attn1", "audio_ff", "video_to_audio_attn"))
+    pair = pair_of(with_sound, has_controller=False, target_layers=("audio_attn1", "audio_ff", "video_to_audio_attn"))
     video, sound, time = torch.randn(2, 4, WIDTH), torch.randn(2, 3, 5), torch.rand(2)
     plain = with_sound(video, sound, time)
     with torch.no_grad(), Attachment(with_sound, pair) as attachment:
@@ -281,7 +281,7 @@ def test_sound_is_left_alone_unless_asked_for(with_sound: nn.Module) -> None:
         loud = with_sound(video, sound, time)
         attachment.finish_call()
     assert not torch.allclose(loud[1], plain[1], atol=1e-3)
-    hearing = pair_of(with_sound, learned_range=0.0, target_layers=("audio_to_video_attn",))
+    hearing = pair_of(with_sound, has_controller=False, target_layers=("audio_to_video_attn",))
     with torch.no_grad(), Attachment(with_sound, hearing) as attachment:
         assert not torch.allclose(with_sound(video, sound, time)[0], plain[0], atol=1e-3)
 

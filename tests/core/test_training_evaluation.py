@@ -125,10 +125,10 @@ def test_an_untrained_pair_is_the_base(kind):
 def test_losses_are_those_of_the_model():
     """Against the plain model, and against pairs that lack the other side."""
     base, items = TinyBase("wan", 2), all_items()
-    pair = fill(make_pair(base, "lora", num_groups=2, learned_range=0.0))
+    pair = fill(make_pair(base, "lora", num_groups=2, has_controller=False))
     sides = evaluate(base, pair, items)
     for role, other in (("identity", "motion"), ("motion", "identity")):
-        single = make_pair(base, "lora", num_groups=2, learned_range=0.0, **{f"{other}_kind": "none"})
+        single = make_pair(base, "lora", num_groups=2, has_controller=False, **{f"{other}_kind": "none"})
         single.load_state_dict({name: value for name, value in pair.state_dict().items() if f"sides.{other}" not in name})
         losses = {}
         for name, tried in (("base_loss", None), ("single_loss", single), ("loss", pair)):

@@ -350,7 +350,7 @@ def test_templates_train_by_the_recipe_that_was_measured(name: str) -> None:
     train = DUALREAL.train
     recipe = {
         "frozen_adapter_dropout": train.frozen_adapter_dropout, "preservation_ratio": train.preservation_ratio,
-        "timestep_bias": train.timestep_bias, "learned_range": DUALREAL.pair["learned_range"], "share_schedule": "motion fades",
+        "timestep_bias": train.timestep_bias, "has_controller": DUALREAL.pair["has_controller"], "share_schedule": "motion fades",
     }  # fmt: skip
     nodes = [node for node in read(WORKFLOWS / "api" / f"{name}.json").values() if node["class_type"] == "DualRealTrainingOptions"]
     assert bool(nodes) == (name in ("1_quick_start", "5_batch"))  # without the node its defaults hold, which are the recipe's

@@ -1,4 +1,4 @@
-"""Files that were written before names were changed: pairs of formats 1 to 3, a run folder, a TOML file. `tests/written_before` has them.
+"""Files that were written before names were changed: pairs of formats 1 to 5, a run folder, a TOML file. `tests/written_before` has them.
 
 Pairs act on a Wan of two blocks with random weights; the run is of 8 steps on the embedded base, stopped after the fourth.
 `expected.json`, `whole.safetensors` and `whole.metrics.jsonl` are what the last code before the change made of them.
@@ -20,8 +20,8 @@ from dualreal_core.errors import InputError
 from dualreal_core.method.attach import Attachment
 from dualreal_core.storage import load_pair, read_header, save_pair
 from dualreal_core.storage.format import EXPERTS_VERSION
-from dualreal_core.storage.renames import ADVICE, RENAMED
-from dualreal_core.training.recipes import DUALREAL, RECIPES, read_recipe
+from dualreal_core.storage.renames import ADVICE, RENAMED, former_pair_settings, pair_fields
+from dualreal_core.training.recipes import DUALREAL, FREE_CONTROLLER, PAPER, RECIPES, as_begun, read_recipe
 from dualreal_core.training.run import RunDirectory
 
 FILES = Path(__file__).parents[1] / "written_before"
@@ -33,7 +33,7 @@ STAGE = 0.3
 
 def test_there_are_files_of_every_former_format():
     assert {path.name for path in PAIRS} == {
-        f"v{version}-{kind}.safetensors" for version in (1, 2, 3, 4) for kind in ("controller", "no-controller", "bottleneck")
+        f"v{version}-{kind}.safetensors" for version in (1, 2, 3, 4, 5) for kind in ("controller", "no-controller", "bottleneck")
     }
 
 
@@ -61,14 +61,33 @@ def test_a_pair_written_again_has_todays_names(path, tmp_path):
     assert header["format_version"] == EXPERTS_VERSION - 1 and again.config == pair.config
     text = json.dumps(header)
     former = [name for names in RENAMED.values() for name in names if name not in ("base", "alone", "trained", "leak", "views")]
-    assert not [name for name in (*former, "floor", "has_controller") if f'"{name}"' in text]
+    assert not [name for name in (*former, "floor") if f'"{name}"' in text]
     assert all(torch.equal(tensor, again.state_dict()[name]) for name, tensor in pair.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "fields", [{"floor": 0.5}, {"floor": 0.2, "has_controller": False}, {"learned_range": 0.0}, {"has_controller": False}]
+)
+def test_fields_of_a_pair_without_network(fields):
+    assert pair_fields({**fields, "controller_dim": 4, "dim": 8}) == {"has_controller": False, "dim": 8}
+
+
+@pytest.mark.parametrize("fields", [{"floor": 0.0}, {"learned_range": 0.5}, {"has_controller": True}])
+def test_fields_of_a_pair_with_a_free_network(fields):
+    assert pair_fields({**fields, "controller_dim": 4}) == {"has_controller": True, "controller_dim": 4}
+
+
+def test_a_recipe_by_its_former_names_is_what_the_nodes_named_folders_by():
+    common = {name: value for name, value in DUALREAL.pair.items() if name != "has_controller"}
+    was_default = {**common, "learned_range": 0.01, "controller_dim": 128}
+    assert was_default in former_pair_settings(DUALREAL.pair)
+    assert former_pair_settings({**DUALREAL.pair, **FREE_CONTROLLER}) == [{**was_default, "learned_range": 0.5}]
 
 
 def test_inspect_reads_them(capsys):
     for path in PAIRS:
         assert main(["inspect", str(path)]) == 0
-        assert "learned range" in capsys.readouterr().out or "no-controller" in path.name
+        assert ("moves shares by 0." in capsys.readouterr().out) == ("no-controller" not in path.name)
 
 
 def todays_settings(path: Path) -> Path:
@@ -76,15 +95,19 @@ def todays_settings(path: Path) -> Path:
     path.write_text(
         "[train]\nidentity_batch = 1\nmotion_batch = 1\nfrozen_adapter_dropout = 0.5\npreservation_ratio = 0.5\ntimestep_bias = 1.5\n"
         "validation_split = 1\nsave_best = true\nevaluate_every = 2\nwarmup_steps = 2\n"
-        '[pair]\nrank = 1\nlearned_range = 0.05\nshare_schedule = [0.4, 0.6, 0.9]\ncontroller_dim = 4\ntarget_layers = ["ffn.net.2"]\n'
+        '[pair]\nrank = 1\nshare_schedule = [0.4, 0.6, 0.9]\ntarget_layers = ["ffn.net.2"]\n'
         "[crops]\nnum_crops = 2\ncrop_margin = 0.25\n"
     )
     return path
 
 
-def resume(folder: Path, config: Path) -> int:
+def arguments(folder: Path, config: Path) -> list[str]:
     data = ["--identity", str(folder / "photos"), "--motion", str(folder / "clips"), "--config", str(config)]
-    return main(["train", *data, "--steps", "8", "--seed", "3", "--out", str(folder / "half.safetensors"), "--resume"])
+    return [*data, "--steps", "8", "--seed", "3", "--out", str(folder / "half.safetensors")]
+
+
+def resume(folder: Path, config: Path) -> int:
+    return main(["train", *arguments(folder, config), "--resume"])
 
 
 def test_a_run_is_continued_to_the_end_that_it_would_have_had(tmp_path):
@@ -107,6 +130,37 @@ def test_a_run_is_continued_to_the_end_that_it_would_have_had(tmp_path):
         for role, side in new.sides.items():
             assert side.loss_ratio == pytest.approx(old[role]["alone"] / old[role]["base"], rel=1e-4)
             assert side.leakage == pytest.approx(old[role]["leak"], rel=1e-2, abs=1e-4)
+
+
+def test_a_run_goes_on_with_the_network_that_it_was_begun_with(tmp_path, capsys):
+    """No settings ask for a bounded one any more. One without it, or with a free one, is another run."""
+    folder = tmp_path / "run"
+    shutil.copytree(RUN, folder)
+    settings, config = folder / "half.safetensors.run" / "run.json", todays_settings(tmp_path / "today.toml")
+    asked = json.loads(settings.read_text())
+    assert asked["pair"].pop("has_controller") and asked["pair"].pop("floor") == 0.45
+    settings.write_text(json.dumps({**asked, "pair": {**asked["pair"], "learned_range": 0.05}}))  # as it was called in between
+    assert main(["train", "--resume", *arguments(folder, config), "--stop-after", "1"]) == 0
+    assert "Goes on with the network that this run was begun with, which moves shares by 0.05 at most" in capsys.readouterr().out
+    for learned_range, named in ((0.0, "has_controller"), (0.5, "controller_dim, the width of the network of a pair that has_controller,")):
+        settings.write_text(json.dumps({**asked, "pair": {**asked["pair"], "learned_range": learned_range}}))
+        config.write_text(config.read_text().replace("[pair]\n", f"[pair]\nhas_controller = {'false' if learned_range else 'true'}\n"))
+        assert resume(folder, config) == 2
+        assert f"was started with another pair: {named} (" in capsys.readouterr().err
+        todays_settings(config)
+
+
+def test_a_run_without_steps_takes_todays_settings(tmp_path):
+    settings = tmp_path / "run.json"
+    settings.write_text(json.dumps({"pair": {"learned_range": 0.01, "controller_dim": 128}}))
+    assert RunDirectory(tmp_path).begun_pair() == {}
+    (tmp_path / "checkpoint.pt").touch()
+    begun = RunDirectory(tmp_path).begun_pair()
+    pair = as_begun(DUALREAL, begun)[0].pair
+    assert pair == {**DUALREAL.pair, "has_controller": True, "learned_range": 0.01, "controller_dim": 128}
+    assert as_begun(PAPER, begun) == (PAPER, None) and as_begun(DUALREAL, pair_fields({"learned_range": 0.0})) == (DUALREAL, None)
+    settings.write_text("{")
+    assert RunDirectory(tmp_path).begun_pair() == {}
 
 
 def test_a_run_of_other_settings_is_not_taken_for_the_same(tmp_path):
@@ -139,7 +193,7 @@ def test_a_former_key_is_told_the_new_one(tmp_path, table, old, new):
     (tmp_path / "old.toml").write_text(f"[{table}]\n{old} = 0.5\n")
     with pytest.raises(InputError, match=rf"old\.toml sets '{old}' in \[{table}\]: ") as caught:
         read_recipe(tmp_path / "old.toml", DUALREAL)
-    assert (new or "learned_range" in ADVICE[table][old] or "it is gone") and (new is None or f"it is now '{new}'" in str(caught.value))
+    assert (new or "has_controller" in ADVICE[table][old] or "it is gone") and (new is None or f"it is now '{new}'" in str(caught.value))
     if new is None:
         assert ADVICE[table][old] in str(caught.value)
 

@@ -20,7 +20,8 @@ function widgetsOf(type) {
 function story(name, change) {
   if (change === null) return [`${name} is gone`]
   if (change.name === name) return []
-  return [change.subtract_from === undefined ? `${name} is now ${change.name}` : `${name} is now ${change.subtract_from} - ${change.name}`]
+  const when = change.true_at === undefined ? "" : `, which is true where it was ${change.true_at}`
+  return [`${name} is now ${change.name}${when}`]
 }
 
 // Links name an input by its place, which changes with the list.
@@ -51,7 +52,7 @@ function translate(node, links) {
     }
     changes.push(...story(name, change))
     if (change === null) continue
-    const value = change.subtract_from === undefined ? saved[name] : Number((change.subtract_from - saved[name]).toFixed(12))
+    const value = change.true_at === undefined ? saved[name] : saved[name] === change.true_at
     if (change.node) (moved[change.node] ??= {})[change.name] = value
     else own[change.name] = value
   }

@@ -41,8 +41,8 @@ def low_rank_pair(factors: Mapping[str, tuple[torch.Tensor, torch.Tensor]], like
     """As `pair_of`, from the factors (down (R, in), up (out, R)) of each update."""
     rank = max(down.shape[0] for down, _ in factors.values())
     config = replace(
-        like.config, identity_kind="lora", motion_kind="none", identity_rank=rank, identity_alpha=float(rank), scale=2.0, learned_range=0.0,
-        share_schedule=(),
+        like.config, identity_kind="lora", motion_kind="none", identity_rank=rank, identity_alpha=float(rank), scale=2.0,
+        has_controller=False, share_schedule=(),
     )  # fmt: skip
     shapes = {key: (down.shape[1], up.shape[0], down.shape[0]) for key, (down, up) in factors.items()}
     with torch.device("meta"):

@@ -34,17 +34,17 @@ class BenchPair(io.ComfyNode):
                 io.Combo.Input("kind", options=["lora", "bottleneck"]),
                 io.Float.Input("spread", default=0.1, min=0.0, max=10.0),
                 io.Int.Input("seed", default=0, min=0, max=2**31),
-                io.Float.Input("learned_range", default=0.5, min=0.0, max=0.5),
+                io.Boolean.Input("has_controller", default=True),
                 io.Int.Input("num_groups", default=0, min=0, max=100, optional=True),
             ],
             outputs=[io.Custom("DUALREAL_PAIR").Output()],
         )
 
     @classmethod
-    def execute(cls, model: object, kind: str, spread: float, seed: int, learned_range: float, num_groups: int = 0) -> io.NodeOutput:
+    def execute(cls, model: object, kind: str, spread: float, seed: int, has_controller: bool, num_groups: int = 0) -> io.NodeOutput:
         sizes = {"identity_kind": kind, "motion_kind": kind, "rank": 4, "alpha": 4.0, "bottleneck_dim": 8, "scale": 2.0}
         sizes |= {"num_groups": num_groups} if num_groups else {}
-        pair = of_pack("dualreal_core.method.pair").new_pair(model.model.diffusion_model, seed, **sizes, learned_range=learned_range)
+        pair = of_pack("dualreal_core.method.pair").new_pair(model.model.diffusion_model, seed, **sizes, has_controller=has_controller)
         generator = torch.Generator().manual_seed(seed)
         for parameter in pair.parameters() if spread else ():
             parameter.data = spread * torch.randn(parameter.shape, generator=generator)
