@@ -10,6 +10,7 @@ from pathlib import Path
 from ..errors import InputError
 from ..files.atomic import atomic_path
 from .jobs import Job, run_jobs
+from .registry import BASE
 from .results import Case, Protocol, Results
 from .runs import Runs, with_needs
 
@@ -68,7 +69,9 @@ class Benchmark:
                 ready = [run for run in unfinished if bool(run.needs) == has_needs and all(map(self.runs.is_done, run.needs))]
                 yield {f"train {run.key}": partial(self.runs.train, run) for run in ready}
             ready = [case for case in missing if all(map(self.runs.is_done, case.runs(protocol.recipe)))]
-            yield {f"measure {case.method} on {case.place}": partial(self.results.make, case, self.runs, protocol) for case in ready}
+            for is_base in (True, False):  # others are held against its frames
+                own = [case for case in ready if (case.method == BASE) == is_base]
+                yield {f"measure {case.method} on {case.place}": partial(self.results.make, case, self.runs, protocol) for case in own}
 
         def keep(name: str, problem: InputError | None) -> None:
             if problem is not None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from statistics import fmean
 
 import torch
 
@@ -18,13 +19,18 @@ from ..method.attach import Attachment
 from ..method.blend import Blend, BlendRecord
 from ..method.pair import AdapterPair, Role
 from ..sampling import SamplingSettings, default_sampling, sample
+from ..toyworld import world
+from ..toyworld.scores import score_motion
 from ..toyworld.trial import CROP_MARGIN, SUBJECT, TRIGGER, Trial, retention
 from ..training.loop import StepResult
 from ..training.recipes import DUALREAL, Recipe, with_train
 from .joining.turns import PairAt, Turns
+from .prompts import KNOWN_MOTIONS, MORE_KNOWN_MOTIONS
 from .recipes import FIXED_WEIGHTS, STEPS
 
 SAMPLE_SEED = 1000
+DEMO_MOTIONS = (*KNOWN_MOTIONS, *MORE_KNOWN_MOTIONS[:2])
+"""Known motions, and backgrounds, that the demo asks the figure for."""
 TOY_RECIPE = replace(
     with_train(
         DUALREAL, steps=STEPS, motion_ratio=0.4, learning_rate=2e-3, warmup_steps=20, identity_batch=4, motion_batch=4, evaluate_every=0
@@ -40,10 +46,15 @@ OnStep = Callable[[StepResult, int], None]
 
 @dataclass(frozen=True)
 class Side:
-    """The videos of one candidate and their mean scores."""
+    """The videos of one candidate at the fused prompts, and their mean scores.
+
+    Attributes:
+        known_motion: mean score of known motions, where the figure is asked for `DEMO_MOTIONS`.
+    """
 
     scores: dict[str, float]
     videos: list[torch.Tensor]
+    known_motion: float
 
 
 def load_trial(base: Base, trial: Trial, recipe: Recipe, folder: Path) -> dict[Role, PreparedSet]:
@@ -101,9 +112,17 @@ def finish(training: Training, on_step: OnStep | None = None) -> AdapterPair:
 
 
 def evaluate(base: Base, trial: Trial, pair: AdapterPair | None, record: BlendRecord | None = None) -> Side:
-    """Samples the trial's prompts and scores the videos."""
-    videos = sample_videos(base, trial, trial.prompts, default_sampling(base), pair, record=record)
-    return Side(trial.score(videos), videos)
+    """Samples the trial's prompts and the figure with known motions, in one batch with the former first, and scores the videos.
+
+    A record is of the last of the trial's prompts.
+    """
+    known = [world.caption(SUBJECT, *asked) for asked in DEMO_MOTIONS]
+    if record is not None:
+        record.row = -len(known) - 1
+    videos = sample_videos(base, trial, [*trial.prompts, *known], default_sampling(base), pair, record=record)
+    fused, others = videos[: -len(known)], videos[-len(known) :]
+    scores = [score_motion(video, motion).score for video, (motion, _) in zip(others, DEMO_MOTIONS, strict=True)]
+    return Side(trial.score(fused), fused, fmean(scores))
 
 
 def sample_videos(
@@ -139,3 +158,8 @@ def retentions(sides: dict[str, Side], name: str) -> dict[str, float | None]:
         f"retention_{role}": retention(sides[name].scores[role], sides["base"].scores[role], sides[role].scores[role])
         for role in ("identity", "motion")
     }
+
+
+def known_motions_kept(sides: dict[str, Side], name: str) -> float | None:
+    """The score of known motions of candidate `name` over the base's; None where the base has none."""
+    return sides[name].known_motion / sides["base"].known_motion if sides["base"].known_motion > 0 else None

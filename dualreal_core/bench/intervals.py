@@ -25,6 +25,10 @@ class Estimate:
     count: int
 
 
+NOTHING = Estimate(None, None, None, 0)
+"""Of no trial."""
+
+
 def estimate(values: Mapping[Place, float | None], seed: int = 0) -> Estimate:
     """Mean of the defined values, with a 95 % interval of percentiles.
 
@@ -34,7 +38,7 @@ def estimate(values: Mapping[Place, float | None], seed: int = 0) -> Estimate:
     """
     defined = {place: value for place, value in values.items() if value is not None}
     if not defined:
-        return Estimate(None, None, None, 0)
+        return NOTHING
     mean = fmean(defined.values())
     if len(defined) == 1:
         return Estimate(mean, None, None, 1)
@@ -62,7 +66,7 @@ def prediction(values: Mapping[Place, float | None], num_seeds: int) -> Estimate
     seeds = {place[2] for place in defined}
     subjects = {place[:2] for place in defined if all((*place[:2], one) in defined for one in seeds)}
     if not subjects:
-        return Estimate(None, None, None, 0)
+        return NOTHING
     means = [fmean(defined[(*subject, one)] for subject in subjects) for one in sorted(seeds)]
     mean, count = fmean(means), len(subjects) * len(seeds)
     if len(means) < 2:

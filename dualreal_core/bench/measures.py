@@ -14,7 +14,7 @@ from ..toyworld.paths import MOTIONS
 from ..toyworld.scores import background_colors, score_motion, sprite_bank, sprite_likeness, track
 from ..toyworld.trial import Trial
 from ..toyworld.world import Look
-from .prompts import Request
+from .prompts import NAMES_NEITHER, Request
 
 MEASURES = {
     "identity": "likeness of the new figure, fused prompts",
@@ -29,15 +29,27 @@ MEASURES = {
     "leak_clip_looks": "share of fused frames that resemble a clip's subject more than any other sprite",
     "leak_motion": "share of known-motion videos that show the new motion instead",
     "leak_figure": "likeness of the figure where another subject is asked for",
+    "neither_look": "likeness of another subject where it is asked to do a known motion",
+    "neither_motion": "likeness of that known motion",
+    "neither_difference": "largest difference there of a colour from the base's own frames, of its range",
+    "untriggered_motion": "likeness of a known motion where a figure is asked to do it without the trigger",
+    "untriggered_figure": "likeness of the new figure there",
+    "untriggered_difference": "largest difference there of a colour from the base's own frames, of its range",
     "consistency": "likeness of the sprite in consecutive frames",
     "dynamic_degree": "cells the sprite moves per frame",
     "dynamic_ratio": "the same, relative to the clips",
 }
 """What is measured of a result, in one line each."""
+Videos = Mapping[str, Sequence[torch.Tensor]]
+"""By set of requests."""
 
 
-def measure(trial: Trial, requests: Mapping[str, Sequence[Request]], videos: Mapping[str, Sequence[torch.Tensor]]) -> dict[str, float]:
-    """All of `MEASURES` for the videos of one result, by the sets that `prompts.requests` names; those of sets that are there."""
+def measure(trial: Trial, requests: Mapping[str, Sequence[Request]], videos: Videos, of_base: Videos) -> dict[str, float]:
+    """All of `MEASURES` for the videos of one result, by the sets that `prompts.requests` names; those of sets that are there.
+
+    Args:
+        of_base: the base's own videos of the sets that name neither side.
+    """
     sprites = sprite_bank().sprites
     figure = sprites.index(FIGURES[trial.identity])
     seen = clip_looks(trial)
@@ -45,6 +57,11 @@ def measure(trial: Trial, requests: Mapping[str, Sequence[Request]], videos: Map
     best = torch.cat([per_frame.argmax(1) for per_frame in likeness["fused"]]).tolist()
     dynamic = fmean(cells_per_frame(video) for video in videos["fused"])
     of_clips = fmean(cells_per_frame(clip.frames.movedim(-1, 1).float() / 127.5 - 1) for clip in trial.clips())
+
+    def look_asked_for(name: str) -> float:
+        pairs = zip(likeness[name], requests[name], strict=True)
+        return fmean(float(per_frame[:, sprites.index(one.look)].mean()) for per_frame, one in pairs)
+
     measured = {
         **trial.score(videos["fused"]),
         "adherence": fmean(adherence(video, request.background) for video, request in zip(videos["fused"], requests["fused"], strict=True)),
@@ -53,17 +70,27 @@ def measure(trial: Trial, requests: Mapping[str, Sequence[Request]], videos: Map
         "dynamic_degree": dynamic,
         "dynamic_ratio": dynamic / of_clips,
     }
+    scores = {
+        name: [score_motion(video, one.motion) for video, one in zip(some, requests[name], strict=True)] for name, some in videos.items()
+    }
     if "known_motion" in videos:
-        known = [score_motion(video, one.motion) for video, one in zip(videos["known_motion"], requests["known_motion"], strict=True)]
-        measured["known_motion_identity"] = _mean_of(likeness["known_motion"], figure)
+        sets = [name for name in ("known_motion", "more_known_motions") if name in videos]
+        known = [score for name in sets for score in scores[name]]
+        measured["known_motion_identity"] = _mean_of([one for name in sets for one in likeness[name]], figure)
         measured["known_motion_motion"] = fmean(score.score for score in known)
         measured["leak_motion"] = fmean(score.best == trial.motion for score in known)
     if "other_subject" in videos:
-        others = list(zip(likeness["other_subject"], requests["other_subject"], videos["other_subject"], strict=True))
-        looks = [per_frame[:, sprites.index(one.look)] for per_frame, one, _ in others]
-        measured["other_subject_look"] = fmean(float(look.mean()) for look in looks)
-        measured["other_subject_motion"] = fmean(score_motion(video, one.motion).score for _, one, video in others)
+        measured["other_subject_look"] = look_asked_for("other_subject")
+        measured["other_subject_motion"] = fmean(score.score for score in scores["other_subject"])
         measured["leak_figure"] = _mean_of(likeness["other_subject"], figure)
+    if "neither" in videos:
+        measured["neither_look"] = look_asked_for("neither")
+    if "untriggered" in videos:
+        measured["untriggered_figure"] = _mean_of(likeness["untriggered"], figure)
+    for name in NAMES_NEITHER:
+        if name in videos:
+            measured[f"{name}_motion"] = fmean(score.score for score in scores[name])
+            measured[f"{name}_difference"] = largest_difference(videos[name], of_base[name])
     return {name: measured[name] for name in MEASURES if name in measured}
 
 
@@ -84,6 +111,11 @@ def cells_per_frame(video: torch.Tensor) -> float:
     """Mean distance the sprite's centre moves from frame to frame, in cells; 0 where a frame shows no sprite."""
     centers = track(video)
     return 0.0 if centers is None else float(centers.diff(dim=0).norm(dim=1).mean())
+
+
+def largest_difference(videos: Sequence[torch.Tensor], others: Sequence[torch.Tensor]) -> float:
+    """Of any colour of any frame, as a share of its range: 0 where all are the same bit for bit."""
+    return max(float((video - other).abs().max()) / 2 for video, other in zip(videos, others, strict=True))
 
 
 def _mean_of(likeness: Sequence[torch.Tensor], sprite: int) -> float:

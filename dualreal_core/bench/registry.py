@@ -201,7 +201,8 @@ METHODS = {
         _joint("ours", "DualReal, ours", "the recipe of this project at the toy world's scale"),
     )
 }
-REFERENCES = ("base", "identity-only", "motion-only")
+BASE = "base"
+REFERENCES = (BASE, "identity-only", "motion-only")
 """Methods that retention and leakage are computed from; always run."""
 QUICK_METHODS = (*REFERENCES, "sum", "sum-scheduled", "ours")
 TWO_LORA_ROWS = (*REFERENCES, "sum", "sum-scheduled", *TWO_LORA_METHODS)

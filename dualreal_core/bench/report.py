@@ -11,17 +11,20 @@ from ..errors import InputError
 from ..files.atomic import atomic_path
 from ..plots import contact_sheet, save
 from .benchmark import Benchmark
-from .intervals import LEVEL, NUM_RESAMPLES, Estimate
+from .intervals import LEVEL, NOTHING, NUM_RESAMPLES, Estimate
 from .measures import MEASURES
 from .methods import shown_settings
 from .plot import can_rank, ranking_plot, write_png
-from .prompts import ALL_REQUESTS
+from .prompts import ALL_REQUESTS, FORMER_REQUESTS
 from .registry import find_method
 from .results import Case, Protocol, is_current
 from .summary import NUM_SEEDS_AGAIN, Summary, advantages, best, comparable, margin, place_of, summarise
 
-COMPARED = ("identity", "motion", "retention_identity", "retention_motion")
+AGAIN = ("identity", "motion", "retention_identity", "retention_motion")
+COMPARED = (*AGAIN, "known_motions_kept", "neither_look", "neither_motion")
 MAX_SHEET_ROWS = 12
+NUM_HEADER_LINES = 2
+"""Of a table in Markdown."""
 FUSION = {
     "identity": "identity score",
     "motion": "motion score",
@@ -32,27 +35,41 @@ FUSION = {
 }
 BESIDES = {
     "adherence": "background asked for",
-    "known_motion_identity": "identity, known motion",
-    "known_motion_motion": "known motion",
     "other_subject_look": "other subject",
     "other_subject_motion": "motion, other subject",
     "leak_clip_looks": "leak: clips' subjects",
-    "leak_motion": "leak: motion unasked",
     "leak_figure_excess": "leak: figure unasked",
     "consistency": "consistency",
     "dynamic_degree": "cells per frame",
     "dynamic_ratio": "of the clips'",
 }
+UNASKED = {
+    "known_motion_motion": "known motion",
+    "known_motions_kept": "known motions kept",
+    "known_motion_identity": "identity there",
+    "leak_motion": "leak: motion unasked",
+    "neither_look": "neither: look",
+    "neither_motion": "neither: motion",
+    "neither_difference": "neither: largest change",
+    "untriggered_motion": "no trigger: motion",
+    "untriggered_figure_excess": "no trigger: leak of the figure",
+    "untriggered_difference": "no trigger: largest change",
+}
+"""What becomes of prompts that name one side or neither."""
 
 
-def write_report(benchmark: Benchmark) -> None:
+def write_report(benchmark: Benchmark, against: str = "ours") -> None:
     """Writes report.md, results.json, ranking.png and sheets/METHOD.png from the results that are there.
 
     Results of a method that was changed since are left out, and the report says so.
 
+    Args:
+        against: the method that each other one is compared with, trial by trial.
+
     Raises:
-        InputError: there are none, or the folder holds no benchmark.
+        InputError: there are none, or the folder holds no benchmark, or no such method.
     """
+    find_method(against)
     protocol, folder, found = benchmark.protocol, benchmark.path, benchmark.results.read()
     results = [result for result in found if is_current(result, protocol)]
     outdated = sorted({result["method"] for result in found if not is_current(result, protocol)})
@@ -67,12 +84,12 @@ def write_report(benchmark: Benchmark) -> None:
         write_png(folder / "ranking.png", ranking_plot(compared, "What each way to fuse keeps"))
     for summary in summaries:
         _write_sheet(benchmark, summary, [result for result in results if result["method"] == summary.method])
-    gains = advantages(results, COMPARED)
+    gains = advantages(results, COMPARED, against)
     figures = {
         "protocol": protocol.recorded(),
         "methods": {summary.method: summary.as_dict() for summary in summaries},
         "margin_percent": {measure: margin(compared, measure) for measure in ("identity", "motion")},
-        "ours_minus_method": {method: {name: asdict(value) for name, value in values.items()} for method, values in gains.items()},
+        f"{against}_minus_method": {method: {name: asdict(value) for name, value in values.items()} for method, values in gains.items()},
         "results": results,
     }
     with atomic_path(folder / "results.json") as temporary:
@@ -80,7 +97,7 @@ def write_report(benchmark: Benchmark) -> None:
     with atomic_path(folder / "report.md") as temporary:
         left_out = f"- left out, as they were made from other settings than these methods have now: results of {', '.join(outdated)}"
         headline = [*([left_out] if outdated else []), *_headline(compared, common, results)]
-        lines = _lines(protocol, summaries, headline, results, gains, has_ranking)
+        lines = _lines(protocol, summaries, headline, results, against, gains, has_ranking)
         temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -92,10 +109,10 @@ def table(rows: Iterable[tuple[str, Mapping[str, Estimate]]], columns: Mapping[s
         columns: heading by measure; those that no row was asked for are left out.
     """
     rows = list(rows)
-    columns = {measure: heading for measure, heading in columns.items() if any(measure in estimates for _, estimates in rows)}
+    columns = {name: heading for name, heading in columns.items() if any(name in one and one[name].mean is not None for _, one in rows)}
     lines = [f"| method | trials | {' | '.join(columns.values())} |", "| --- |" + " ---: |" * (len(columns) + 1)]
     for title, estimates in rows:
-        chosen = [estimates[measure] for measure in columns]
+        chosen = [estimates.get(measure, NOTHING) for measure in columns]
         if all(value.mean is None for value in chosen):  # not asked for any of it
             continue
         lines.append(f"| {title} | {max(value.count for value in chosen)} | {' | '.join(map(shown, chosen))} |")
@@ -119,6 +136,7 @@ def _lines(
     summaries: Sequence[Summary],
     headline: Sequence[str],
     results: Sequence[dict],
+    against: str,
     gains: Mapping[str, Mapping[str, Estimate]],
     has_ranking: bool,
 ) -> list[str]:
@@ -141,14 +159,13 @@ def _lines(
         "",
         *headline,
         "",
-        "## Prompts, leakage, consistency",
-        "",
-        *table(rows, BESIDES),
-        "",
+        *_section("## Unasked", table(rows, UNASKED)),
+        *_section("## Prompts, leakage, consistency", table(rows, BESIDES)),
     ]
     if gains:
         compared = [(find_method(method).title, estimates) for method, estimates in gains.items()]
-        lines += ["## Ours minus each method, trial by trial", "", *table(compared, {name: FUSION[name] for name in COMPARED}), ""]
+        whose, columns = "Ours" if against == "ours" else find_method(against).title, {**FUSION, **UNASKED}
+        lines += _section(f"## {whose} minus each method, trial by trial", table(compared, {name: columns[name] for name in COMPARED}))
     if has_ranking:
         lines += ["![retention of the motion over that of the identity](ranking.png)", ""]
     lines += ["## Methods", ""]
@@ -158,11 +175,14 @@ def _lines(
         lines.append(f"- **{summary.title}** (`{summary.method}`): {summary.what}{setting}. [Videos](sheets/{_file_name(summary.method)})")
     lines += ["", "## Measures", ""]
     lines += [f"- `{name}`: {what}." for name, what in MEASURES.items()]
-    benchmark = "fusion" if protocol.asks == ALL_REQUESTS else "two-loras"
+    benchmark = "two-loras" if protocol.precision == "bf16" else "fusion"
     again = [max(seeds) + 1 + number for number in range(NUM_SEEDS_AGAIN)]
     scope = f"--identities {' '.join(identities)} --motions {' '.join(motions)} --steps {steps}"
     scope += "".join(f" --seed {seed}" for seed in again)
     scope += "" if protocol.sampling_steps is None else f" --sampling-steps {protocol.sampling_steps}"
+    scope += "" if protocol.guidance is None else f" --guidance {protocol.guidance:g}"
+    if benchmark == "fusion" and protocol.asks not in (FORMER_REQUESTS, ALL_REQUESTS):
+        scope += f" --asks {' '.join(protocol.asks)}"
     lines += [
         "",
         "## Again",
@@ -180,6 +200,11 @@ def _lines(
     return lines
 
 
+def _section(heading: str, rows: Sequence[str]) -> list[str]:
+    """A table below its heading; nothing where it would be empty."""
+    return [heading, "", *rows, ""] if len(rows) > NUM_HEADER_LINES else []
+
+
 def _where_it_lands(summaries: Sequence[Summary], num_seeds: int) -> list[str]:
     """Limits for another run, wider than the intervals of the means, as that run has chance of its own."""
     if num_seeds < 2:
@@ -188,7 +213,7 @@ def _where_it_lands(summaries: Sequence[Summary], num_seeds: int) -> list[str]:
         f"{LEVEL:.0%} of such runs, with {NUM_SEEDS_AGAIN} new seeds, lie where this table says (Student's t on the means of the "
         f"{num_seeds} seeds).",
         "",
-        *table([(summary.title, summary.again) for summary in summaries], {name: FUSION[name] for name in COMPARED}),
+        *table([(summary.title, summary.again) for summary in summaries], {name: FUSION[name] for name in AGAIN}),
     ]
 
 

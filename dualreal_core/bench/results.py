@@ -25,12 +25,12 @@ from .candidate import Candidate
 from .experiment import sample_videos
 from .joining.forms import FORMS
 from .measures import measure
-from .prompts import ALL_REQUESTS, requests
-from .registry import find_method
+from .prompts import ALL_REQUESTS, FORMER_REQUESTS, NAMES_NEITHER, requests
+from .registry import BASE, find_method
 from .runs import Run, Runs, with_needs
 
-_NEUTRAL = {"precision": "fp32", "asks": list(ALL_REQUESTS)}
-"""Parts of a protocol that came later, and values at which they change nothing."""
+_NEUTRAL = {"precision": "fp32", "asks": list(FORMER_REQUESTS), "guidance": None}
+"""Parts of a protocol that came later, and the values that former versions had."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class Protocol:
     Attributes:
         precision: of the activations in sampling.
         asks: the sets of prompts that are sampled.
+        guidance: scale of classifier-free guidance; None: the base's own.
     """
 
     recipe: Recipe
@@ -47,6 +48,7 @@ class Protocol:
     algorithm_version: int = ALGORITHM_VERSION
     precision: Precision = "fp32"
     asks: tuple[str, ...] = ALL_REQUESTS
+    guidance: float | None = None
 
     def recorded(self) -> dict[str, object]:
         """Plain values: those that came later only where they change something, so that folders of former versions mean the same."""
@@ -61,9 +63,9 @@ class Protocol:
             KeyError, TypeError: a version of other names or settings wrote it.
         """
         recipe = note["recipe"]
-        later = {"precision": note.get("precision", cls.precision), "asks": tuple(note.get("asks", ALL_REQUESTS))}
+        later = {name: note.get(name, former) for name, former in _NEUTRAL.items()}
         trained = Recipe(**{**recipe, "train": TrainSettings(**recipe["train"])})
-        return cls(trained, note["sampling_steps"], note["algorithm_version"], **later)
+        return cls(trained, note["sampling_steps"], note["algorithm_version"], **{**later, "asks": tuple(later["asks"])})
 
 
 @dataclass(frozen=True)
@@ -121,10 +123,10 @@ class Results:
 
     def videos(self, case: Case) -> torch.Tensor:
         """The videos of a case, (N, F, 3, 32, 32) in [-1, 1], the fused ones first."""
-        return load_file(self.file(case).with_suffix(".safetensors"))["videos"].float() / 127.5 - 1
+        return self._tensors(case)["videos"].float() / 127.5 - 1
 
     def make(self, case: Case, runs: Runs, protocol: Protocol) -> None:
-        """Samples and measures a case whose runs are finished, unless it is done."""
+        """Samples and measures a case whose runs are finished, unless it is done; before it the base, whose frames it is held against."""
         if self.is_done(case, protocol):
             return
         trial, trained = case.trial, case.runs(protocol.recipe)
@@ -135,7 +137,13 @@ class Results:
         videos = sample_candidate(base, candidate, trial, [one.prompt for some in asked.values() for one in some], protocol)
         seconds = time.monotonic() - begin
         ordered = iter(videos)
-        scores = measure(trial, asked, {name: list(islice(ordered, len(some))) for name, some in asked.items()})
+        by_set = {name: list(islice(ordered, len(some))) for name, some in asked.items()}
+        untouched = {name: torch.stack(by_set[name]) for name in NAMES_NEITHER if name in asked}
+        of_base = untouched
+        if untouched and case.method != BASE:
+            self.make(replace(case, method=BASE), runs, protocol)
+            of_base = self._tensors(replace(case, method=BASE))
+        scores = measure(trial, asked, by_set, of_base)
         result = {
             "method": case.method,
             "identity": trial.identity,
@@ -151,10 +159,14 @@ class Results:
             "made_from": case.made_from(protocol),
             "provenance": provenance(),
         }
+        kept = {"videos": ((torch.stack(videos) + 1) * 127.5).round().to(torch.uint8), **(untouched if case.method == BASE else {})}
         with atomic_path(self.file(case).with_suffix(".safetensors")) as temporary:
-            save_file({"videos": ((torch.stack(videos) + 1) * 127.5).round().to(torch.uint8)}, temporary)
+            save_file(kept, temporary)
         with atomic_path(self.file(case)) as temporary:
             temporary.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+
+    def _tensors(self, case: Case) -> dict[str, torch.Tensor]:
+        return load_file(self.file(case).with_suffix(".safetensors"))
 
 
 def is_current(result: Mapping, protocol: Protocol) -> bool:
@@ -167,6 +179,8 @@ def sample_candidate(base: Base, candidate: Candidate, trial: Trial, prompts: Se
     settings = replace(default_sampling(base), adapts_negative=candidate.adapts_negative)
     if protocol.sampling_steps is not None:
         settings = replace(settings, num_steps=protocol.sampling_steps)
+    if protocol.guidance is not None:
+        settings = replace(settings, guidance_scale=protocol.guidance)
     if candidate.weights is None:
         with lowered(base, protocol.precision == "bf16"):
             return sample_videos(base, trial, prompts, settings, candidate.pair, candidate.blend, turns=candidate.turns)

@@ -9,11 +9,18 @@ from statistics import fmean
 from ..method.pair import ROLES
 from ..toyworld.trial import retention
 from .intervals import Estimate, Place, estimate, prediction
-from .registry import METHODS, REFERENCES, find_method
+from .registry import BASE, METHODS, REFERENCES, find_method
 from .two_loras import TWO_LORA_METHODS
 
 NUM_SEEDS_AGAIN = 2
 """Seeds of a benchmark that repeats a method."""
+ABOVE_BASE = {
+    "leak_figure_excess": "leak_figure",
+    "untriggered_figure_excess": "untriggered_figure",
+    "neither_look_change": "neither_look",
+    "neither_motion_change": "neither_motion",
+}
+"""What is shown of a measure above the base's own."""
 Scores = dict[Place, dict[str, float | None]]
 
 
@@ -43,19 +50,24 @@ def with_references(results: Sequence[Mapping]) -> list[dict]:
     """The results, each with what only holds against a reference of the same figure, motion and seed.
 
     retention_identity, retention_motion: None where the reference is missing or no better than the base.
-    leak_figure_excess: likeness of the figure above the base's where another subject is asked for.
+    leak_figure_excess, untriggered_figure_excess: likeness of the figure above the base's where another subject is asked for, and
+        where a figure without the trigger is.
+    known_motions_kept: score of known motions over the base's.
+    neither_look_change, neither_motion_change: what a subject and a motion that neither side is asked for gain over the base's.
     """
     scores = {(result["method"], *place_of(result)): result["scores"] for result in results}
     completed = []
     for result in results:
         own, place = result["scores"], place_of(result)
-        base = scores.get(("base", *place))
+        base = scores.get((BASE, *place))
         derived: dict[str, float | None] = {}
         for role in ROLES:
             single = scores.get((f"{role}-only", *place))
             derived[f"retention_{role}"] = None if base is None or single is None else retention(own[role], base[role], single[role])
-        has_leak = base is not None and "leak_figure" in own
-        derived["leak_figure_excess"] = own["leak_figure"] - base["leak_figure"] if has_leak else None
+        for name, measure in ABOVE_BASE.items():
+            derived[name] = own[measure] - base[measure] if base is not None and measure in own else None
+        is_known = base is not None and "known_motion_motion" in own and base["known_motion_motion"] > 0
+        derived["known_motions_kept"] = own["known_motion_motion"] / base["known_motion_motion"] if is_known else None
         completed.append({**result, "scores": {**own, **derived}})
     return completed
 
@@ -86,19 +98,19 @@ def summarise(results: Sequence[Mapping]) -> list[Summary]:
     return summaries
 
 
-def advantages(results: Sequence[Mapping], measures: Sequence[str]) -> dict[str, dict[str, Estimate]]:
-    """By how much ours is above each other method, trial by trial: what figures, motions and seeds have in common drops out.
+def advantages(results: Sequence[Mapping], measures: Sequence[str], method: str = "ours") -> dict[str, dict[str, Estimate]]:
+    """By how much a method is above each other one, trial by trial: what figures, motions and seeds have in common drops out.
 
     Trials that one of the two lacks, or where a measure is undefined, are left out. References are not compared.
     """
     others = _by_method(results)
-    ours = others.pop("ours", {})
+    own = others.pop(method, {})
 
     def gains(theirs: Scores, measure: str) -> dict[Place, float | None]:
-        both = {place: (ours[place][measure], theirs[place][measure]) for place in ours if place in theirs}
+        both = {place: (own[place].get(measure), theirs[place].get(measure)) for place in own if place in theirs}
         return {place: None if None in values else values[0] - values[1] for place, values in both.items()}
 
-    compared = {name: scores for name, scores in others.items() if ours and name not in REFERENCES}
+    compared = {name: scores for name, scores in others.items() if own and name not in REFERENCES}
     return {name: {measure: estimate(gains(scores, measure)) for measure in measures} for name, scores in compared.items()}
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from itertools import product
 
 from tqdm import tqdm
@@ -10,6 +11,7 @@ from tqdm import tqdm
 from ..bench.benchmark import Benchmark
 from ..bench.experiment import TOY_RECIPE
 from ..bench.plot import new_figure
+from ..bench.prompts import ALL_REQUESTS
 from ..bench.registry import METHODS, QUICK_METHODS, QUICK_TWO_LORA_ROWS, REFERENCES, TWO_LORA_ROWS, find_method
 from ..bench.report import write_report
 from ..bench.results import Case, Protocol
@@ -37,7 +39,7 @@ def run(arguments: argparse.Namespace) -> None:
 
             benchmark.begin(protocol)
             benchmark.run(cases, protocol, arguments.workers, shown)
-    write_report(benchmark)
+    write_report(benchmark, arguments.against)
     text = (arguments.out / "report.md").read_text(encoding="utf-8")
     print(text[: text.index("## Methods")].strip())
     print(f"\nlook at {arguments.out / 'report.md'} and {arguments.out / 'sheets'}")
@@ -49,8 +51,15 @@ def _protocol(arguments: argparse.Namespace) -> Protocol:
         if value is not None and value < least:
             raise InputError(f"--{name.replace('_', '-')} is {value}; it must be at least {least}.")
     recipe = TOY_RECIPE if arguments.config is None else read_recipe(arguments.config, TOY_RECIPE)
-    of_two = {"precision": "bf16", "asks": ("fused",)} if arguments.benchmark == "two-loras" else {}
-    return Protocol(with_train(recipe, steps=arguments.steps), arguments.sampling_steps, **of_two)
+    if arguments.guidance is not None and not 0 <= arguments.guidance < math.inf:
+        raise InputError(f"--guidance is {arguments.guidance:g}; it must be 0 or more, and finite.")
+    if "fused" not in arguments.asks:
+        raise InputError("--asks leaves out fused, from which retention is measured: add it.")
+    precision = "bf16" if arguments.benchmark == "two-loras" else "fp32"
+    asks = tuple(name for name in ALL_REQUESTS if name in arguments.asks)
+    return Protocol(
+        with_train(recipe, steps=arguments.steps), arguments.sampling_steps, precision=precision, asks=asks, guidance=arguments.guidance
+    )
 
 
 def _cases(arguments: argparse.Namespace) -> list[Case]:

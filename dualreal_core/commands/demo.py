@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from ..api import read_reference_image
 from ..bases import load_base
-from ..bench.experiment import TOY_RECIPE, Side, evaluate, load_trial, retentions, train_joint, train_side
+from ..bench.experiment import TOY_RECIPE, Side, evaluate, known_motions_kept, load_trial, retentions, train_joint, train_side
 from ..errors import InputError
 from ..files.atomic import atomic_path
 from ..method.blend import BlendRecord
@@ -72,16 +72,18 @@ def run(arguments: argparse.Namespace) -> None:
         "seed": trial.seed,
         "steps": arguments.steps,
         **kept,
-        "sum": retentions(sides, "sum"),
-        "scores": {name: side.scores for name, side in sides.items()},
+        "known_motions_kept": known_motions_kept(sides, "fused"),
+        "sum": {**retentions(sides, "sum"), "known_motions_kept": known_motions_kept(sides, "sum")},
+        "scores": {name: {**side.scores, "known_motion": side.known_motion} for name, side in sides.items()},
     }
     with atomic_path(out / "scores.json") as temporary:
         temporary.write_text(json.dumps(board, indent=1) + "\n", encoding="utf-8")
-    print(f"{'':20}{'identity':>10}{'motion':>10}")
+    print(f"{'':20}{'identity':>10}{'motion':>10}{'known motions':>15}")
     for name, side in sides.items():
-        print(f"{ROWS[name]:20}{side.scores['identity']:>10.3f}{side.scores['motion']:>10.3f}")
-    shown = {role: "nothing to keep" if value is None else f"{value:.2f}" for role, value in kept.items()}
+        print(f"{ROWS[name]:20}{side.scores['identity']:>10.3f}{side.scores['motion']:>10.3f}{side.known_motion:>15.3f}")
+    shown = {name: "nothing to keep" if board[name] is None else f"{board[name]:.2f}" for name in (*kept, "known_motions_kept")}
     print(f"kept of the identity {shown['retention_identity']}, of the motion {shown['retention_motion']} (0 lost, 1 as good as alone)")
+    print(f"known motions kept {shown['known_motions_kept']} (1 as good as the base)")
     print(f"look at {out / 'contact_sheet.png'} and {out / 'fused.mp4'}")
 
 

@@ -20,7 +20,9 @@ PHOTO_CELLS = 48
 CROP_MARGIN = PHOTO_CELLS / world.FRAME_CELLS - 1
 FPS = 10.0
 TRIGGER = "*"
-SUBJECT = f"a figure {TRIGGER}"
+NAMELESS = "a figure"
+"""What captions call every figure without a name of its own."""
+SUBJECT = f"{NAMELESS} {TRIGGER}"
 NUM_CLIPS = 6
 HELD_OUT_IDENTITIES = list(FIGURES)
 HELD_OUT_MOTIONS = [name for name, motion in MOTIONS.items() if not motion.is_base]

@@ -94,7 +94,7 @@ def test_results_hold_every_measure_as_a_finite_number(benchmark):
     for result in results:
         assert set(result["scores"]) == set(MEASURES)
         assert all(math.isfinite(value) for value in result["scores"].values())
-    assert benchmark.results.videos(Case("sum", TRIAL)).shape == (11, 9, 3, 32, 32)
+    assert benchmark.results.videos(Case("sum", TRIAL)).shape == (33, 9, 3, 32, 32)
 
 
 def test_what_is_done_is_not_done_again(benchmark):
@@ -378,3 +378,19 @@ def test_documentation_explains_every_method_and_measure():
 
 def test_quick_methods_are_methods_with_their_references():
     assert set(REFERENCES) <= set(QUICK_METHODS) <= set(METHODS)
+
+
+def test_the_base_s_own_frames_are_what_others_are_held_against(benchmark):
+    """Bit for bit: a byte would hide what is smaller than its steps."""
+    by_method = {result["method"]: result["scores"] for result in benchmark.results.read()}
+    for name in ("neither_difference", "untriggered_difference"):
+        assert by_method["base"][name] == 0 < by_method["sum"][name] < 0.01  # four steps of training
+
+
+def test_guidance_is_part_of_the_protocol(base, benchmark):
+    candidate, prompts = find_method("base").assemble([]), ["a figure * on mint"]
+    unguided, guided = (sample_candidate(base, candidate, TRIAL, prompts, replace(PROTOCOL, guidance=scale))[0] for scale in (1.0, None))
+    assert not torch.equal(unguided, guided)
+    assert not benchmark.results.is_done(Case("sum", TRIAL), replace(PROTOCOL, guidance=1.0))
+    with pytest.raises(InputError, match="other settings"):
+        benchmark.begin(replace(PROTOCOL, guidance=1.0))

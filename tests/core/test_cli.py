@@ -62,12 +62,14 @@ def test_demo_writes_everything(tmp_path, capsys):
     assert main(["demo", "--out", str(out), "--steps", "4", "--identity", "zol", "--motion", "hook", "--seed", "3"]) == 0
     board = json.loads((out / "scores.json").read_text())
     assert {"retention_identity", "retention_motion"} <= set(board)
+    assert board["known_motions_kept"] == pytest.approx(board["scores"]["fused"]["known_motion"] / board["scores"]["base"]["known_motion"])
     assert (board["identity"], board["motion"], board["seed"], board["steps"]) == ("zol", "hook", 3, 4)
     assert set(board["scores"]) == {"base", "identity", "motion", "sum", "fused"}
     for name in ("contact_sheet.png", "loss.png", "blend.png", "fused.gif", "pair.safetensors"):
         assert (out / name).stat().st_size > 0, name
     assert len(read_video(out / "fused.mp4").frames) == 9
-    assert "DualReal, fused" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "DualReal, fused" in printed and "known motions kept" in printed
 
 
 @pytest.mark.thorough

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dualreal_core.bench.experiment import TOY_RECIPE
-from dualreal_core.bench.prompts import ALL_REQUESTS
+from dualreal_core.bench.prompts import ALL_REQUESTS, FORMER_REQUESTS
 from dualreal_core.bench.registry import REFERENCES, TWO_LORA_ROWS
 from dualreal_core.bench.results import Protocol
 from dualreal_core.bench.two_lora_table import ORACLE, cells_of, table
@@ -65,8 +65,11 @@ def test_command_asks_for_the_fusion_alone_and_reports_it(tmp_path):
 
 
 def test_a_folder_of_former_versions_means_the_same():
-    protocol = Protocol.from_note(Protocol(TOY_RECIPE).recorded())
-    assert protocol.asks == ALL_REQUESTS and "asks" not in protocol.recorded() and "precision" not in protocol.recorded()
+    former = Protocol(TOY_RECIPE, asks=FORMER_REQUESTS)
+    later = {"asks", "precision", "guidance"}
+    assert Protocol.from_note(former.recorded()).asks == FORMER_REQUESTS and not later & set(former.recorded())
+    now = Protocol(TOY_RECIPE, guidance=1.0)
+    assert now.asks == ALL_REQUESTS and Protocol.from_note(json.loads(json.dumps(now.recorded()))).recorded() == now.recorded()
 
 
 @pytest.mark.parametrize("part", ["test", "tuning"])

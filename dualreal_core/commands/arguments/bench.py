@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from ...bench.prompts import ALL_REQUESTS
 from ...bench.recipes import STEPS
 from ...bench.registry import METHODS, QUICK_METHODS, QUICK_TWO_LORA_ROWS, REFERENCES, TWO_LORA_ROWS
 from ...toyworld.figures import TEST_IDENTITIES
@@ -20,12 +21,14 @@ DEFAULT_SEEDS = 2
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The benchmarks and their options."""
     benchmarks = parser.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
-    _add_options(benchmarks.add_parser("fusion", help=FUSION_HELP, description=FUSION_HELP), METHODS, QUICK_METHODS)
+    _add_options(benchmarks.add_parser("fusion", help=FUSION_HELP, description=FUSION_HELP), METHODS, QUICK_METHODS, ALL_REQUESTS)
     two_loras = benchmarks.add_parser("two-loras", help=TWO_LORAS_HELP, description=TWO_LORAS_HELP)
-    _add_options(two_loras, TWO_LORA_ROWS, QUICK_TWO_LORA_ROWS)
+    _add_options(two_loras, TWO_LORA_ROWS, QUICK_TWO_LORA_ROWS, ALL_REQUESTS[:1])
 
 
-def _add_options(fusion: argparse.ArgumentParser, all_methods: Iterable[str], quick_methods: Iterable[str]) -> None:
+def _add_options(
+    fusion: argparse.ArgumentParser, all_methods: Iterable[str], quick_methods: Iterable[str], default_asks: Sequence[str]
+) -> None:
     fusion.add_argument("--out", type=Path, required=True, help="folder for runs, results and report")
     methods = f"of {', '.join(all_methods)} (default: all); {', '.join(REFERENCES)} are always added"
     fusion.add_argument("--methods", nargs="+", metavar="METHOD", help=methods)
@@ -41,6 +44,10 @@ def _add_options(fusion: argparse.ArgumentParser, all_methods: Iterable[str], qu
     steps = f"training steps of every method; a side alone gets half (default: {STEPS})"
     fusion.add_argument("--steps", type=int, default=STEPS, help=steps)
     fusion.add_argument("--sampling-steps", type=int, metavar="N", help="denoising steps of each video (default: the base's)")
+    fusion.add_argument("--guidance", type=float, metavar="SCALE", help="of classifier-free guidance; 1: none (default: the base's)")
+    asks = f"sets of prompts, of {', '.join(ALL_REQUESTS)} (default: {'all' if len(default_asks) > 1 else default_asks[0]})"
+    fusion.add_argument("--asks", nargs="+", choices=ALL_REQUESTS, default=default_asks, metavar="SET", help=asks)
+    fusion.add_argument("--against", default="ours", metavar="METHOD", help="what the report compares each method with (default: ours)")
     fusion.add_argument("--workers", type=int, default=2, metavar="N", help="processes, of one thread each (default: 2)")
     fusion.add_argument("--config", type=Path, help="TOML file with changes of our recipe")
 
