@@ -10,7 +10,7 @@ from dualreal_core.method.blend import LearnedBlend, weights_at
 from dualreal_core.method.pair import PairConfig
 from dualreal_core.method.stage_blender import StageBlender, share_at
 from dualreal_core.objective import FlowMatching, VPrediction
-from dualreal_core.training.recipes import DUALREAL, PAPER
+from dualreal_core.training.recipes import FREE_CONTROLLER, PAPER
 
 SHARE_SCHEDULE = (0.4, 0.4, 0.8)
 
@@ -53,7 +53,7 @@ def test_our_controller_stays_small_on_a_wide_base():
         with torch.device("meta"):
             return sum(parameter.numel() for parameter in StageBlender(5120, 5120, 7, inner_dim=inner_dim).parameters())
 
-    assert size(DUALREAL.pair["controller_dim"]) < 3e6 < 3e8 < size(PAPER.pair.get("controller_dim"))
+    assert size(FREE_CONTROLLER["controller_dim"]) < 3e6 < 3e8 < size(PAPER.pair.get("controller_dim"))
 
 
 def test_one_stage_counts_for_all_rows_and_the_middle_where_none_is_known():
