@@ -26,6 +26,7 @@ COGVIDEOX = FamilyDescription(
     time_linear="time_embedding.linear_2",
     patch_layer="patch_embed.proj",
     text_layer="patch_embed.text_proj",
+    text_argument=("encoder_hidden_states", 1),
     variants={16: "text to video", 32: "image to video", 128: "text to video", 256: "image to video"},
 )
 
@@ -43,6 +44,7 @@ COMFY_COGVIDEOX = replace(
     ),
     time_embedding="time_embedding_linear_2",
     time_linear="time_embedding_linear_2",
+    text_argument=("context", 2),
     layer_paths={
         "attn1.to_q": "q",
         "attn1.to_k": "k",

@@ -72,6 +72,7 @@ class FamilyDescription:
         patch_layer: path of the layer that reads the latents.
         text_layer: path of the linear layer that reads the text's tokens.
         pooled_layer: of the one that reads a pooled text, where there is one.
+        text_argument: name and position of the DiT's own argument that is the text's tokens (B, T, X), as the prompt gate reads them.
         needs_text_mask: it cannot run without the text's attention mask.
         variants: what a number of its input channels means, for people.
         expert_boundaries: of models of two experts, the noise level (sigma) from which on the first one runs, by the input channels.
@@ -98,6 +99,7 @@ class FamilyDescription:
     time_linear: str
     patch_layer: str
     text_layer: str
+    text_argument: tuple[str, int]
     time_embedding_output: int | None = None
     time_argument: tuple[str, int] | None = None
     first_tokens: str = ""
@@ -149,6 +151,11 @@ class FamilyDescription:
     def is_audio(self, path: str) -> bool:
         """Whether a module or parameter beside the layers on tokens belongs to what makes sound."""
         return bool(self.audio_weights) and re.search(self.audio_weights, path) is not None
+
+    def text_of(self, args: tuple, kwargs: Mapping[str, object]) -> torch.Tensor | None:
+        """The text among the arguments of a call of the DiT; None where there is none."""
+        name, position = self.text_argument
+        return kwargs[name] if name in kwargs else args[position] if position < len(args) else None
 
     def time_width(self, transformer: nn.Module) -> int:
         """Width E of a DiT's time embedding."""

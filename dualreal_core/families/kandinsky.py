@@ -27,5 +27,6 @@ COMFY_KANDINSKY5 = FamilyDescription(
     time_linear="time_embeddings.out_layer",
     patch_layer="visual_embeddings.in_layer",
     text_layer="text_embeddings.in_layer",
+    text_argument=("context", 2),
     pooled_layer="pooled_text_embeddings.in_layer",
 )

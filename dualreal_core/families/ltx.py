@@ -35,6 +35,7 @@ COMFY_LTX = FamilyDescription(
     time_linear="adaln_single.emb.timestep_embedder.linear_2",
     patch_layer="patchify_proj",
     text_layer="caption_projection.linear_1",
+    text_argument=("context", 2),
     needs_text_mask=True,
     time_embedding_output=1,
     unfused={"ff": _one_by_one},
@@ -71,6 +72,7 @@ COMFY_LTX2 = FamilyDescription(
     time_linear="adaln_single.emb.timestep_embedder.linear_2",
     patch_layer="patchify_proj",
     text_layer="caption_projection.linear_1",
+    text_argument=("context", 2),
     time_embedding_output=1,
     unfused={"ff": _one_by_one, "audio_ff": _one_by_one},
     audio_modules=AUDIO_MODULES,
@@ -90,11 +92,12 @@ _HERE = {
 }
 
 
-def _in_diffusers(family: FamilyDescription, class_name: str) -> FamilyDescription:
+def _in_diffusers(family: FamilyDescription, class_name: str, text_position: int) -> FamilyDescription:
     """The same layers under the same names, around which some are called otherwise."""
     sites = tuple(replace(site, streams=("hidden_states",)) for site in family.block_lists[0].sites)
-    return replace(family, class_name=class_name, block_lists=(replace(family.block_lists[0], sites=sites),), **_HERE)
+    block_lists, text_argument = (replace(family.block_lists[0], sites=sites),), ("encoder_hidden_states", text_position)
+    return replace(family, class_name=class_name, block_lists=block_lists, text_argument=text_argument, **_HERE)
 
 
-LTX = _in_diffusers(COMFY_LTX, "LTXVideoTransformer3DModel")
-LTX2 = _in_diffusers(COMFY_LTX2, "LTX2VideoTransformer3DModel")
+LTX = _in_diffusers(COMFY_LTX, "LTXVideoTransformer3DModel", 1)
+LTX2 = _in_diffusers(COMFY_LTX2, "LTX2VideoTransformer3DModel", 2)

@@ -47,6 +47,7 @@ COMFY_MINIMAX_H3 = FamilyDescription(
     time_linear="blocks.0.adaln_proj.linear",
     patch_layer="video_patch_proj",
     text_layer="condition_proj",
+    text_argument=("context", 2),
     time_argument=("t_emb", 1),
     unfused={"mlp": _swiglu},
     is_packed=True,

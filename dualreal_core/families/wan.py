@@ -37,6 +37,7 @@ WAN = FamilyDescription(
     time_embedding_output=0,
     patch_layer="patch_embedding",
     text_layer="condition_embedder.text_embedder.linear_1",
+    text_argument=("encoder_hidden_states", 2),
     variants=_VARIANTS,
     expert_boundaries=_EXPERT_BOUNDARIES,
 )
@@ -66,6 +67,7 @@ COMFY_WAN = FamilyDescription(
     time_linear="time_embedding.2",
     patch_layer="patch_embedding",
     text_layer="text_embedding.0",
+    text_argument=("context", 2),
     variants=_VARIANTS,
     expert_boundaries=_EXPERT_BOUNDARIES,
     layer_paths={

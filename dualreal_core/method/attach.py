@@ -14,7 +14,7 @@ from ..families import FamilyDescription, family_of
 from .blend import Blend, BlendRecord, FixedBlend, LearnedBlend, PartOfBlend, SharePlan
 from .call import Call
 from .coverage import Coverage, Place, stepped_past
-from .first_block import ChooseWeights, KeepEmbedding, KeepTokens
+from .first_block import ChooseWeights, KeepEmbedding, KeepText, KeepTokens
 from .interception import Interception, Interceptor
 from .pair import ROLES, AdapterPair, Role, base_sizes
 from .places import updates_of
@@ -32,6 +32,7 @@ class Attachment:
     Attributes:
         coverage: which of the pair's places the DiT has called.
         record: collects the weights that were used, when set; see `finish_call`.
+        follows_prompt: whether the pair's prompt gate, if it has one, scales the weights of each call by what its text names.
     """
 
     def __init__(self, transformer: nn.Module, pair: AdapterPair, blend: Blend | None = None) -> None:
@@ -45,6 +46,7 @@ class Attachment:
         family = family_of(transformer)
         self.pair = pair
         self.record: BlendRecord | None = None
+        self.follows_prompt = True
         self.coverage = Coverage()
         self.call = Call()
         self._blend = default_blend(pair) if blend is None else _own_part(blend, pair)
@@ -83,7 +85,7 @@ class Attachment:
             handle.remove()
         self._handles = []
         self.call.forget()
-        self.call.weights = self.call.token_runs = None
+        self.call.weights = self.call.token_runs = self.call.text = None
         for group in self.call.groups.values():
             group.weights, group.parts = None, ()
         for update in self._updates:
@@ -215,11 +217,13 @@ class Attachment:
             self._arrange()
 
     def _choosing(self, transformer: nn.Module, family: FamilyDescription) -> Iterator[tuple[nn.Module, Interceptor]]:
-        """The modules by which the blend chooses the weights of a call."""
+        """The modules by which the blend and the prompt gate choose the weights of a call."""
+        if self.pair.gate is not None:
+            yield transformer, KeepText(self, self.call, family)
         yield transformer.get_submodule(family.time_embedding), KeepEmbedding(self.call, self.coverage, family)
         if family.first_tokens:
             yield transformer.get_submodule(family.first_tokens), KeepTokens(self.call)
-        choose = ChooseWeights(self, self.call, self.pair.config.num_groups, family)
+        choose = ChooseWeights(self, self.call, self.pair.config.num_groups, family, self.pair.gate)
         blocks = list(family.blocks(transformer))
         for block in (block for block, block_list in blocks if block_list is blocks[0][1]):  # some samplers leave out the very first
             yield block, choose

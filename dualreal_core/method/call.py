@@ -52,6 +52,7 @@ class Call:
         condition: reference embedding (B or 1, E), or None.
         rows: of the batch in which the pair acts; None: all.
         given: (B or 1, N + 2) on the device: what the blend had scheduled, and the strengths of both sides by row.
+        text: tokens (B or 1, T, X) that the DiT was called with last, kept for what runs blocks again; None: the call had none.
         token_runs: of a packed sample, all of its tokens in order, where their factors differ; None: all alike.
         embedding, embedded: the time embedding, and what it was made of, from the DiT's call of it until its first block.
         first_tokens: (B, C, f, h, w), likewise, where they are not those of the blocks.
@@ -69,6 +70,7 @@ class Call:
     embedding: torch.Tensor | None = None
     embedded: torch.Tensor | None = None
     first_tokens: torch.Tensor | None = None
+    text: torch.Tensor | None = None
     token_runs: tuple[Run, ...] | None = None
     uses_autograd: bool = False
     weights: torch.Tensor | None = None

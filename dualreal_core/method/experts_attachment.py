@@ -71,6 +71,15 @@ class ExpertsAttachment:
             part.blend = blend
 
     @property
+    def follows_prompt(self) -> bool:
+        return self.parts[0].follows_prompt
+
+    @follows_prompt.setter
+    def follows_prompt(self, follows: bool) -> None:
+        for part in self.parts:
+            part.follows_prompt = follows
+
+    @property
     def audio_strength(self) -> float:
         return self.parts[0].audio_strength
 

@@ -1,4 +1,4 @@
-"""How the blend comes to choose the weights of a call: by the time embedding and the tokens that the DiT's first block is given."""
+"""How the blend comes to choose the weights of a call: by the text, the time embedding and the tokens of its first block."""
 
 from __future__ import annotations
 
@@ -13,16 +13,40 @@ from .blend import Blend
 from .call import Call, Run
 from .coverage import WHAT_TO_DO, Coverage
 from .interception import Interceptor
+from .prompt_gate import PromptGate
 from .updates import partial_batch, streams_of
+
+NO_TEXT = (
+    "The pair's prompt gate reads the text that the model is called with, and this call has none: give the model a prompt, or have the "
+    "pair not follow the prompt."
+)
 
 
 class Chooses(Protocol):
     """What an attachment has for its first block."""
 
     blend: Blend
+    follows_prompt: bool
 
     def prepare(self) -> None:
         """Brings what a call reads up to date."""
+
+
+class KeepText(Interceptor):
+    """Keeps the text that the DiT is called with for the first block of the call.
+
+    Code that was compiled before has bound `__call__` and looks `forward` up; what offloads has bound `forward`, and comes by `__call__`.
+    """
+
+    methods = ("__call__", "forward")
+
+    def __init__(self, attachment: Chooses, call: Call, family: FamilyDescription) -> None:
+        self.attachment, self.call, self.family = attachment, call, family
+
+    def before(self, args: tuple, kwargs: dict) -> None:
+        self.call.text = self.family.text_of(args, kwargs)
+        if self.call.text is None and self.attachment.follows_prompt:
+            raise InputError(NO_TEXT)
 
 
 class KeepEmbedding(Interceptor):
@@ -51,10 +75,10 @@ class KeepTokens(Interceptor):
 
 
 class ChooseWeights(Interceptor):
-    """Has the blend choose the weights of a call when its first block is entered."""
+    """Has the blend choose the weights of a call when its first block is entered, and the prompt gate, if there is one, scale them."""
 
-    def __init__(self, attachment: Chooses, call: Call, num_groups: int, family: FamilyDescription) -> None:
-        self.attachment, self.call, self.num_groups, self.family = attachment, call, num_groups, family
+    def __init__(self, attachment: Chooses, call: Call, num_groups: int, family: FamilyDescription, gate: PromptGate | None) -> None:
+        self.attachment, self.call, self.num_groups, self.family, self.gate = attachment, call, num_groups, family, gate
         self.methods = family.methods.get("", Interceptor.methods)
 
     def before(self, args: tuple, kwargs: dict) -> None:
@@ -86,7 +110,18 @@ class ChooseWeights(Interceptor):
         if len(call.given) != 1 and len(call.given) != rows:
             raise InputError(partial_batch("The first block", rows, len(call.given)))
         weights = self.attachment.blend.weights(embedding, tokens, call.given[:, :-2]) * call.given[:, None, -2:]
+        if self.gate is not None and self.attachment.follows_prompt:
+            weights = weights * self._named(rows)[:, None]
         call.use(weights.expand(rows, self.num_groups, 2), torch.is_grad_enabled())
+
+    def _named(self, rows: int) -> torch.Tensor:
+        """How far the prompt of each row names each side: (B or 1, 2)."""
+        text = self.call.text
+        if text is None:
+            raise InputError(NO_TEXT)
+        if len(text) not in (1, rows):
+            raise InputError(partial_batch("The first block", rows, len(text)))
+        return self.gate(text)
 
     def _token_runs(self, args: tuple, kwargs: dict, count: int) -> tuple[Run, ...] | None:
         """All `count` tokens of a packed sample as runs of sound and of anything else; None where these are weighted alike."""

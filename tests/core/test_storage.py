@@ -306,7 +306,7 @@ def test_newer_format(wan, tmp_path):
     path = tmp_path / "pair.safetensors"
     save_pair(path, tiny_pair(wan))
     rewrite(path, format_version=FORMAT_VERSION + 1)
-    with pytest.raises(InputError, match=r"pair\.safetensors has format version 8, newer than 7: update DualReal to read it\.$"):
+    with pytest.raises(InputError, match=r"pair\.safetensors has format version 9, newer than 8: update DualReal to read it\.$"):
         load_pair(path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from functools import partial
 
 import torch
@@ -26,7 +27,8 @@ from dualreal_core.bases.ltx_folders import ltx2_predict, ltx_predict
 from dualreal_core.dataset import PreparedItem
 from dualreal_core.families import family_of
 from dualreal_core.method.attach import Attachment
-from dualreal_core.method.pair import AdapterPair, Role, new_pair
+from dualreal_core.method.pair import ROLES, AdapterPair, Role, new_pair, with_gate
+from dualreal_core.method.prompt_gate import PromptGate
 from dualreal_core.objective import FlowMatching, VPrediction
 
 FAMILY_NAMES = ("cogvideox", "wan")
@@ -255,6 +257,27 @@ def make_items(role: Role, count: int = 4, seed: int = 5) -> list[PreparedItem]:
         )
         for index in range(count)
     ]
+
+
+def naming(text: torch.Tensor, *named: Collection[Role]) -> torch.Tensor:
+    """Text (B, T, X) in which the last tokens of each row name these sides for `gated`, and none do elsewhere."""
+    text = text.clone()
+    text[..., :2] = 0
+    for row, roles in enumerate(named):
+        for role in roles:
+            column = ROLES.index(role)
+            text[row, -1 - column] = torch.eye(text.shape[-1])[column] * 3
+    return text
+
+
+def gated(pair: AdapterPair) -> AdapterPair:
+    """The pair with a gate that looks for the tokens of `naming`."""
+    gate = PromptGate(TEXT_DIM, 2)
+    with torch.no_grad():
+        gate.features.weight.copy_(torch.eye(2, TEXT_DIM))
+        gate.named.weight.copy_(4 * torch.eye(2))
+        gate.named.bias.fill_(-2)
+    return with_gate(pair, gate)
 
 
 def all_items(count: int = 4) -> dict[Role, list[PreparedItem]]:
