@@ -25,12 +25,14 @@ def fit(
     settings: TrainSettings,
     attachment: Attachment | None = None,
     debiases_appearance: bool = False,
+    shifts_clips: bool = False,
 ) -> None:
     """Trains parameters for `settings.steps`. Each step sees a batch of photos or of clips, drawn by `settings.motion_ratio`.
 
     Args:
         attachment: the pair that the parameters are of, which is told the stage of each sample.
         debiases_appearance: adds `debiased_loss`.
+        shifts_clips: adds `shared_noise` to predictions of clips (JointTuner's appearance-independent temporal loss).
 
     Raises:
         DivergedError: a loss or gradient is not finite.
@@ -50,6 +52,8 @@ def fit(
         mask = loss_masks(batch, settings.background_weight, device) if source == "identity" else None
         noisy, text = base.objective.add_noise(latents, noise, timestep), base.batch_texts([item.text for item in batch])
         output = base.predict(noisy, timestep, text)
+        if shifts_clips and source == "motion":
+            output = output + shared_noise(output, state.generator)
         extra = debiased_loss(base.objective, output, latents, noise, timestep, state.generator) if debiases_appearance else 0.0
         value = (base.objective.loss_per_sample(output, latents, noise, timestep, mask) + extra).mean()
         optimizer.zero_grad(set_to_none=True)
@@ -84,3 +88,13 @@ def debiased_loss(
 def relative_to_frame(frames: torch.Tensor, anchor: int, b: float = 1.0) -> torch.Tensor:
     """sqrt(b^2 + 1) eps_i - b eps_anchor: what frames share, their look, counts less; frames: (B, C, f, h, w)."""
     return math.sqrt(b * b + 1) * frames - b * frames[:, :, anchor : anchor + 1]
+
+
+def shared_noise(output: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    """Normal noise that all channels and frames of a sample have in common: output (B, C, f, h, w) -> (B, 1, 1, h, w).
+
+    It is independent of the target, so that the expected gradient is that of the plain loss; what varies more from step to step is
+    the gradient of what frames share.
+    """
+    batch, _, _, height, width = output.shape
+    return torch.randn(batch, 1, 1, height, width, generator=generator).to(output)

@@ -67,7 +67,11 @@ class Method:
 
         common = with_train(recipe, seed=trial.seed)
         is_joined = self.joiner is not None
-        tuned = {name: value for name, value in self.settings.items() if not is_joined and name not in BLEND_SETTINGS}
+        tuned = {
+            name: value
+            for name, value in self.settings.items()
+            if name in _TRAIN_FIELDS or not (is_joined or name in BLEND_SETTINGS)  # the joiner's own are none of training
+        }
         tuned |= {name: int(tuned[name]) for name in COUNTS if name in tuned}
         in_training = {name: value for name, value in tuned.items() if name in _TRAIN_FIELDS}
         of_pair = {name: value for name, value in tuned.items() if name not in _TRAIN_FIELDS}

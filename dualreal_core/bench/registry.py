@@ -9,6 +9,7 @@ from ..toyworld.config import TRANSFORMER_CONFIG
 from ..training.recipes import FREE_CONTROLLER
 from .methods import COUNTS, Method
 from .paper_methods import PAPER_METHODS
+from .peer_methods import PEER_METHODS
 from .recipes import FIXED_WEIGHTS, ours, paper
 from .two_loras import TWO_LORA_METHODS
 
@@ -198,6 +199,7 @@ METHODS = {
             settings=_PAPER_RATES,
         ),
         *PAPER_METHODS,
+        *PEER_METHODS,
         _joint("ours", "DualReal, ours", "the recipe of this project at the toy world's scale"),
     )
 }

@@ -19,6 +19,7 @@ from ..training.recipes import Recipe
 from .experiment import finish, one_role, train_joint, train_side
 from .fitting import fit
 from .joining.reconcile import reconcile
+from .peer_trainers import jointtuner, sparse_identity, sparse_motion
 from .recipes import FIXED_WEIGHTS
 
 Trained = AdapterPair | dict[str, torch.Tensor]
@@ -132,6 +133,9 @@ TRAINERS = {
     "mixed-lora": Trainer(_mixed_lora),
     "unmasked": Trainer(_unmasked),
     "motiondirector": Trainer(_motiondirector, sees=("motion",)),
+    "jointtuner": Trainer(jointtuner),
+    "sparse-identity": Trainer(sparse_identity, sees=("identity",)),
+    "sparse-motion": Trainer(sparse_motion, sees=("motion",)),
     "reconciled": Trainer(
         lambda base, trial, recipe, folder, before: reconcile(base, trial, *before), needs=("identity", "motion"), is_data_free=True
     ),

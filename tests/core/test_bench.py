@@ -68,7 +68,7 @@ def test_every_method_trains_and_gives_finite_videos(name, base, benchmark):
     runs = method.runs(TRIAL, RECIPE)
     for run in with_needs(runs):
         benchmark.runs.train(run)
-    candidate = method.assemble([benchmark.runs.load(run) for run in runs])
+    candidate = method.assemble([benchmark.runs.load(run) for run in runs], base, TRIAL)
     (video,) = sample_candidate(base, candidate, Trial("tam", "box"), ["a figure * walks a box on mint"], PROTOCOL)
     assert video.shape == (9, 3, 32, 32)
     assert video.isfinite().all()

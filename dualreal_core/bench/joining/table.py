@@ -8,9 +8,12 @@ import torch
 
 from ...bases import Base
 from ...method.blend import FixedBlend
+from ...method.combine import combine
+from ...method.curves import parse_curves
 from ...method.pair import AdapterPair
 from ...toyworld.trial import Trial
 from ..candidate import Candidate
+from ..gated_lora import gated_pair
 from . import merges
 from .balance import balanced
 from .forms import BEST_FORM, curves_of
@@ -30,7 +33,7 @@ def _picked(base: Base, trial: Trial, sides: Sequence[AdapterPair], settings: Ma
 
 
 def _k_lora(base: Base, trial: Trial, sides: Sequence[AdapterPair], settings: Mapping[str, float]) -> Candidate:
-    return Candidate(blend=FULL, turns=KLoRA(*sides, shift=base.objective.shift).pair_at)
+    return Candidate(blend=FULL, turns=KLoRA(*sides, shift=base.objective.shift, **settings).pair_at)
 
 
 def _norm_balance(base: Base, trial: Trial, sides: Sequence[AdapterPair], settings: Mapping[str, float]) -> Candidate:
@@ -57,7 +60,22 @@ def _half_reconciled(base: Base, trial: Trial, trained: Sequence[AdapterPair], s
     return Candidate(pair, blend=curves_of(BEST_FORM, settings["identity_early"]).blend(pair.config))
 
 
+def _jointtuner(base: Base, trial: Trial, trained: Sequence[Mapping[str, torch.Tensor]], settings: Mapping[str, float]) -> Candidate:
+    return Candidate(gated_pair(base, trained[0]))
+
+
+def _smrabooth(base: Base, trial: Trial, sides: Sequence[AdapterPair], settings: Mapping[str, float]) -> Candidate:
+    """The identity at a low weight until the switch, given in steps of denoising, and at twice that afterwards."""
+    left, early = 1 - settings["switch"], settings["identity_early"]
+    level = left * base.objective.shift / (1 + (base.objective.shift - 1) * left)
+    curves = parse_curves(f"identity sigma 1:{early} {level}:{early} {level - 1e-3}:{2 * early} 0:{2 * early}")
+    pair = combine(*sides)
+    return Candidate(pair, blend=curves.blend(pair.config))
+
+
 JOINERS: dict[str, Joiner] = {
+    "jointtuner": _jointtuner,
+    "smrabooth": _smrabooth,
     "picked": _picked,
     "k-lora": _k_lora,
     "norm-balance": _norm_balance,
