@@ -20,10 +20,11 @@ from .experiment import finish, one_role, train_joint, train_side
 from .fitting import fit
 from .joining.reconcile import reconcile
 from .peer_trainers import jointtuner, sparse_identity, sparse_motion
+from .prior import mixed, sample_prior
 from .recipes import FIXED_WEIGHTS
 
 Trained = AdapterPair | dict[str, torch.Tensor]
-"""A pair, or all weights of the DiT."""
+"""A pair, or all weights of the DiT, or what others train on."""
 Data = Mapping[Role, PreparedSet]
 
 SPATIAL_SHARE = 0.25
@@ -46,7 +47,7 @@ class Trainer:
 
     train: Callable[[Base, Data | Trial, Recipe, Path, Sequence[Trained]], Trained]
     sees: tuple[Role, ...] = ROLES
-    needs: tuple[Role, ...] = ()
+    needs: tuple[str, ...] = ()
     is_data_free: bool = False
 
 
@@ -83,7 +84,7 @@ def _mixed_lora(base: Base, data: Data, recipe: Recipe, folder: Path, before: Se
 
 
 def _unmasked(base: Base, data: Data, recipe: Recipe, folder: Path, before: Sequence[Trained]) -> AdapterPair:
-    """Both sides and the controller learn from every batch, whichever side it belongs to."""
+    """Both sides learn from every batch, whichever side it belongs to."""
     pair = new_pair(base.transformer, recipe.train.seed, **recipe.pair)
     with Attachment(base.transformer, pair) as attachment:
         fit(base, list(pair.parameters()), _items(data), recipe.train, attachment)
@@ -115,6 +116,11 @@ def _motiondirector(base: Base, data: Data, recipe: Recipe, folder: Path, before
     return kept
 
 
+def _beside_prior(roles: Sequence[Role], base: Base, data: Data, recipe: Recipe, folder: Path, before: Sequence[Trained]) -> AdapterPair:
+    """Jointly, with the base's own among the files of these sides."""
+    return train_joint(base, mixed(base, data, before[0], recipe.train.seed, roles), recipe, folder)
+
+
 def _items(data: Data) -> dict[Role, Sequence[PreparedItem]]:
     return {role: data[role].items for role in ROLES}
 
@@ -136,6 +142,9 @@ TRAINERS = {
     "jointtuner": Trainer(jointtuner),
     "sparse-identity": Trainer(sparse_identity, sees=("identity",)),
     "sparse-motion": Trainer(sparse_motion, sees=("motion",)),
+    "prior": Trainer(lambda base, trial, recipe, folder, before: sample_prior(base, recipe.train.seed), sees=(), is_data_free=True),
+    "joint-prior": Trainer(partial(_beside_prior, ROLES), needs=("prior",)),
+    "joint-prior-clips": Trainer(partial(_beside_prior, ("motion",)), needs=("prior",)),
     "reconciled": Trainer(
         lambda base, trial, recipe, folder, before: reconcile(base, trial, *before), needs=("identity", "motion"), is_data_free=True
     ),

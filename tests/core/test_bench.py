@@ -222,7 +222,6 @@ def test_without_masking_both_sides_learn_from_photos_alone(base, references, tm
     pair = TRAINERS["unmasked"].train(base, references, with_train(RECIPE, motion_ratio=0.0), tmp_path, [])
     for side in pair.sides.values():
         assert any(adapter.up.weight.abs().max() > 0 for adapter in side.values())
-    assert pair.controller.out.weight.abs().max() > 0
 
 
 def test_motion_path_is_kept_without_the_spatial_one(base, references, tmp_path):
