@@ -112,7 +112,7 @@ METHODS = {
         _joint(
             "unmasked",
             "joint, no masking",
-            "both sides and the controller learn from every batch, so without timestep bias and preservation",
+            "both sides learn from every batch, so without timestep bias and preservation",
             trainers=("unmasked",),
             settings={"learning_rate": 2e-3},
             alternatives={"learning_rate": (7e-4, 4e-3)},
