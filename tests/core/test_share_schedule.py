@@ -10,7 +10,7 @@ from dualreal_core.method.blend import LearnedBlend, weights_at
 from dualreal_core.method.pair import PairConfig
 from dualreal_core.method.stage_blender import StageBlender, share_at
 from dualreal_core.objective import FlowMatching, VPrediction
-from dualreal_core.training.recipes import FREE_CONTROLLER, PAPER
+from dualreal_core.training.recipes import DUALREAL, FREE_CONTROLLER, PAPER
 
 SHARE_SCHEDULE = (0.4, 0.4, 0.8)
 
