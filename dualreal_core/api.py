@@ -276,6 +276,7 @@ def generate(
     progress: Progress | None = None,
     header: Mapping[str, object] | None = None,
     on_note: Callable[[str], None] | None = None,
+    follows_prompt: bool = True,
 ) -> torch.Tensor:
     """Samples one video: frames (F, 3, H, W) in [-1, 1].
 
@@ -288,6 +289,7 @@ def generate(
         settings: size, length, steps and guidance; default: the base's own, with seed 0.
         header: of the pair's file, which records the base that it was trained on.
         on_note: called with a sentence where that is another one than `base`, once its weights are there.
+        follows_prompt: whether the pair's prompt gate, if it has one, scales both weights by what the prompt names.
 
     Raises:
         InputError: the image cannot be read, the pair was made for another base, or a size does not suit the base.
@@ -302,7 +304,7 @@ def generate(
         if pair is not None:  # first, as all that can be wrong with it shows without the weights of the base
             attachment = attach(base, pair, blend)
             attachment.strengths = dict(zip(ROLES, strengths, strict=True))
-            attachment.record = record
+            attachment.record, attachment.follows_prompt = record, follows_prompt
         with base.encoders(), torch.no_grad():
             text, negative = base.encode_text(prompt), base.encode_text(negative_prompt)
             condition = None

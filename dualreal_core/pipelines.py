@@ -38,6 +38,7 @@ def applied(
     condition: torch.Tensor | None = None,
     adapts_negative: bool = False,
     audio_strength: float = 0.0,
+    follows_prompt: bool = True,
     record: BlendRecord | None = None,
 ) -> Iterator[None]:
     """A pair acts in a pipeline's DiTs inside, at the stage of denoising of each call; outside, the pipeline is as it was.
@@ -52,6 +53,7 @@ def applied(
         condition: reference embedding (E,) or (1 or B, E) for conditioned sides; B is the number of prompts, or of videos.
         adapts_negative: whether the pair also acts on the negative prompt. Where it does not, guidance moves away from the plain model.
         audio_strength: factor on what the pair does to the sound of models that have one.
+        follows_prompt: whether the prompt gates of pairs that have one scale the weights by what each prompt names.
         record: collects the weights that are used for the prompt.
 
     Raises:
@@ -72,7 +74,7 @@ def applied(
         for name, own in pairs.items():
             seen, transformer = transformers[name], getattr(transformers[name], "_orig_mod", transformers[name])
             sides = dict(zip(ROLES, strengths, strict=True))
-            calls = _Calls(pipe, transformer, own, sides, blend, condition, adapts_negative, audio_strength, record)
+            calls = _Calls(pipe, transformer, own, sides, blend, condition, adapts_negative, audio_strength, follows_prompt, record)
             stack.callback(calls.detach)
             stack.enter_context(_named(transformer, calls))
             stack.callback(Interception(seen, calls).remove)
@@ -124,10 +126,12 @@ class _Calls(Interceptor):
         condition: torch.Tensor | None,
         adapts_negative: bool,
         audio_strength: float,
+        follows_prompt: bool,
         record: BlendRecord | None,
     ) -> None:
         self.pipe, self.transformer, self.pair, self.blend, self.record = pipe, transformer, pair, blend, record
         self.strengths, self.audio_strength, self.adapts_negative = strengths, audio_strength, adapts_negative
+        self.follows_prompt = follows_prompt
         reads = any(pair.config.condition_dim(role) is not None for role in pair.sides)
         self.condition = condition.reshape(-1, condition.shape[-1]) if reads and condition is not None else None
         self.conditioned: tuple[Attachment, int, int] | None = None
@@ -212,6 +216,7 @@ class _Calls(Interceptor):
         attachment = Attachment(self.transformer, pair, blend)
         try:
             attachment.strengths, attachment.audio_strength = self.strengths, self.audio_strength
+            attachment.follows_prompt = self.follows_prompt
         except BaseException:
             attachment.detach()
             raise

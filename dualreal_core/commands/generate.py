@@ -73,6 +73,7 @@ def run(arguments: argparse.Namespace) -> None:
             progress=lambda done, total: bar.update(),
             header=header,
             on_note=lambda note: bar.write(f"note: {note}"),
+            follows_prompt=not arguments.ignore_gate,
         )
     fps = arguments.fps or base.default_fps
     if arguments.out.suffix.lower() == ".mp4":

@@ -14,6 +14,10 @@ from ..errors import InputError
 from .blend import Blend, LearnedBlend, SharePlan
 from .pair import ROLES, AdapterPair, Role
 
+NO_GATE = "The pair's prompt gate reads each prompt, which files of fixed weights do not: both sides act whatever it says."
+
+OF_ONE_PROMPT = "The pair's prompt gate is in the data of Blend Map as it stood for that run's prompt, and the file acts so for any."
+
 
 @dataclass(frozen=True)
 class Denoising:
@@ -94,6 +98,8 @@ class BlendWeights:
                 )
             left_out = f"The StageBlender's own part, up to {2 * config.learned_range:.2g} of the even weight, follows the video."
             blend = SharePlan(stages=config.share_schedule or (0.5,)).blend(config)
+        if pair.gate is not None:
+            left_out = f"{left_out} {NO_GATE}".lstrip()
         nothing = torch.zeros(1, 1)
         given = [blend.scheduled(stage, sigma) for stage, sigma in denoising.steps]
         weights = [blend.weights(nothing, [], numbers)[0].expand(config.num_groups, 2) for numbers in given]
@@ -128,7 +134,7 @@ class BlendWeights:
                 f"The data of Blend Map are of {table.shape[1]} groups of blocks, and the pair has {pair.config.num_groups}: give those of "
                 "a run with this pair."
             )
-        return cls(table / (pair.config.scale / 2))
+        return cls(table / (pair.config.scale / 2), "" if pair.gate is None else OF_ONE_PROMPT)
 
     def times(self, strengths: Sequence[float]) -> BlendWeights:
         """With factors on both sides, identity first."""

@@ -8,14 +8,16 @@ from dataclasses import replace
 import torch
 
 from ..errors import InputError
-from .pair import PER_SIDE, ROLES, AdapterPair, Role, scaled_state, shapes_of, split_key
+from .pair import PER_SIDE, ROLES, AdapterPair, Role, gate_sizes, scaled_state, shapes_of, split_key
+from .prompt_gate import joined_gate
 
 
 def combine(identity: AdapterPair, motion: AdapterPair) -> AdapterPair:
     """A pair without controller: both sides keep to the share schedule they were trained on, or have half of their pair's scale.
 
     The latter is the weight that sides trained without one know, and is also taken where two schedules differ.
-    Differing scales are folded into the weights, which become float32 on the CPU.
+    Differing scales are folded into the weights, which become float32 on the CPU. Each side keeps the prompt gate of its pair, and
+    one without a gate acts whatever the prompt says; gates for two text encoders are dropped.
 
     Raises:
         InputError: the sides are missing, or were made for different bases or in forms that one file cannot hold.
@@ -45,13 +47,14 @@ def combine(identity: AdapterPair, motion: AdapterPair) -> AdapterPair:
     loras = [role for role in ROLES if kinds[role] == "lora"]
     bottlenecks = {role: source for role, source in sources.items() if role not in loras}
     scale = common_scale([(source, role) for role, source in sources.items()])
+    gate = joined_gate(identity.gate, motion.gate)
     of_motion = [f"motion_{name}" for name in ("kind", "condition_dim", *PER_SIDE)]
     config = replace(
         identity.config,
         **{name: getattr(motion.config, name) for name in of_motion},
         target_layers=common_target_layers([sources[role] for role in loras]),
         boundary=boundaries.pop() if boundaries else None,
-        text_dim=None,
+        **gate_sizes(gate),
         scale=scale,
         has_controller=False,
         share_schedule=identity.config.share_schedule if identity.config.share_schedule == motion.config.share_schedule else (),
@@ -60,6 +63,7 @@ def combine(identity: AdapterPair, motion: AdapterPair) -> AdapterPair:
         pair = AdapterPair(config, _sites(bottlenecks), {role: shapes_of(sources[role], role) for role in loras})
     for role, source in sources.items():
         pair.sides[role].load_state_dict(scaled_state(source, role, source.config.scale / scale), assign=True)
+    pair.gate = gate
     return pair
 
 

@@ -10,7 +10,8 @@ import torch
 from ..errors import InputError
 from ..families.expert_names import EXPERTS
 from .combine import common_scale, common_target_layers
-from .pair import ROLES, AdapterPair, Role, moved_key, scaled_state, shapes_of
+from .pair import ROLES, AdapterPair, Role, gate_sizes, moved_key, scaled_state, shapes_of
+from .prompt_gate import PromptGate
 
 SAME_IN_BOTH = {
     "bottleneck": ("bottleneck_dim", "condition_dim"),
@@ -63,7 +64,8 @@ def join_experts(high: AdapterPair, low: AdapterPair, boundary: float | None = N
     """A pair for two experts out of a pair for each, in float32 on the CPU; a side that one of them lacks is not there for it.
 
     Differing scales and strengths are folded into the weights. Two StageBlenders become one where they differ in their outputs alone,
-    as those of one pair do; else there is none, and the shares follow the schedule that both pairs have, or are even.
+    as those of one pair do; else there is none, and the shares follow the schedule that both pairs have, or are even. A prompt gate is
+    kept where both have the same, or only one has sides; else there is none, and the sides act whatever the prompt says.
 
     Args:
         high, low: for the expert of high and of low noise; may be the same.
@@ -85,6 +87,7 @@ def join_experts(high: AdapterPair, low: AdapterPair, boundary: float | None = N
     for role in ROLES:
         of_sides |= _side_fields(sources, role)
     controller = _joined_controller(sources)
+    gate = _common_gate(sources)
     schedules = {source.config.share_schedule for source in sources}
     config = replace(
         high.config,
@@ -92,7 +95,7 @@ def join_experts(high: AdapterPair, low: AdapterPair, boundary: float | None = N
         target_layers=common_target_layers([one for one in sources if "lora" in map(one.config.kind, ROLES)]),
         experts=EXPERTS,
         boundary=boundary,
-        text_dim=None,
+        **gate_sizes(gate),
         scale=scale,
         has_controller=bool(controller),
         share_schedule=schedules.pop() if len(schedules) == 1 else (),
@@ -110,6 +113,8 @@ def join_experts(high: AdapterPair, low: AdapterPair, boundary: float | None = N
             for name, tensor in scaled_state(source, role, source.config.scale / scale, scaling).items():
                 key, _, rest = name.partition(".")
                 state[f"sides.{role}.{moved[key]}.{rest}"] = tensor
+    if gate is not None:
+        state |= {f"gate.{name}": tensor.detach().to("cpu", copy=True) for name, tensor in gate.state_dict().items()}
     with torch.device("meta"):
         pair = AdapterPair(config, keys, shapes)
     pair.load_state_dict(state, assign=True)
@@ -156,3 +161,16 @@ def _joined_controller(sources: Sequence[AdapterPair]) -> dict[str, torch.Tensor
     }
     is_one = all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items() if not name.startswith("out."))
     return {f"controller.{name}": tensor.clone() for name, tensor in joined.items()} if is_one else {}
+
+
+def _common_gate(sources: Sequence[AdapterPair]) -> PromptGate | None:
+    """The gate of the pairs that have sides; None where one has none, or they are different."""
+    first, *others = [source.gate for source in sources if any(source.sides.values())] or [None]
+    return first if all(_is_same_gate(first, other) for other in others) else None
+
+
+def _is_same_gate(left: PromptGate | None, right: PromptGate | None) -> bool:
+    if left is None or right is None:
+        return left is right
+    theirs = right.state_dict()
+    return all(torch.equal(tensor.cpu(), theirs[name].cpu()) for name, tensor in left.state_dict().items())

@@ -220,14 +220,18 @@ class AdapterPair(nn.Module):
 
 def with_gate(pair: AdapterPair, gate: PromptGate | None) -> AdapterPair:
     """A pair with the same sides and StageBlender, which are shared, and with this gate, or without one."""
-    sizes = (gate.features.in_features, gate.features.out_features) if gate is not None else (None, NUM_FEATURES)
     with torch.device("meta"):
-        empty = {role: {} for role in ROLES}
-        own = AdapterPair(replace(pair.config, **dict(zip(GATE_FIELDS, sizes, strict=True))), lora_shapes=empty)
+        own = AdapterPair(replace(pair.config, **gate_sizes(gate)), lora_shapes={role: {} for role in ROLES})
     for role, side in own.sides.items():
         side.update(pair.sides[role].items())
     own.controller, own.first_group, own.gate = pair.controller, pair.first_group, gate
     return own
+
+
+def gate_sizes(gate: PromptGate | None) -> dict[str, int | None]:
+    """The `PairConfig` fields about a gate."""
+    sizes = (None, NUM_FEATURES) if gate is None else (gate.features.in_features, gate.features.out_features)
+    return dict(zip(GATE_FIELDS, sizes, strict=True))
 
 
 def lora_key(block: int, layer: str) -> str:

@@ -60,3 +60,24 @@ class PromptGate(Float32Module):
     def forward(self, text: torch.Tensor) -> torch.Tensor:
         """How far each side is named (B, 2), identity first, by tokens (B, T, X): exactly 0 or 1 beyond the margin."""
         return ((self.logits(text) + MARGIN) / (2 * MARGIN)).clamp(0, 1)
+
+
+def joined_gate(identity: PromptGate | None, motion: PromptGate | None) -> PromptGate | None:
+    """What the first says of the identity and the second of the motion, in float32 on the CPU; a side without a gate is always named.
+
+    None where both are, or where they read text of different widths.
+    """
+    gates = (identity, motion)
+    widths = {gate.features.in_features for gate in gates if gate is not None}
+    if len(widths) != 1:
+        return None
+    directions = [gate.features.weight.detach().cpu() if gate is not None else torch.zeros(0, *widths) for gate in gates]
+    named, bias, begin = torch.zeros(2, sum(map(len, directions))), torch.full((2,), MARGIN), 0
+    for side, (gate, own) in enumerate(zip(gates, directions, strict=True)):
+        if gate is not None:
+            named[side, begin : begin + len(own)], bias[side] = gate.named.weight.detach()[side].cpu(), gate.named.bias.detach()[side].cpu()
+        begin += len(own)
+    with torch.device("meta"):
+        joined = PromptGate(*widths, begin)
+    joined.load_state_dict({"features.weight": torch.cat(directions), "named.weight": named, "named.bias": bias}, assign=True)
+    return joined

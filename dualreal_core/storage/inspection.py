@@ -43,11 +43,11 @@ def describe(path: Path) -> Description:
     Fields of every file: `file`, `kind` ('pair', 'reference', 'lora'), `bytes`, `parameters`. Of a pair and a reference: `config`,
     `up_norms` per role (`total`, and `blocks`, one number each; all zero: untrained), and the header fields; `forms`, per role the number
     of layers by form where they are no plain LoRA; of a pair for several experts also `experts`, the norms of each with the sides that it
-    has. Of a LoRA, of any kind: `kinds`, the number of layers by the kind of their update; `model`, for which it seems to be made;
-    `triggers`; `layers`, each with its `kinds`, `parameters`, `norm` (of the change of the weight; None where it depends on the model's)
-    and, if low-rank, `rank`, `alpha`, `scaling` (the factor on `up @ down`), widths and `up_norm`; `empty`, the names of layers of rank 0,
-    which do nothing; `text_encoder`, the number of its tensors; `broken`, the names of layers with values that are no numbers;
-    `refused`, why it can act on no model here, None where nothing is known against it.
+    has; `parameters` name a `gate` where there is a prompt gate. Of a LoRA, of any kind: `kinds`, the number of layers by the kind of
+    their update; `model`, for which it seems to be made; `triggers`; `layers`, each with its `kinds`, `parameters`, `norm` (of the change
+    of the weight; None where it depends on the model's) and, if low-rank, `rank`, `alpha`, `scaling` (the factor on `up @ down`), widths
+    and `up_norm`; `empty`, the names of layers of rank 0, which do nothing; `text_encoder`, the number of its tensors; `broken`, the
+    names of layers with values that are no numbers; `refused`, why it can act on no model here, None where nothing is known against it.
 
     Raises:
         InputError: no such file, damaged, or none of these kinds.
@@ -68,6 +68,7 @@ def describe(path: Path) -> Description:
         "parameters": {
             **{role: _count(pair.role_parameters(role)) for role in ROLES},
             "controller": _count(pair.controller_parameters()),
+            **({"gate": _count(pair.gate_parameters())} if pair.gate is not None else {}),
         },
         "up_norms": _up_norms(pair),
         "forms": _forms(pair),
@@ -231,6 +232,9 @@ def _pair_rows(description: Description) -> list[tuple[str, str]]:
     bound = f"moves shares by {config['learned_range']:g} at most" if "learned_range" in config else "free"
     groups = f"{config['num_groups']} groups{each}, scale {config['scale']:g}, {bound}{schedule}"
     rows.append(("controller", f"{groups}; {parameters['controller']:,} parameters" if parameters["controller"] else f"none{schedule}"))
+    if "gate" in parameters:
+        looks_for = f"text of width {config['text_dim']}, {config['gate_features']} features; {parameters['gate']:,} parameters"
+        rows.append(("prompt gate", looks_for))
     for name in HEADER_FIELDS:
         rows += _field_rows(name, description[name])
     return rows

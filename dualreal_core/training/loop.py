@@ -67,7 +67,8 @@ def train(
 
     The frozen side's parameters do not require gradients during a step, so their gradients are never computed and
     nothing of the optimizer touches them. The pair's gradient flags are left on at the end. A step left by an
-    exception is undone, unless the optimizers were at work: then `state.is_torn` stays set.
+    exception is undone, unless the optimizers were at work: then `state.is_torn` stays set. A prompt gate is not at work: sides are
+    trained as they act where they are named.
 
     Raises:
         DivergedError: a loss or gradient is not finite; nothing was changed by that step.
@@ -76,6 +77,7 @@ def train(
     check_trainable(base.compute_dtype)
     experts = experts_in_training(base, attachment, settings)
     attachment.start_over()
+    follows_prompt, attachment.follows_prompt = attachment.follows_prompt, False
     parts = parts_of(attachment.pair)
     before = None
     try:
@@ -123,6 +125,7 @@ def train(
         if not sys.is_finalizing():  # a run that was left ends with the interpreter, when torch is no longer to be called
             attachment.strengths = dict.fromkeys(ROLES, 1.0)
             attachment.condition = attachment.stage = None
+            attachment.follows_prompt = follows_prompt
         _require_gradients(parts, tuple(parts))
         for parameters in parts.values():
             for parameter in parameters:

@@ -18,8 +18,11 @@ if TYPE_CHECKING:
 WARMUP_PART = 5
 MOST_BLOCKS = 10_000
 """Stands for the base's number of blocks where a recipe is checked before the base is known."""
-BASE_FIELDS = ("family", "dim", "num_blocks", "time_dim", "identity_condition_dim", "motion_condition_dim", "experts", "boundary")
-"""Of a pair's configuration, what the base decides."""
+BASE_FIELDS = (
+    "family", "dim", "num_blocks", "time_dim", "identity_condition_dim", "motion_condition_dim", "experts", "boundary", "text_dim",
+    "gate_features",
+)  # fmt: skip
+"""Of a pair's configuration, what the base decides, or a gate that is fitted afterwards."""
 NOT_SET = (*BASE_FIELDS, "learned_range")
 """And what files of settings cannot set either, as only former pairs have it."""
 

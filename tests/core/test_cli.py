@@ -15,13 +15,17 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from tiny import fill
 
 from dualreal_core.bases import load_base
 from dualreal_core.bench.experiment import TOY_RECIPE, load_trial
 from dualreal_core.cli import main
 from dualreal_core.commands import COMMANDS
 from dualreal_core.commands import train as train_command
-from dualreal_core.storage import load_pair
+from dualreal_core.method.pair import new_pair
+from dualreal_core.method.prompt_gate import MARGIN
+from dualreal_core.storage import load_pair, save_pair
+from dualreal_core.toyworld.config import TEXT_DIM
 from dualreal_core.toyworld.trial import Trial
 from dualreal_core.video import read_video
 
@@ -124,6 +128,20 @@ def test_a_gif_that_cannot_play_so_fast_says_so(tmp_path, capsys):
         assert main([*generate, "--out", str(tmp_path / name), "--fps", fps]) == 0
         said = capsys.readouterr().out
         assert ("at more than 50 frames per second" in said and "instead of 60" in said) == is_told, (name, fps)
+
+
+def test_a_pair_follows_the_prompt_unless_told_otherwise(tmp_path):
+    transformer = load_base("toyworld").transformer
+    pair = fill(new_pair(transformer, identity_kind="lora", motion_kind="lora", rank=2, text_dim=TEXT_DIM, has_controller=False))
+    torch.nn.init.zeros_(pair.gate.named.weight)
+    torch.nn.init.constant_(pair.gate.named.bias, -2 * MARGIN)
+    save_pair(tmp_path / "pair.safetensors", pair)
+    videos, acting = {}, ["--pair", str(tmp_path / "pair.safetensors")]
+    for name, options in {"base": [], "unnamed": acting, "ignored": [*acting, "--ignore-gate"]}.items():
+        out = tmp_path / f"{name}.mp4"
+        assert main(["generate", "--prompt", "a figure walks", "--steps", "1", *options, "--out", str(out)]) == 0
+        videos[name] = read_video(out).frames
+    assert torch.equal(videos["unnamed"], videos["base"]) and not torch.equal(videos["ignored"], videos["base"])
 
 
 def test_another_trial_replaces_the_photos_and_clips_of_the_last_one(tmp_path):

@@ -6,6 +6,7 @@ import copy
 import pickle
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -18,6 +19,7 @@ from tiny import (
     OTHER_FAMILIES,
     TEXT_DIM,
     TinyBase,
+    all_items,
     condition,
     fill,
     gated,
@@ -36,7 +38,11 @@ from dualreal_core.method.blend import BlendRecord, FixedBlend
 from dualreal_core.method.experts_attachment import ExpertsAttachment
 from dualreal_core.method.pair import ROLES, AdapterPair, with_gate
 from dualreal_core.method.prompt_gate import PromptGate
+from dualreal_core.sampling import default_sampling, sample
 from dualreal_core.training.checkpointing import checkpointed
+from dualreal_core.training.loop import train
+from dualreal_core.training.settings import TrainSettings
+from dualreal_core.training.state import RunState
 
 NAMED = ((), ("identity",), ("motion",), ROLES)
 ONE_BY_ONE = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
@@ -134,7 +140,7 @@ def test_negative_rows_stay_out_and_a_single_prompt_counts_for_all(base):
 
 @pytest.mark.parametrize("length", [2, 40])
 def test_padding_and_repeated_tokens_change_no_weight(wan, length):
-    pair, (latents, timestep, text) = filled(wan, learned_range=0.0), prompted(*NAMED)
+    pair, (latents, timestep, text) = filled(wan, has_controller=False), prompted(*NAMED)
     _, expected = called(wan, pair, (latents, timestep, text))
     padded = torch.cat([text, torch.zeros(4, length, TEXT_DIM)], dim=1)
     assert torch.equal(called(wan, pair, (latents, timestep, padded))[1], expected)
@@ -172,7 +178,7 @@ def test_fixed_blend_and_record_are_scaled_too(wan):
 
 
 def test_weights_between_no_and_yes(wan):
-    pair, inputs = filled(wan, learned_range=0.0, scale=2.0), prompted(())
+    pair, inputs = filled(wan, has_controller=False, scale=2.0), prompted(())
     with torch.no_grad():
         pair.gate.named.bias.copy_(torch.tensor([0.5, -0.5]))
     assert torch.allclose(called(wan, pair, inputs)[1], torch.tensor([0.75, 0.25]))
@@ -265,6 +271,35 @@ def test_forward_that_others_have_exchanged(wan, is_first):
             if not is_first:
                 exchange()
             assert torch.equal(own.predict(*inputs), expected)
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+def test_sampled_videos_follow_the_prompt(wan, guidance):
+    pair, settings = filled(wan), replace(default_sampling(wan), guidance_scale=guidance)
+    texts, negative = list(prompted((), ("motion",))[2]), prompted(ROLES)[2][0]
+    plain = sample(wan, texts, negative, settings)
+    with Attachment(wan.transformer, pair) as attachment:
+        attachment.record = BlendRecord(row=-2)
+        video = sample(wan, texts, negative, settings, attachment)
+        assert torch.equal(video[0], plain[0]) and not torch.allclose(video[1], plain[1], atol=1e-3)
+        assert not attachment.record.table().any()
+        attachment.follows_prompt = False
+        assert not torch.equal(sample(wan, texts, negative, settings, attachment)[0], plain[0])
+
+
+def test_training_is_that_of_a_pair_without_a_gate():
+    trained, settings = [], TrainSettings(steps=3, motion_ratio=0.5, preservation_ratio=0.5, frozen_adapter_dropout=0.5)
+    for has_gate in (False, True):
+        base = TinyBase("wan", 2)
+        pair = make_pair(base, "lora", num_groups=2)
+        pair = gated(pair) if has_gate else pair
+        gate = copy.deepcopy(pair.gate)
+        with Attachment(base.transformer, pair) as attachment:
+            losses = [one.loss for one in train(base, attachment, all_items(), settings, RunState.start(pair, settings))]
+            assert attachment.follows_prompt
+        assert gate is None or is_same(pair.gate.state_dict(), gate.state_dict())
+        trained.append((losses, with_gate(pair, None).state_dict()))
+    assert is_same(*trained)
 
 
 def test_calls_without_text_say_what_to_do(wan):

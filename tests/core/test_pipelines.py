@@ -30,7 +30,8 @@ from dualreal_core.errors import InputError
 from dualreal_core.method.attach import Attachment
 from dualreal_core.method.blend import BlendRecord, FixedBlend
 from dualreal_core.method.experts import expert_of, join_experts
-from dualreal_core.method.pair import new_pair
+from dualreal_core.method.pair import new_pair, with_gate
+from dualreal_core.method.prompt_gate import MARGIN, PromptGate
 from dualreal_core.pipelines import applied
 
 FIXED = FixedBlend(0.7, 1.2)
@@ -207,6 +208,22 @@ def test_strengths_blend_condition_and_negative_prompt_count(pipe: DiffusionPipe
     assert all(not torch.equal(one, made["plain"]) for way, one in made.items() if way != "plain")
     with applied(pipe, pair, strengths=(0.0, 0.0)):
         assert torch.equal(run(pipe, name), run(pipe, name))
+
+
+def test_a_pair_follows_the_prompt(pipe: DiffusionPipeline, name: str) -> None:
+    plain, pair, record = run(pipe, name), pair_for(pipe), BlendRecord()
+    with applied(pipe, pair), listened(pipe) as calls:
+        ungated = run(pipe, name)
+    gate = PromptGate(calls[0][1]["encoder_hidden_states"].shape[-1])
+    named = with_gate(pair, gate)
+    with applied(pipe, named):
+        assert torch.equal(run(pipe, name), ungated)
+    torch.nn.init.constant_(gate.named.bias, -2 * MARGIN)
+    with applied(pipe, named, record=record):
+        assert torch.equal(run(pipe, name), plain) and not record.table().any()
+    with applied(pipe, named, follows_prompt=False):
+        assert torch.equal(run(pipe, name), ungated)
+    assert torch.equal(run(pipe, name), plain)
 
 
 def test_two_pairs_at_once_come_and_go(pipe: DiffusionPipeline, name: str) -> None:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
-import warnings
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny import TEXT_DIM, TinyBase, fill, is_same, make_pair
 
 from dualreal_core.errors import InputError
+from dualreal_core.method.combine import combine
+from dualreal_core.method.experts import expert_of, experts_of, join_experts
 from dualreal_core.method.pair import AdapterPair, PairConfig, with_gate
-from dualreal_core.method.placement import is_placed, placed
+from dualreal_core.method.placement import is_placed, placed, sharing_weights
 from dualreal_core.method.prompt_gate import MARGIN, PromptGate
 from dualreal_core.storage import load_pair, read_header, save_pair
+from dualreal_core.storage.export_plan import plan_export
+from dualreal_core.storage.format import digest, seal
+from dualreal_core.storage.inspection import describe, lines
 
 FLOATS = [torch.float32, torch.bfloat16, torch.float16]
 
@@ -118,6 +123,8 @@ def test_placed_and_copied_pairs_keep_their_gate(base):
     assert moved.gate is not pair.gate and is_same(moved.gate.state_dict(), pair.gate.state_dict())
     assert is_placed(moved, torch.device("cpu"), torch.bfloat16)
     assert is_same(pickle.loads(pickle.dumps(pair)).state_dict(), pair.state_dict())
+    shared = sharing_weights(pair)
+    assert shared.gate.named.weight.data_ptr() == pair.gate.named.weight.data_ptr() and shared.gate is not pair.gate
 
 
 @pytest.mark.parametrize("kind", ["lora", "bottleneck"])
@@ -134,5 +141,86 @@ def test_file(base, tmp_path, kind, experts):
 
 
 def test_config_says_what_is_wrong():
-    with warnings.catch_warnings(), pytest.raises(ValueError, match="gate_features is 0"):
+    with pytest.raises(ValueError, match="gate_features is 0"):
         PairConfig("wan", 8, 2, 8, num_groups=1, text_dim=4, gate_features=0)
+
+
+@pytest.mark.parametrize("damage", ["missing", "width", "features", "nan", "no gate in config", "more tensors"])
+def test_damaged_gate_is_one_sentence(base, tmp_path, damage):
+    path = tmp_path / "pair.safetensors"
+    save_pair(path, fill(make_pair(base, text_dim=TEXT_DIM)))
+    tensors, header = load_file(path), read_header(path)
+    if damage == "missing":
+        del tensors["gate.named.bias"]
+    elif damage == "nan":
+        tensors["gate.named.bias"][0] = float("nan")
+    elif damage == "more tensors":
+        tensors["gate.more.bias"] = torch.zeros(2)
+    else:
+        fields = {"width": {"text_dim": 9}, "features": {"gate_features": 3.5}, "no gate in config": {"text_dim": None}}
+        header["config"] |= fields[damage]
+    header["digest"] = digest(tensors)
+    save_file(tensors, path, {"dualreal": json.dumps({**header, "seal": seal(header)})})
+    with pytest.raises(InputError, match=r"does not hold what its header says .*: it was changed or damaged; use another copy\.$"):
+        load_pair(path)
+
+
+def test_older_versions_are_told_to_update_and_older_files_are_read(base, tmp_path, monkeypatch):
+    path = tmp_path / "pair.safetensors"
+    save_pair(path, fill(make_pair(base, text_dim=TEXT_DIM)))
+    monkeypatch.setattr("dualreal_core.storage.format.FORMAT_VERSION", 7)
+    with pytest.raises(InputError, match="has format version 8, newer than 7: update DualReal to read it"):
+        load_pair(path)
+    save_pair(path, make_pair(base))
+    assert load_pair(path)[0].gate is None
+
+
+def test_combined_sides_keep_their_own_gates(base):
+    first, second, text = filled_gate(seed=1), filled_gate(seed=2), texts()
+    pairs = [with_gate(fill(make_pair(base, has_controller=False), seed), gate) for seed, gate in ((1, first), (2, second))]
+    before = torch.get_rng_state()
+    both = combine(*pairs)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert both.config.text_dim == TEXT_DIM and both.config.gate_features == 8
+    torch.testing.assert_close(both.gate(text), torch.stack([first(text)[:, 0], second(text)[:, 1]], dim=1))
+    bare = with_gate(pairs[1], None)
+    assert torch.equal(combine(pairs[0], bare).gate(text), torch.stack([first(text)[:, 0], torch.ones(6)], dim=1))
+    assert torch.equal(combine(bare, pairs[1]).gate(text)[:, 0], torch.ones(6)) and combine(bare, bare).gate is None
+    assert combine(pairs[0], with_gate(bare, PromptGate(TEXT_DIM + 1))).gate is None
+
+
+def test_combined_pair_is_written(base, tmp_path):
+    both = combine(*[with_gate(fill(make_pair(base, has_controller=False)), filled_gate(seed=seed)) for seed in (1, 2)])
+    save_pair(tmp_path / "pair.safetensors", both)
+    assert is_same(load_pair(tmp_path / "pair.safetensors")[0].state_dict(), both.state_dict())
+
+
+def test_experts_share_one_gate(base):
+    pair = fill(make_pair(base, num_groups=1, text_dim=TEXT_DIM, experts=("high-noise", "low-noise")))
+    assert expert_of(pair, 0).gate is expert_of(pair, 1).gate is pair.gate and expert_of(pair, 1).config.text_dim == TEXT_DIM
+    joined = join_experts(*experts_of(pair))
+    assert is_same(joined.gate.state_dict(), pair.gate.state_dict()) and joined.gate is not pair.gate
+    high, low = (with_gate(fill(make_pair(base, num_groups=1, has_controller=False)), filled_gate(seed=seed)) for seed in (1, 2))
+    assert join_experts(high, low).gate is None and join_experts(high, with_gate(low, None)).config.text_dim is None
+    nothing = make_pair(base, num_groups=1, identity_kind="none", motion_kind="none", has_controller=False)
+    assert is_same(join_experts(high, nothing).gate.state_dict(), high.gate.state_dict())
+
+
+def test_inspection_names_it(base, tmp_path):
+    save_pair(tmp_path / "pair.safetensors", make_pair(base, text_dim=TEXT_DIM, gate_features=5))
+    description = json.loads(json.dumps(describe(tmp_path / "pair.safetensors")))
+    assert description["parameters"]["gate"] == 5 * TEXT_DIM + 12
+    assert any(row.split() == "prompt gate text of width 8, 5 features; 52 parameters".split() for row in lines(description))  # noqa: SIM905
+    save_pair(tmp_path / "bare.safetensors", make_pair(base))
+    assert not any("gate" in row for row in lines(describe(tmp_path / "bare.safetensors")))
+
+
+def test_exported_weights_say_that_it_is_not_in_them(base):
+    pair = fill(make_pair(base, "lora", has_controller=False, text_dim=TEXT_DIM))
+    sentence = "prompt gate reads each prompt, which files of fixed weights do not"
+    for given in ({}, {"fixed": {"identity": 1.0, "motion": 1.0}}):
+        plan, bare = plan_export(pair, **given), plan_export(with_gate(pair, None), **given)
+        assert any(sentence in one for one in plan.losses(["identity"])) and not bare.losses(["identity"])
+        assert plan.weights == bare.weights
+    record = json.dumps({"stages": [0.0], "identity": [[0.0] * 3], "motion": [[1.0] * 3]})
+    assert any("as it stood for that run's prompt" in one for one in plan_export(pair, blend=record).losses(["motion"]))

@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="the pair's StageBlender, or half its scale each (default: learned if it has one, else its share schedule if it has one)",
     )
     parser.add_argument("--adapt-negative", action="store_true", help="let the pair act on the negative prompt too, as in the paper")
+    parser.add_argument("--ignore-gate", action="store_true", help="have both sides act whether or not the prompt names them")
     parser.add_argument("--seed", type=parse_seed, default=0)
     parser.add_argument("--steps", type=int, help="denoising steps (default: the base's)")
     parser.add_argument("--guidance-scale", type=parse_finite, help="classifier-free guidance (default: the base's)")
