@@ -79,6 +79,9 @@ class Base(Protocol):
     def batch_texts(self, texts: Sequence[torch.Tensor]) -> torch.Tensor:
         """Text embeddings (T_i, X) of several prompts -> (B, T, X), zero-padded to one length, on the DiT's device."""
 
+    def dit_text(self, text: torch.Tensor) -> torch.Tensor:
+        """Of a prompt's text (T, X), what the DiT gets as its argument of that name, (T', X'): not what it gets by other ways."""
+
     def encode_frames(self, frames: torch.Tensor) -> torch.Tensor:
         """frames (F, 3, H, W) in [-1, 1] -> latents (C, f, h, w), normalised as the DiT expects. Deterministic."""
 

@@ -24,6 +24,7 @@ from .folder_layout import FolderLayout
 from .folder_layouts import PIPELINES, layout_of
 from .image_encoder import ReferenceEncoder
 from .loading import explained, load_weights
+from .texts import TextListener
 from .weights import ComingWeights
 
 TILED_FROM = 512 * 512
@@ -138,6 +139,11 @@ class DiffusersFolderBase:
 
     def batch_texts(self, texts: Sequence[torch.Tensor]) -> torch.Tensor:
         return pad_texts(texts).to(self.device)
+
+    def dit_text(self, text: torch.Tensor) -> torch.Tensor:
+        listener = TextListener(self.architecture.config)
+        self._layout.predict(listener, text.new_zeros(1, self.latent_channels, 1, 8, 8), text.new_zeros(1), text[None])
+        return listener.text[0]
 
     @torch.no_grad()
     def encode_frames(self, frames: torch.Tensor) -> torch.Tensor:

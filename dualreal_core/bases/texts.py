@@ -5,6 +5,8 @@ Rows of zeros are padding; the first of them parts two texts. So texts padded wi
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch.nn import functional
 
@@ -36,3 +38,21 @@ def parted(text: torch.Tensor, widths: tuple[int, int]) -> tuple[torch.Tensor, t
         both[1].append(second[text_mask(second[None])[0], : widths[1]])
     first, second = (torch.nn.utils.rnn.pad_sequence(part, batch_first=True) for part in both)
     return first, second if second.shape[1] else second.new_zeros(len(text), 1, widths[1])
+
+
+class TextListener:
+    """In the place of a DiT, takes its call and keeps the text that it was called with: (B, T, X).
+
+    Args:
+        config: the DiT's.
+    """
+
+    def __init__(self, config: Mapping[str, object]) -> None:
+        self.config = config
+        self.text: torch.Tensor | None = None
+
+    def __call__(
+        self, hidden_states: torch.Tensor, timestep: torch.Tensor, encoder_hidden_states: torch.Tensor, **others: object
+    ) -> tuple[torch.Tensor]:
+        self.text = encoder_hidden_states
+        return (hidden_states,)

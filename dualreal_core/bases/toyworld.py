@@ -74,6 +74,9 @@ class ToyWorldBase:
     def batch_texts(self, texts: Sequence[torch.Tensor]) -> torch.Tensor:
         return pad_texts(texts).to(self.device)
 
+    def dit_text(self, text: torch.Tensor) -> torch.Tensor:
+        return text
+
     def encode_frames(self, frames: torch.Tensor) -> torch.Tensor:
         return self.codec.encode(frames.to(self.device)).transpose(0, 1)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 CORE = ROOT / "dualreal_core"
 LAYERS = (
-    "errors", "files", "objective", "families", "method", "video", "toyworld", "bases", "precision", "storage", "dataset", "training",
-    "sampling", "pipelines", "api", "plots", "metrics", "bench", "commands", "cli",
+    "errors", "files", "objective", "families", "method", "video", "toyworld", "bases", "precision", "storage", "dataset", "gating",
+    "training", "sampling", "pipelines", "api", "plots", "metrics", "bench", "commands", "cli",
 )  # fmt: skip
 MOST_MODULES_AT_THE_TOP = 8
 

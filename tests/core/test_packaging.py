@@ -34,6 +34,7 @@ ALLOWED = [
     r"nodes/\w+\.py",
     r"dualreal_core/([a-z_]+/)*\w+\.py",
     r"dualreal_core/toyworld/weights/(codec|transformer)\.safetensors",
+    r"dualreal_core/gating/generic_prompts\.txt",
     r"web/docs/\w+(/ja)?\.md",
     r"web/js/([a-z_]+/)?\w+\.(js|json|css)",
     r"locales/(en|ja)/\w+\.json",
@@ -148,7 +149,7 @@ def test_archive_has_all_that_users_need():
     for folder in WHOLE:
         assert any(path.startswith(folder) for path in published), folder
     weights = "dualreal_core/toyworld/weights"
-    assert {f"{weights}/codec.safetensors", f"{weights}/transformer.safetensors"} <= published
+    assert {f"{weights}/codec.safetensors", f"{weights}/transformer.safetensors", "dualreal_core/gating/generic_prompts.txt"} <= published
 
 
 def test_published_code_neither_executes_text_nor_starts_pip():
