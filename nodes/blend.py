@@ -59,8 +59,8 @@ def blending_inputs() -> list[io.Input]:
         ),
         BlendType.Input(
             "blend", optional=True,
-            tooltip="Blend Curves, Fixed Blend or Schedule Blend. Without one, the pair's own StageBlender or share schedule decides (or "
-            "an even blend).",
+            tooltip="Blend Curves, Fixed Blend or Schedule Blend. Without one, the pair's own weights hold: its share schedule or "
+            "network (or an even blend).",
         ),
         io.ClipVisionOutput.Input(
             "reference", optional=True,

@@ -227,11 +227,14 @@ def _pair_rows(description: Description) -> list[tuple[str, str]]:
         rows.append((role, own if experts else f"{own}; {spread}"))
         rows += [(f"{role} {expert}", _spread(norms[role]) if role in norms else "none") for expert, norms in experts.items()]
     shares = " ".join(f"{share:g}" for share in config["share_schedule"])
-    schedule = f", share schedule {shares}" if shares else ""
+    schedule = f"share schedule {shares}" if shares else ""
     each = " in each expert" if experts else ""
     bound = f"moves shares by {config['learned_range']:g} at most" if "learned_range" in config else "free"
-    groups = f"{config['num_groups']} groups{each}, scale {config['scale']:g}, {bound}{schedule}"
-    rows.append(("controller", f"{groups}; {parameters['controller']:,} parameters" if parameters["controller"] else f"none{schedule}"))
+    if parameters["controller"]:
+        groups = f"{config['num_groups']} groups{each}, scale {config['scale']:g}, {bound}"
+        rows.append(("controller", f"{', '.join(filter(None, (groups, schedule)))}; {parameters['controller']:,} parameters"))
+    else:
+        rows.append(("controller", f"none: weights follow the {schedule}, scale {config['scale']:g}" if schedule else "none"))
     if "gate" in parameters:
         looks_for = f"text of width {config['text_dim']}, {config['gate_features']} features; {parameters['gate']:,} parameters"
         rows.append(("prompt gate", looks_for))

@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--blend",
         choices=("learned", "fixed"),
-        help="the pair's StageBlender, or half its scale each (default: learned if it has one, else its share schedule if it has one)",
+        help="what the pair's network learned, or half its scale each (default: its network if it has one, else its share schedule)",
     )
     parser.add_argument("--adapt-negative", action="store_true", help="let the pair act on the negative prompt too, as in the paper")
     parser.add_argument("--ignore-gate", action="store_true", help="have both sides act whether or not the prompt names them")
