@@ -21,7 +21,7 @@ from ..toyworld.trial import NAMELESS
 
 NUM_OWN = 60
 """Videos, and stills, of the base's own: six of each known motion."""
-PRIOR_SEED = 20_000
+PRIOR_SEED, PRIOR_STEPS = 20_000, 20
 PRIOR_NAMES: dict[Role, str] = {"identity": "stills", "motion": "videos"}
 """What each side's set is mixed with."""
 
@@ -42,7 +42,7 @@ def sample_prior(base: Base, seed: int) -> dict[str, torch.Tensor]:
     """Latents (N, C, F, h, w) of the base's own stills and videos, by name."""
     made = {}
     for number, (role, name) in enumerate(PRIOR_NAMES.items()):
-        settings = default_sampling(base, PRIOR_SEED + 1000 * number + 100 * seed)
+        settings = replace(default_sampling(base, PRIOR_SEED + 1000 * number + 100 * seed), num_steps=PRIOR_STEPS)
         settings = settings if role == "motion" else replace(settings, num_frames=1)
         with base.encoders(), torch.no_grad():
             texts, negative = [base.encode_text(caption) for caption in prior_captions(role, seed)], base.encode_text("")

@@ -7,6 +7,7 @@ import math
 from ..errors import InputError
 from ..toyworld.config import TRANSFORMER_CONFIG
 from ..training.recipes import FREE_CONTROLLER
+from .gate_methods import GATE_METHODS
 from .methods import COUNTS, Method
 from .paper_methods import PAPER_METHODS
 from .peer_methods import PEER_METHODS
@@ -200,6 +201,7 @@ METHODS = {
         ),
         *PAPER_METHODS,
         *PEER_METHODS,
+        *GATE_METHODS,
         _joint("ours", "DualReal, ours", "the recipe of this project at the toy world's scale"),
     )
 }

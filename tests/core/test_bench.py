@@ -17,6 +17,7 @@ import torch
 from tiny import weights_hash
 
 from dualreal_core.bases import load_base
+from dualreal_core.bench import prior
 from dualreal_core.bench.benchmark import Benchmark
 from dualreal_core.bench.experiment import TOY_RECIPE, load_trial
 from dualreal_core.bench.fitting import debiased_loss, fit, relative_to_frame
@@ -45,6 +46,12 @@ PROTOCOL = Protocol(RECIPE, sampling_steps=1)
 @pytest.fixture(scope="module")
 def base():
     return load_base("toyworld")
+
+
+@pytest.fixture(autouse=True)
+def few_of_the_base_s_own(monkeypatch):
+    monkeypatch.setattr(prior, "PRIOR_STEPS", 1)
+    monkeypatch.setattr(prior, "NUM_OWN", 4)
 
 
 @pytest.fixture(scope="module")
