@@ -72,18 +72,21 @@ def flat(latent: torch.Tensor) -> torch.Tensor:
 def sampled(
     variant: Variant, model: ModelPatcher, *, cfg: float = 3.0, sampler: str = "euler", steps: int = STEPS, batch: int = 1,
     with_audio: bool = True, mask: torch.Tensor | None = None, start: torch.Tensor | None = None,
+    prompts: tuple[int, int] = (11, 12), lengths: tuple[int, int] = (TEXT_LENGTH, TEXT_LENGTH),
 ) -> torch.Tensor:  # fmt: skip
     """A latent, flat and on the CPU.
 
     Args:
         mask: over the latent, 1 where it is made anew; the rest stays as it is in `start`.
+        prompts, lengths: seeds of the prompt and the negative one, and their numbers of tokens.
     """
     latent = empty_latent(variant, batch, with_audio) if start is None else start
     chosen = VOID_DDIM() if variant.sampler == "void" else comfy.samplers.sampler_object(sampler)
     sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "simple", steps)
+    texts = (conditioning(variant, *given) for given in zip(prompts, lengths, strict=True))
     with torch.inference_mode():
         done = comfy.sample.sample_custom(
-            model, noise_like(latent, 5), cfg, chosen, sigmas, *(conditioning(variant, seed) for seed in (11, 12)), latent,
+            model, noise_like(latent, 5), cfg, chosen, sigmas, *texts, latent,
             noise_mask=mask, disable_pbar=True, seed=0,
         )  # fmt: skip
     return flat(done)
