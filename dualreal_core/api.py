@@ -18,7 +18,8 @@ from .dataset import Manifest, PreparedSet, prepare, scan_identity, scan_motion
 from .dataset.photos import open_photo
 from .errors import InputError
 from .families.base_record import base_difference
-from .files.cache_folder import user_cache_folder
+from .files.cache_folder import latent_cache
+from .gating.pair_gate import GateReport, GateWords, fit_prompt_gate
 from .method.attach import Attachment
 from .method.blend import Blend, BlendRecord
 from .method.experts import base_of_expert
@@ -38,7 +39,8 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class TrainingData:
-    """Where photos and clips lie, how they are captioned, and the size they are used at."""
+    """Where photos and clips lie, how they are captioned, the size they are used at, and the words that a prompt gate goes by, parted by
+    commas, where trigger and captions do not tell them."""
 
     identity: Path
     motion: Path
@@ -48,6 +50,8 @@ class TrainingData:
     size: tuple[int, int] | None = None
     num_frames: int | None = None
     fps: float | None = None
+    identity_words: str = ""
+    motion_words: str = ""
 
     def scan(self, base: Base, recipe: Recipe) -> dict[Role, Manifest]:
         """Looks through both folders; the reports say what will be used.
@@ -72,17 +76,26 @@ class TrainingData:
             require_trigger(item.caption, self.trigger, f"The caption of {item.source.path.name}")
         return manifests
 
+    def gate_words(self, manifests: dict[Role, Manifest], recipe: Recipe) -> tuple[GateWords | None, str]:
+        """What the prompt gate of such a pair is to go by; where it gets none though the recipe wants one, why, in a sentence.
+
+        A side alone gets none, as there is no other to tell it from.
+        """
+        if not recipe.prompt_gate or any(recipe.pair.get(f"{role}_kind") == "none" for role in ROLES):
+            return None, ""
+        captions = {role: tuple(dict.fromkeys(item.caption for item in manifests[role].items)) for role in ROLES}
+        try:
+            words = (self.identity_words, self.motion_words, self.trigger)
+            return GateWords.told(*words, captions["identity"], captions["motion"]), ""
+        except InputError as problem:
+            return None, f"The pair gets no prompt gate, so both sides act on every prompt. {problem}"
+
 
 def require_trigger(prompt: str, trigger: str, what: str) -> None:
     """Raises InputError where a prompt lacks the word or words that stand for the identity, each a word of its own."""
     words, wanted = prompt.split(), trigger.split()
     if not any(words[place : place + len(wanted)] == wanted for place in range(len(words) - len(wanted) + 1)):
         raise InputError(f"{what}, {prompt!r}, lacks the trigger {trigger!r}: write it as a word of its own, as in 'dog {trigger}'.")
-
-
-def latent_cache() -> Path:
-    """The folder that latents, text and reference embeddings are kept in unless another is named: shared by all runs of a user."""
-    return user_cache_folder() / "latents"
 
 
 def prepare_data(
@@ -202,6 +215,12 @@ class Training:
             training["kept_step"] = best_of(self.directory.evaluations()).step
         return {**self.header, "training": {**training, "lengthened": longer} if longer else training}
 
+    def fit_gate(self, words: GateWords, cache: Path | None = None, progress: Progress | None = None) -> GateReport:
+        """Gives the pair a prompt gate, once training is over; see `fit_prompt_gate`."""
+        self.pair, report = fit_prompt_gate(self.base, self.pair, words, cache, progress)
+        self.header = {**self.header, "prompt_gate": report.recorded()}
+        return report
+
     def save(self, path: Path) -> None:
         """Writes the pair with its header."""
         save_pair(path, self.pair, self.result_header)
@@ -237,19 +256,23 @@ def train_pair(
     directory: Path | None = None,
     is_resumed: bool = False,
     cache: Path | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> AdapterPair:
     """Trains a pair from folders and writes it to `out`; everything of the run lies in `directory` (`OUT.run`).
 
     Args:
         is_resumed: continues the run in `directory`, which was interrupted or is now to have more steps.
         cache: of latents, text and reference embeddings; default: `latent_cache`.
+        on_note: called with a sentence on what the pair's prompt gate goes by, or on why it has none.
 
     Raises:
         InputError: see `TrainingData.scan`; or the run cannot be written, or continued.
     """
     directory = Path(directory or f"{out}.run")
     check_recipe(base, recipe)
-    prepared = prepare_data(base, data.scan(base, recipe), cache)
+    manifests = data.scan(base, recipe)
+    words, note = data.gate_words(manifests, recipe)
+    prepared = prepare_data(base, manifests, cache)
     prompts = {"identity": data.prompt_identity, "motion": data.prompt_motion, "trigger": data.trigger}
     training = Training(base, prepared, recipe, directory, {"prompts": prompts})
     try:
@@ -259,6 +282,11 @@ def train_pair(
         training.save(Path(out))
     finally:
         training.close()
+    if words is not None:
+        note = training.fit_gate(words, cache).line()
+        training.save(Path(out))
+    if note and on_note is not None:
+        on_note(note)
     return training.pair
 
 

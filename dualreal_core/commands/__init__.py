@@ -8,8 +8,9 @@ from .arguments.convert import CONVERT
 from .arguments.demo import DEMO
 from .arguments.evaluate import EVALUATE
 from .arguments.export import EXPORT
+from .arguments.gate import GATE
 from .arguments.generate import GENERATE
 from .arguments.inspect import INSPECT
 from .arguments.train import TRAIN
 
-COMMANDS = {command.name: command for command in (DEMO, TRAIN, GENERATE, INSPECT, EXPORT, CONVERT, COMBINE, EVALUATE, BENCH)}
+COMMANDS = {command.name: command for command in (DEMO, TRAIN, GENERATE, INSPECT, EXPORT, CONVERT, COMBINE, GATE, EVALUATE, BENCH)}

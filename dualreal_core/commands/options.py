@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+from tqdm import tqdm
 
 from ..bases import Base, load_base
-from ..bases.base import Offload
+from ..bases.base import Offload, Progress
 from ..bases.devices import check_device, default_device, default_dtype, watch_memory
 from ..errors import InputError
 from .arguments.shared_options import DTYPES, EMBEDDED
@@ -42,6 +45,18 @@ def check_output_folder(folder: Path) -> None:
         raise InputError(
             f"{folder} takes no files ({problem.strerror}): it is read-only, full, or a file of that name is in the way; choose another."
         ) from problem
+
+
+@contextmanager
+def shown_progress(what: str, unit: str) -> Iterator[Progress]:
+    """A bar on screen, moved by calls of what comes in."""
+    with tqdm(desc=what, unit=unit) as bar:
+
+        def moved(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield moved
 
 
 def open_base(arguments: argparse.Namespace, offload: Offload) -> Base:

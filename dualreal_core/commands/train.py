@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import signal
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -22,7 +22,7 @@ from ..training.optimizers import optimizer_class
 from ..training.recipes import RECIPES, Recipe, read_recipe, with_train
 from ..training.scores import Evaluation
 from ..video import check_fps, write_mp4
-from .options import check_output_folder, open_base
+from .options import check_output_folder, open_base, shown_progress
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -49,8 +49,7 @@ def run(arguments: argparse.Namespace) -> None:
     check_recipe(base, recipe)
     cache = arguments.cache_dir or latent_cache()
     _check_cache(cache)
-    names = ("identity", "motion", "prompt_identity", "prompt_motion", "trigger", "size", "num_frames", "fps")
-    data = TrainingData(**{name: getattr(arguments, name) for name in names})
+    data = TrainingData(**{item.name: getattr(arguments, item.name) for item in fields(TrainingData)})
     check_output_folder(directory)
     directory.mkdir(parents=True, exist_ok=True)  # by this --resume knows a run that was killed before anything else was in it
     try:
@@ -61,13 +60,11 @@ def run(arguments: argparse.Namespace) -> None:
         raise
     for manifest in manifests.values():
         print("\n".join(manifest.report.lines()))
+    words, without_gate = data.gate_words(manifests, recipe)
+    if without_gate:
+        print(f"note: {without_gate}")
     print(f"latents and text are kept in {cache}")
-    with tqdm(desc="encoding", unit="sample") as bar:
-
-        def encoded(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with shown_progress("encoding", "sample") as encoded:
         prepared = prepare_data(base, manifests, cache, encoded)
     texts = _encode_sample_texts(base, arguments)
     prompts = {"identity": arguments.prompt_identity, "motion": arguments.prompt_motion, "trigger": arguments.trigger}
@@ -84,6 +81,11 @@ def run(arguments: argparse.Namespace) -> None:
             print("\n".join([f"stopped; continue with --resume (state in {directory})", *peak_memory(base.device)]))
             return
         training.save(out)
+        if words is not None:
+            with shown_progress("encoding prompts for the gate", "prompt") as encoded:
+                report = training.fit_gate(words, cache, encoded)
+            training.save(out)
+            print(report.line())
     finally:
         signal.signal(signal.SIGTERM, before)
         training.close()
@@ -136,6 +138,8 @@ def _recipe(arguments: argparse.Namespace) -> Recipe:
     recipe = RECIPES[arguments.recipe]
     if arguments.config is not None:
         recipe = read_recipe(arguments.config, recipe)
+    if arguments.no_prompt_gate:
+        recipe = replace(recipe, prompt_gate=False)
     names = ("steps", "seed", "evaluate_every", "validation_split", "save_best", "patience")
     try:
         return with_train(recipe, **{name: getattr(arguments, name) for name in names if getattr(arguments, name) is not None})

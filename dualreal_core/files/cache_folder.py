@@ -20,3 +20,8 @@ def user_cache_folder() -> Path:
     except RuntimeError:  # an account without one, as in some containers
         return Path(tempfile.gettempdir()) / "dualreal"
     return home / ("Library/Caches" if sys.platform == "darwin" else ".cache") / "dualreal"
+
+
+def latent_cache() -> Path:
+    """The folder that latents, text and reference embeddings are kept in unless another is named: shared by all runs of a user."""
+    return user_cache_folder() / "latents"

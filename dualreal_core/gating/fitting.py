@@ -12,7 +12,7 @@ from ..method.prompt_gate import MARGIN, NUM_FEATURES, PromptGate
 from .tokens import RaggedTokens, largest, unit_tokens, whitened_basis, without_padding
 
 MOST_DIRECTIONS = 256
-STEPS = 600
+STEPS = 400
 BATCH = 128
 LEARNING_RATE = 0.03
 WEIGHT_DECAY = 0.05

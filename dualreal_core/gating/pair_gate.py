@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 
 from ..bases.base import Base, Progress
+from ..bases.two_experts import attach
 from ..errors import InputError
+from ..files.cache_folder import latent_cache
 from ..method.pair import ROLES, AdapterPair, with_gate
 from .base_texts import encode_prompts
 from .examples import make_examples
@@ -52,10 +54,16 @@ class GateWords:
         Raises:
             InputError: see `told`.
         """
-        prompts, earlier = header.get("prompts") or {}, header.get("prompt_gate") or {}
-        words = {role: given or ", ".join(earlier.get(role, ())) for role, given in zip(ROLES, (identity, motion), strict=True)}
+        prompts, earlier = header.get("prompts") or {}, header.get("prompt_gate")
         captions = {role: [str(prompts[role])] if prompts.get(role) else [] for role in ROLES}
-        return cls.told(words["identity"], words["motion"], str(prompts.get("trigger") or ""), captions["identity"], captions["motion"])
+        sides = earlier["sides"] if isinstance(earlier, Mapping) and isinstance(earlier.get("sides"), Mapping) else {}
+        former = {role: SideWords(**{name: tuple(words) for name, words in side.items()}) for role, side in sides.items()}
+        trigger = str(prompts.get("trigger") or "")
+        return cls(
+            former["identity"] if "identity" in former and not identity else identity_words(identity, trigger, captions["identity"]),
+            former["motion"] if "motion" in former and not motion else motion_words(motion, captions["motion"]),
+            tuple(caption for role in ROLES for caption in captions[role]),
+        )
 
 
 @dataclass(frozen=True)
@@ -72,8 +80,10 @@ class GateReport:
 
     def recorded(self) -> dict[str, object]:
         """What a pair's header keeps of it."""
+        sides = dict(zip(ROLES, (self.words.identity, self.words.motion), strict=True))
         accuracy = {role: round(share, 4) for role, share in zip(ROLES, self.fitted.accuracy, strict=True)}
-        return {"identity": list(self.words.identity.names), "motion": list(self.words.motion.names), "accuracy": accuracy}
+        shown = {role: list(words.names) for role, words in sides.items()}
+        return {**shown, "accuracy": accuracy, "sides": {role: asdict(words) for role, words in sides.items()}}
 
     def line(self) -> str:
         """What the gate goes by, for people."""
@@ -86,22 +96,25 @@ class GateReport:
 
 
 def fit_prompt_gate(
-    base: Base, pair: AdapterPair, words: GateWords, cache: Path, progress: Progress | None = None
+    base: Base, pair: AdapterPair, words: GateWords, cache: Path | None = None, progress: Progress | None = None
 ) -> tuple[AdapterPair, GateReport]:
-    """The pair with a gate fitted to its words, in the texts of a base; sides and blend are shared with the one that is given.
+    """The pair with a gate fitted to its words: each side acts where a prompt names it. Sides and blend are shared with the one given.
+
+    It takes a base's texts alone, and no weights of the DiT.
 
     Args:
-        cache: see `encode_prompts`.
-        progress: called with (prompts encoded, prompts in all).
+        cache: of the texts of generic prompts; default: `latent_cache`.
+        progress: called with (prompts encoded, prompts in all); the fit that follows takes seconds.
 
     Raises:
-        InputError: the pair lacks a side, so nothing is to be told apart.
+        InputError: the pair lacks a side, so that nothing is to be told apart, or was made for another base.
     """
     missing = next((role for role in ROLES if role not in pair.sides), None)
     if missing is not None:
         raise InputError(f"The pair has no {missing} side: a prompt gate tells two sides apart, so give a pair that has both.")
+    attach(base, pair).detach()
     examples = make_examples(words.identity, words.motion, words.captions)
-    texts = encode_prompts(base, [example.prompt for example in examples], cache, progress)
+    texts = encode_prompts(base, [example.prompt for example in examples], cache or latent_cache(), progress)
     names = torch.tensor([example.names for example in examples])
     fitted = fit_gate(texts, names, [example.wording for example in examples])
     gate = fitted.gate.to(next(pair.parameters()).device)

@@ -106,7 +106,8 @@ def _shared(captions: Sequence[str]) -> tuple[str, ...]:
     least = math.ceil(NEARLY_ALL * len(spoken))
     counts: dict[tuple[str, ...], int] = {}
     for words in spoken:
-        for sequence in {tuple(words[start:stop]) for start in range(len(words)) for stop in range(start + 1, len(words) + 1)}:
+        runs = [words[start:stop] for start in range(len(words)) for stop in range(start + 1, len(words) + 1)]
+        for sequence in {tuple(run) for run in runs if all(word[0].isalnum() for word in run)}:
             counts[sequence] = counts.get(sequence, 0) + 1
     generic = [_padded(words_of(template.text)) for template in generic_prompts()]
     nouns = {tuple(words_of(noun)) for noun in (*(template.subject for template in generic_prompts()), *_ANYBODY)}
@@ -123,7 +124,7 @@ def _shared(captions: Sequence[str]) -> tuple[str, ...]:
 
 
 def _trimmed(sequence: Sequence[str], nouns: Collection[tuple[str, ...]]) -> tuple[str, ...]:
-    """Without a common subject and words that link in front, and without such words and signs behind."""
+    """Without a common subject and words that link in front, and without such words behind."""
     kept = list(sequence)
     verb = next((place for place, word in enumerate(kept[:_FIRST_WORDS]) if word in {"is", "are"}), None)
     if verb is not None and verb + 1 < len(kept):
@@ -132,9 +133,9 @@ def _trimmed(sequence: Sequence[str], nouns: Collection[tuple[str, ...]]) -> tup
         if tuple(kept[:size]) in nouns:
             kept = kept[size:]
             break
-    while kept and (kept[0] in _LINKS or not kept[0][0].isalnum()):
+    while kept and kept[0] in _LINKS:
         kept.pop(0)
-    while kept and (kept[-1] in _LINKS | _ARTICLES or not kept[-1][0].isalnum()):
+    while kept and kept[-1] in _LINKS | _ARTICLES:
         kept.pop()
     return tuple(kept)
 

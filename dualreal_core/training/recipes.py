@@ -26,6 +26,9 @@ BASE_FIELDS = (
 NOT_SET = (*BASE_FIELDS, "learned_range")
 """And what files of settings cannot set either, as only former pairs have it."""
 
+OWN_FIELDS = ("conditions_motion", "prompt_gate")
+"""Fields of a recipe that files of settings set beside those of the pair."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -34,6 +37,7 @@ class Recipe:
     Attributes:
         pair: `PairConfig` fields other than those that describe the base, or such for both sides (see `per_side`).
         conditions_motion: the motion side reads reference embeddings, where the base has an image encoder.
+        prompt_gate: a pair of two sides gets a prompt gate once it is trained.
         num_crops, crop_margin: how many crops of each photo, and how far they may lie apart; see `CropSettings`.
         train: training settings.
     """
@@ -42,6 +46,7 @@ class Recipe:
     train: TrainSettings
     pair: Mapping[str, object] = field(default_factory=dict)
     conditions_motion: bool = True
+    prompt_gate: bool = True
     num_crops: int = 1
     crop_margin: float = 0.0
 
@@ -61,6 +66,7 @@ PAPER = Recipe(
     name="paper",
     train=TrainSettings(),
     pair={"identity_kind": "bottleneck-skip", "motion_kind": "bottleneck-skip", "scale": 0.2},
+    prompt_gate=False,
 )
 """The paper's recipe: adapters with the inner skip, photos as one-frame videos, both sides always on."""
 
@@ -170,7 +176,7 @@ def read_recipe(path: Path, recipe: Recipe) -> Recipe:
         raise InputError(f"{path} is no valid TOML ({error}): correct that line.") from error
     allowed = {
         "train": [item.name for item in fields(TrainSettings)],
-        "pair": [*PER_SIDE, *(item.name for item in fields(PairConfig) if item.name not in NOT_SET), "conditions_motion"],
+        "pair": [*PER_SIDE, *(item.name for item in fields(PairConfig) if item.name not in NOT_SET), *OWN_FIELDS],
         "crops": ["num_crops", "crop_margin"],
     }
     types = {**get_type_hints(Recipe), **get_type_hints(PairConfig), **get_type_hints(TrainSettings)}
@@ -188,7 +194,7 @@ def read_recipe(path: Path, recipe: Recipe) -> Recipe:
                 takes = getattr(types[key], "__name__", str(types[key]))
                 raise InputError(f"{path} sets {key!r} in [{table}] to {values[key]!r}: it takes {takes}.")
     pair = dict(tables.get("pair", {}))
-    conditions_motion = pair.pop("conditions_motion", recipe.conditions_motion)
+    own = {name: pair.pop(name, getattr(recipe, name)) for name in OWN_FIELDS}
     if "alpha" not in pair:
         ranks = {prefix: pair[f"{prefix}rank"] for prefix in ("", *(f"{role}_" for role in ROLES)) if f"{prefix}rank" in pair}
         pair = {**{f"{prefix}alpha": float(rank) for prefix, rank in ranks.items()}, **pair}
@@ -200,7 +206,7 @@ def read_recipe(path: Path, recipe: Recipe) -> Recipe:
         trained.setdefault("learning_rate", 1.0)
     try:
         train = replace(recipe.train, **trained)
-        changed = replace(recipe, train=train, pair={**kept, **pair}, conditions_motion=conditions_motion, **tables.get("crops", {}))
+        changed = replace(recipe, train=train, pair={**kept, **pair}, **own, **tables.get("crops", {}))
         _ = changed.crops
         PairConfig(family="any", dim=1, num_blocks=MOST_BLOCKS, time_dim=1, **per_side(changed.pair))
     except (OverflowError, TypeError, ValueError) as error:

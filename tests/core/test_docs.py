@@ -15,7 +15,7 @@ from test_pack_files import labels, schemas
 from dualreal_core.commands import COMMANDS
 from dualreal_core.commands.arguments.shared_options import add_base_options
 from dualreal_core.method.pair import PER_SIDE, PairConfig
-from dualreal_core.training.recipes import NOT_SET, PAPER, read_recipe
+from dualreal_core.training.recipes import NOT_SET, OWN_FIELDS, PAPER, read_recipe
 from dualreal_core.training.settings import TrainSettings
 
 ROOT = Path(__file__).parents[2]
@@ -81,7 +81,7 @@ def test_settings_files_are_read(tmp_path: Path):
 
 def test_every_setting_is_listed():
     listed = dict(re.findall(r"^\| `\[(\w+)\]` \| (.+) \|$", read(ROOT / "docs" / "cli.md"), re.MULTILINE))
-    pair = {item.name for item in fields(PairConfig)} - set(NOT_SET) | {*PER_SIDE, "conditions_motion"}
+    pair = {item.name for item in fields(PairConfig)} - set(NOT_SET) | {*PER_SIDE, *OWN_FIELDS}
     assert set(re.findall(r"`(\w+)`", listed["train"])) == {item.name for item in fields(TrainSettings)}
     assert set(re.findall(r"`(\w+)`", listed["pair"])) == pair
 

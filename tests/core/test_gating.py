@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
 import torch
 
+from dualreal_core.api import TrainingData
 from dualreal_core.bases import load_base
 from dualreal_core.bases.base import Base
+from dualreal_core.cli import main
 from dualreal_core.errors import InputError
 from dualreal_core.gating.base_texts import encode_prompts
 from dualreal_core.gating.examples import ExampleSettings, make_examples
@@ -18,9 +22,12 @@ from dualreal_core.gating.inflections import verb_forms
 from dualreal_core.gating.pair_gate import GateWords, fit_prompt_gate
 from dualreal_core.gating.words import SideWords, identity_words, motion_words, words_of
 from dualreal_core.method.pair import AdapterPair, new_pair
+from dualreal_core.storage import load_pair, read_header
 from dualreal_core.toyworld.paths import MOTIONS
+from dualreal_core.toyworld.text import embed_text
 from dualreal_core.toyworld.trial import Trial
 from dualreal_core.toyworld.world import BACKGROUNDS, all_looks
+from dualreal_core.training.recipes import DUALREAL, PAPER, read_recipe
 
 KNOWN = [motion.phrase for motion in MOTIONS.values() if motion.is_base]
 LOOKS = [look.phrase for look in all_looks()[::29]]
@@ -214,9 +221,67 @@ def test_a_pair_of_one_side_has_no_gate(base: Base, tmp_path: Path):
         fit_prompt_gate(base, alone, GateWords.told("*", "hooks"), tmp_path)
 
 
+@pytest.fixture
+def folders(tmp_path: Path) -> list[str]:
+    trial = Trial("tam", "box")
+    trial.write_photos(tmp_path / "photos")
+    trial.write_clips(tmp_path / "clips")
+    return ["--identity", str(tmp_path / "photos"), "--motion", str(tmp_path / "clips")]
+
+
+def test_training_ends_with_a_gate_and_fits_it_anew(folders: list[str], tmp_path: Path, capsys):
+    out = tmp_path / "pair.safetensors"
+    command = ["train", *folders, "--out", str(out), "--evaluate-every", "0"]
+    assert main([*command, "--steps", "1", "--no-prompt-gate"]) == 0
+    assert load_pair(out)[0].gate is None and "prompt_gate" not in read_header(out)
+    assert "prompt gate" not in capsys.readouterr().out
+    assert main([*command, "--steps", "2", "--resume", "--motion-words", "walks a box, boxes"]) == 0
+    assert "the identity acts where a prompt names '*', the motion acts where a prompt names 'walks a box'" in capsys.readouterr().out
+    pair, header = load_pair(out)
+    assert header["prompt_gate"]["motion"] == ["walks a box", "walking a box", "boxes", "boxing"]
+    assert pair.gate(embed_text("a figure * walks a box on sand")[None]).tolist() == [[1, 1]]
+
+    again = tmp_path / "again.safetensors"
+    assert main(["gate", str(out), "--motion-words", "hops", "--out", str(again)]) == 0
+    regated, header = load_pair(again)
+    assert header["prompt_gate"]["identity"] == ["*"] and header["prompt_gate"]["motion"] == ["hops", "hopping"]
+    assert header["prompt_gate"]["sides"]["identity"]["near"] == ["a figure"], "what captions told is kept"
+    assert regated.gate(embed_text("hops on sand, a figure *")[None]).tolist() == [[1, 1]]
+    assert all(torch.equal(tensor, regated.state_dict()[name]) for name, tensor in pair.state_dict().items() if name.startswith("sides"))
+    assert main(["gate", str(out), "--out", str(again)]) == 2 and "add --overwrite" in capsys.readouterr().err
+
+
+def test_training_without_words_says_so(folders: list[str], tmp_path: Path, capsys):
+    for number, file in enumerate(sorted((tmp_path / "clips").glob("*.txt"))):
+        file.write_text(("a man walks", "two cats", "rain", "a girl sings", "someone runs", "a box")[number], encoding="utf-8")
+    assert main(["train", *folders, "--out", str(tmp_path / "pair.safetensors"), "--steps", "1", "--evaluate-every", "0"]) == 0
+    assert "gets no prompt gate, so both sides act on every prompt. The captions of the clips share no" in capsys.readouterr().out
+    assert load_pair(tmp_path / "pair.safetensors")[0].gate is None
+
+
+def test_the_paper_s_recipe_and_a_side_alone_want_no_gate(base: Base, folders: list[str], tmp_path: Path):
+    data = TrainingData(tmp_path / "photos", tmp_path / "clips")
+    manifests = data.scan(base, DUALREAL)
+    assert data.gate_words(manifests, DUALREAL)[0].motion.names[0] == "walks a box"
+    for recipe in (PAPER, replace(DUALREAL, pair={**DUALREAL.pair, "motion_kind": "none"})):
+        assert data.gate_words(manifests, recipe) == (None, "")
+    settings = tmp_path / "run.toml"
+    settings.write_text("[pair]\nprompt_gate = false\n", encoding="utf-8")
+    assert not read_recipe(settings, DUALREAL).prompt_gate
+
+
+def test_combined_loras_have_their_words_from_metadata():
+    words = GateWords.of_header({"prompts": {"trigger": "ohwx man", "motion": "doing the moonwalk"}})
+    assert (words.identity.names, words.identity.near) == (("ohwx man",), ("man",)) and words.motion.names[0] == "doing the moonwalk"
+
+
 def test_headers_tell_words():
     header = {"prompts": {"trigger": "*", "identity": "dog *", "motion": "a person is playing guitar"}}
     words = GateWords.of_header(header)
     assert words.identity.placed[0] == "dog *" and words.motion.names[0] == "playing guitar"
-    kept = {**header, "prompt_gate": {"identity": ["sks"], "motion": ["strums", "strumming"]}}
-    assert GateWords.of_header(kept).identity.names == ("sks",) and GateWords.of_header(kept, motion="hums").motion.names[0] == "hums"
+    earlier = {"sides": {"identity": asdict(words.identity), "motion": {"names": ["hums"], "placed": ["hums"], "near": []}}}
+    again = GateWords.of_header(json.loads(json.dumps({"prompt_gate": earlier})))
+    assert again.identity == words.identity and again.motion.names == ("hums",)
+    assert GateWords.of_header({**header, "prompt_gate": earlier}, "ohwx", "strums").motion.names[0] == "strums"
+    with pytest.raises(InputError, match="Give the words that name the motion"):
+        GateWords.of_header({"prompts": {"trigger": "*"}})

@@ -58,3 +58,10 @@ def parse_finite(text: str) -> float:
     if not math.isfinite(number):
         raise argparse.ArgumentTypeError(f"{text!r} is no number; write one as in 0.8")
     return number
+
+
+def add_words_arguments(parser: argparse.ArgumentParser, default: str) -> None:
+    """Of commands that fit a prompt gate."""
+    for role, example in (("identity", "ohwx man"), ("motion", "plays the violin, playing a fiddle")):
+        told = f"words of a prompt that name the {role}, several ones parted by commas: '{example}' (default: {default})"
+        parser.add_argument(f"--{role}-words", default="", metavar="WORDS", help=told)

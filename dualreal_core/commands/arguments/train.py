@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...training.recipes import RECIPES
 from ..description import Command
-from .shared_options import add_base_options, add_size_options, parse_seed
+from .shared_options import add_base_options, add_size_options, add_words_arguments, parse_seed
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +19,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--prompt-identity", help="caption of photos that have none of their own, such as 'dog *'")
     parser.add_argument("--prompt-motion", help="caption of clips that have none of their own")
     parser.add_argument("--trigger", default="*", help="word that stands for the identity (default: *)")
+    add_words_arguments(parser, "those of trigger and captions")
+    parser.add_argument("--no-prompt-gate", action="store_true", help="both sides act on every prompt, also on those that name neither")
     parser.add_argument("--fps", type=float, help="frame rate clips are resampled to (default: the base's)")
     parser.add_argument("--out", type=Path, required=True, help="pair file to write, .safetensors")
     parser.add_argument("--run-dir", type=Path, help="folder for state, metrics and samples (default: OUT.run)")
