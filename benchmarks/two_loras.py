@@ -7,11 +7,10 @@ python benchmarks/two_loras.py --results build/two-loras/results --write docs/tw
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from dualreal_core.bench.cells import read_cells, read_results, write_cells
 from dualreal_core.bench.two_lora_table import cells_of, table
 from dualreal_core.errors import InputError
 
@@ -29,30 +28,11 @@ def main() -> None:
     parser.add_argument("--tuning", action="store_true", help="the tuning figures and motions' part of the stored scores")
     arguments = parser.parse_args()
     part = "tuning" if arguments.tuning else "test"
-    if arguments.results:
-        files = sorted(arguments.results.glob("*/*.json"))
-        results = [json.loads(file.read_text(encoding="utf-8")) for file in files]
-    else:
-        results = json.loads(CELLS.read_text(encoding="utf-8"))[part]
+    results = read_results(arguments.results) if arguments.results else read_cells(CELLS, part)
     if arguments.write:
-        stored = json.loads(arguments.write.read_text(encoding="utf-8")) if arguments.write.exists() else {}
-        stored[part] = [_stored(result) for result in results]
-        arguments.write.write_text(_lines(stored), encoding="utf-8")
+        write_cells(arguments.write, part, results, SCORES)
     chosen = [result for result in results if arguments.seeds is None or result["seed"] in arguments.seeds]
     print("\n".join(table(cells_of(chosen), arguments.against)))
-
-
-def _stored(result: Mapping) -> dict:
-    kept = {name: result[name] for name in ("method", "identity", "motion", "seed")}
-    scores = {name: round(result["scores"][name], 4) for name in SCORES}
-    seconds = {name: result["seconds"][name] for name in ("training", "joining")}
-    return {**kept, "scores": scores, "seconds": seconds, **({"note": result["note"]} if "note" in result else {})}
-
-
-def _lines(stored: Mapping[str, Sequence[Mapping]]) -> str:
-    """JSON with a result a line."""
-    parts = (f'"{name}": [\n' + ",\n".join(json.dumps(one) for one in results) + "\n]" for name, results in stored.items())
-    return "{\n" + ",\n".join(parts) + "\n}\n"
 
 
 if __name__ == "__main__":

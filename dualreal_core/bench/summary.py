@@ -99,19 +99,27 @@ def summarise(results: Sequence[Mapping]) -> list[Summary]:
 
 
 def advantages(results: Sequence[Mapping], measures: Sequence[str], method: str = "ours") -> dict[str, dict[str, Estimate]]:
-    """By how much a method is above each other one, trial by trial: what figures, motions and seeds have in common drops out.
+    """By how much a method is above each other one, trial by trial; references are not compared. See `differences`."""
+    return {
+        name: {measure: _negated(value) for measure, value in values.items()}
+        for name, values in differences(results, measures, method).items()
+        if name not in REFERENCES
+    }
 
-    Trials that one of the two lacks, or where a measure is undefined, are left out. References are not compared.
+
+def differences(results: Sequence[Mapping], measures: Sequence[str], against: str) -> dict[str, dict[str, Estimate]]:
+    """By how much each other method is above one, trial by trial: what figures, motions and seeds have in common drops out.
+
+    Trials that one of the two lacks, or where a measure is undefined, are left out.
     """
     others = _by_method(results)
-    own = others.pop(method, {})
+    its = others.pop(against, {})
 
     def gains(theirs: Scores, measure: str) -> dict[Place, float | None]:
-        both = {place: (own[place].get(measure), theirs[place].get(measure)) for place in own if place in theirs}
+        both = {place: (theirs[place].get(measure), its[place].get(measure)) for place in its if place in theirs}
         return {place: None if None in values else values[0] - values[1] for place, values in both.items()}
 
-    compared = {name: scores for name, scores in others.items() if own and name not in REFERENCES}
-    return {name: {measure: estimate(gains(scores, measure)) for measure in measures} for name, scores in compared.items()}
+    return {name: {measure: estimate(gains(scores, measure)) for measure in measures} for name, scores in others.items() if its}
 
 
 def best(summaries: Sequence[Summary], measure: str) -> Summary | None:
@@ -141,3 +149,8 @@ def _by_method(results: Sequence[Mapping]) -> dict[str, Scores]:
     for result in with_references(results):
         found.setdefault(result["method"], {})[place_of(result)] = result["scores"]
     return dict(sorted(found.items(), key=lambda one: (names.index(one[0].partition("[")[0]), one[0])))
+
+
+def _negated(value: Estimate) -> Estimate:
+    low, high = (None if end is None else -end for end in (value.high, value.low))
+    return Estimate(None if value.mean is None else -value.mean, low, high, value.count)
