@@ -15,7 +15,7 @@ JOINT_SETTINGS = (
 )  # fmt: skip
 FIXED_WEIGHTS = {"has_controller": False, "share_schedule": ()}
 """Of a pair without a network, even between its sides."""
-CONTROLLER_SETTINGS = ("has_controller", "share_schedule", "num_groups", "controller_dim", "learned_range")
+CONTROLLER_SETTINGS = ("has_controller", "share_schedule", "num_groups", "controller_dim")
 
 
 def ours(recipe: Recipe) -> Recipe:

@@ -25,7 +25,7 @@ from dualreal_core.training.settings import TrainSettings
 from dualreal_core.training.state import RunState
 
 BOUNDARY, TURN, STEPS = 0.6, 3, 14
-SIZES = {"num_groups": 2, "rank": 2, "alpha": 2.0, "learned_range": 0.4, "controller_dim": 4}
+SIZES = {"num_groups": 2, "rank": 2, "alpha": 2.0, "has_controller": True, "controller_dim": 4}
 CHANGES = {
     "steps": STEPS, "expert_steps": TURN, "warmup_steps": 0, "evaluate_every": 4, "motion_batch": 2, "frozen_adapter_dropout": 0.5,
     "preservation_ratio": 0.5, "timestep_bias": 1.0,
