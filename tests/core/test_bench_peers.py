@@ -95,7 +95,7 @@ def test_shared_noise_is_that_of_all_frames_and_channels():
 
 
 def test_sparse_sides_lie_on_their_own_layers_and_the_identity_doubles_at_the_switch(base):
-    shared = {"scale": 2.0, "learned_range": 0.0, "identity_kind": "lora", "motion_kind": "lora"}
+    shared = {"scale": 2.0, "num_groups": 1, "learned_range": 0.0, "identity_kind": "lora", "motion_kind": "lora"}
     sides = [new_pair(base.transformer, 0, target_layers=layers, **shared) for layers in SPARSE_LAYERS.values()]
     for side, other in zip(sides, ("motion", "identity"), strict=True):
         del side.sides[other]
