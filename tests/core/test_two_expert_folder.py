@@ -193,7 +193,8 @@ def test_train_resume_and_generate(folder: Path, tmp_path: Path, capsys: pytest.
             path.unlink()
             path.with_suffix(".txt").unlink(missing_ok=True)
     (tmp_path / "run.toml").write_text(
-        '[train]\nexpert_steps = 2\nmotion_batch = 1\n[pair]\nrank = 2\nhas_controller = true\ncontroller_dim = 4\ntarget_layers = ["to_q"]\n'
+        "[train]\nexpert_steps = 2\nmotion_batch = 1\n"
+        '[pair]\nrank = 2\nhas_controller = true\ncontroller_dim = 4\ntarget_layers = ["to_q"]\n'
         "[crops]\nnum_crops = 1\ncrop_margin = 0.0\n"
     )
     whole, stopped = tmp_path / "whole.safetensors", tmp_path / "stopped.safetensors"
