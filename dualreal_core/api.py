@@ -29,7 +29,7 @@ from .sampling import SamplingSettings, default_sampling, sample
 from .storage import save_pair
 from .training.loop import ALGORITHM_VERSION, StepResult
 from .training.noise_range import expert_ranges, fit_range
-from .training.recipes import DUALREAL, Recipe, as_begun, fit_expert_steps, fit_warmup
+from .training.recipes import DUALREAL, Recipe, as_begun, fit_expert_steps, fit_warmup, preserving_as_begun
 from .training.run import RunDirectory, run_training
 from .training.scores import Evaluation
 from .training.stopping import best_of
@@ -158,6 +158,7 @@ class Training:
         recorded = header.get("base") or {"name": name, "encoders": base.fingerprint, **record_of(base, [name])}
         self.directory = RunDirectory(directory)
         recipe, self.notes = fit_recipe(base, recipe, base.transformer)
+        recipe = preserving_as_begun(recipe, self.directory.begun_fields("training"))
         recipe, self._network_note = as_begun(recipe, self.directory.begun_pair())
         self.base, self.data, self.recipe = base, data, recipe
         self.pair = _new_pair(base, base.transformer, recipe)

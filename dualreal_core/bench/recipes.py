@@ -10,7 +10,7 @@ from ..training.settings import TrainSettings
 STEPS = 800
 """Of joint training; each side alone gets its half."""
 JOINT_SETTINGS = (
-    "motion_ratio", "frozen_adapter_dropout", "preservation_ratio", "timestep_bias",
+    "motion_ratio", "frozen_adapter_dropout", "preservation_ratio", "preservation_batch", "timestep_bias",
     "identity_learning_rate", "controller_learning_rate",
 )  # fmt: skip
 FIXED_WEIGHTS = {"has_controller": False, "share_schedule": ()}
@@ -24,10 +24,12 @@ def ours(recipe: Recipe) -> Recipe:
 
 
 def plain(recipe: Recipe) -> Recipe:
-    """Without what belongs to the joint run, and with an even motion ratio: a change there leaves the runs of other methods valid."""
+    """Without what belongs to the joint run, with an even motion ratio and as many photos in a batch as clips: a change there leaves
+    the runs of other methods valid."""
     defaults = TrainSettings()
     pair = {name: value for name, value in recipe.pair.items() if name not in CONTROLLER_SETTINGS}
-    return with_train(replace(recipe, pair=pair), **{name: getattr(defaults, name) for name in JOINT_SETTINGS})
+    reset = {name: getattr(defaults, name) for name in JOINT_SETTINGS}
+    return with_train(replace(recipe, pair=pair), **reset, identity_batch=recipe.train.motion_batch)
 
 
 def paper(recipe: Recipe) -> Recipe:
@@ -36,6 +38,6 @@ def paper(recipe: Recipe) -> Recipe:
     It sees the stills that all methods see: photos of the toy world are larger than a frame, and scaled down they would show a
     figure smaller than the one that is asked for.
     """
-    names = ("steps", "seed", "learning_rate", "controller_learning_rate", "warmup_steps", "identity_batch", "motion_batch")
+    names = ("steps", "seed", "learning_rate", "controller_learning_rate", "warmup_steps", "motion_batch")
     same_stills = replace(PAPER, num_crops=recipe.num_crops, crop_margin=recipe.crop_margin)
-    return with_train(same_stills, **{name: getattr(recipe.train, name) for name in names})
+    return with_train(same_stills, **{name: getattr(recipe.train, name) for name in names}, identity_batch=recipe.train.motion_batch)

@@ -9,6 +9,7 @@ from ..toyworld.config import TRANSFORMER_CONFIG
 from ..training.recipes import FREE_CONTROLLER
 from .gate_methods import GATE_METHODS
 from .methods import COUNTS, Method
+from .pair_methods import PAIR_METHODS
 from .paper_methods import PAPER_METHODS
 from .peer_methods import PEER_METHODS
 from .recipes import FIXED_WEIGHTS, ours, paper
@@ -202,6 +203,7 @@ METHODS = {
         *PAPER_METHODS,
         *PEER_METHODS,
         *GATE_METHODS,
+        *PAIR_METHODS,
         _joint("ours", "DualReal, ours", "the recipe of this project at the toy world's scale"),
     )
 }

@@ -168,12 +168,16 @@ class RunDirectory:
                 temporary.write_text(text + "\n", encoding="utf-8")
 
     def begun_pair(self) -> Mapping[str, object]:
-        """Fields of the pair that the run here was begun with; none where no step was made, or where `opened` will refuse it."""
+        """Fields of the pair that the run here was begun with; see `begun_fields`."""
+        return self.begun_fields("pair")
+
+    def begun_fields(self, part: str) -> Mapping[str, object]:
+        """What the run here was begun with, of 'pair' or 'training'; none where no step was made, or where `opened` will refuse it."""
         try:
-            pair = self._begun().get("pair") if self._has_steps() else None
+            fields = self._begun().get(part) if self._has_steps() else None
         except InputError:
             return {}
-        return pair if isinstance(pair, dict) else {}
+        return fields if isinstance(fields, dict) else {}
 
     def _has_steps(self) -> bool:
         return self.checkpoint_file.exists() or bool(self._records())

@@ -179,7 +179,7 @@ class _Losses:
 
     def preservation(self) -> torch.Tensor:
         """Mean squared change that the identity makes to the motion's prediction on clips."""
-        batch, *sample = self._next("identity", "motion", ())
+        batch, *sample = self._next("identity", "motion", (), self.settings.preservation_batch)
         with self._lowered():
             self.attachment.strengths = {"identity": 0.0, "motion": 1.0}
             with torch.no_grad():
@@ -188,12 +188,13 @@ class _Losses:
             return (self._predict(batch, *sample).float() - prior.float()).square().mean()
 
     def _next(
-        self, role: Role, source: Role, share_schedule: tuple[float, ...]
+        self, role: Role, source: Role, share_schedule: tuple[float, ...], at_most: int | None = None
     ) -> tuple[list[PreparedItem], torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The next batch of `source` to train `role` on: items, latents and noise (B, C, f, h, w), timesteps (B,)."""
+        """The next batch of `source` to train `role` on, or its first items: these, latents and noise (B, C, f, h, w), timesteps (B,)."""
         settings, generator, objective = self.settings, self.state.generator, self.base.objective
         device = next(self.base.transformer.parameters()).device
-        batch = self.state.next_batch(source, self.items[source], settings.motion_batch if source == "motion" else settings.identity_batch)
+        size = settings.motion_batch if source == "motion" else settings.identity_batch
+        batch = self.state.next_batch(source, self.items[source], size)[:at_most]
         self.attachment.condition = _conditions(batch, settings, self.state, device) if source == "motion" else None
         latents = torch.stack([item.latents for item in batch])
         timestep = draw_timesteps(objective, len(batch), generator, role, share_schedule, settings.timestep_bias, self.expert.within)

@@ -75,7 +75,7 @@ SHARE_SCHEDULE = (0.4, 0.4, 0.7, 0.8, 0.9, 0.9)
 
 DUALREAL = Recipe(
     name="dualreal",
-    train=TrainSettings(frozen_adapter_dropout=1.0, preservation_ratio=0.25, timestep_bias=2.0, evaluate_every=200),
+    train=TrainSettings(frozen_adapter_dropout=1.0, preservation_ratio=0.25, preservation_batch=1, timestep_bias=2.0, evaluate_every=200),
     pair={
         "identity_kind": "lora",
         "motion_kind": "lora",
@@ -152,6 +152,15 @@ def as_begun(recipe: Recipe, begun: Mapping[str, object]) -> tuple[Recipe, str |
     network = {"has_controller": True, **{name: begun.get(name) for name in ("learned_range", "controller_dim")}}
     note = f"Goes on with the network that this run was begun with, which moves shares by {begun['learned_range']} at most."
     return replace(recipe, pair={**recipe.pair, **network}), note
+
+
+def preserving_as_begun(recipe: Recipe, begun: Mapping[str, object]) -> Recipe:
+    """The recipe for a run that may have been begun when the identity always saw whole batches of clips: it goes on to.
+
+    Args:
+        begun: training settings that it was begun with, see `RunDirectory.begun_fields`.
+    """
+    return with_train(recipe, preservation_batch=None) if begun and "preservation_batch" not in begun else recipe
 
 
 def read_recipe(path: Path, recipe: Recipe) -> Recipe:

@@ -20,6 +20,7 @@ _SHARES = ("motion_ratio", "condition_drop", "frozen_adapter_dropout", "preserva
 _NOT_NEGATIVE = ("warmup_steps", "weight_decay", "timestep_bias", "evaluate_every", "validation_split", "patience")
 _LIMITS: tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...] = (
     (("steps", "identity_batch", "motion_batch", "accumulation", "expert_steps"), lambda value: value >= 1, "it must be at least 1"),
+    (("preservation_batch",), lambda value: value is None or value >= 1, "it must be at least 1"),
     (_SHARES, lambda value: 0 <= value <= 1, "it must lie between 0 and 1"),
     (("sigma_min", "sigma_max"), lambda value: value is None or 0 <= value <= 1, "it must lie between 0 (clean) and 1 (noise)"),
     ((*_RATES, "eps", "clip_norm"), lambda value: value is None or value > 0, "it must be positive"),
@@ -36,7 +37,7 @@ _LIMITS: tuple[tuple[tuple[str, ...], Callable[..., bool], str], ...] = (
     (("validation_split",), lambda value: value <= 1 or float(value).is_integer(), "it must be a share below 1 or a whole number of files"),
 )
 """Names of settings, what their values must suit, and what else is said."""
-_NEUTRAL = {"sigma_min": (None, 0.0), "sigma_max": (None, 1.0), "expert_steps": (50,)}
+_NEUTRAL = {"sigma_min": (None, 0.0), "sigma_max": (None, 1.0), "expert_steps": (50,), "preservation_batch": (None,)}
 """Settings that came later, and values at which they change nothing."""
 
 
@@ -69,6 +70,8 @@ class TrainSettings:
     preservation_ratio: float = 0.0
     """Prior preservation: share of the identity's steps in which it also sees clips and learns to keep the motion side's
     prediction on them."""
+    preservation_batch: int | None = None
+    """Clips in each such look, of those that are next in turn; None: `motion_batch`. One is enough, at a fraction of the time."""
     timestep_bias: float = 0.0
     """How far the timesteps of each side are biased to where the share schedule favours it: they are drawn in proportion to its
     share to this power. 0: as the base draws them."""
@@ -120,7 +123,10 @@ class TrainSettings:
     def recorded(self) -> dict[str, object]:
         """The settings as files and the names of runs keep them: those that came later only where they change something, so that
         what was written before them means the same."""
-        return {name: value for name, value in asdict(self).items() if name not in _NEUTRAL or value not in _NEUTRAL[name]}
+        neutral = dict(_NEUTRAL)
+        if not self.preservation_ratio or (self.preservation_batch or 0) >= self.motion_batch:
+            neutral["preservation_batch"] = (self.preservation_batch,)
+        return {name: value for name, value in asdict(self).items() if name not in neutral or value not in neutral[name]}
 
     def expert_at(self, step: int, num_experts: int) -> int:
         """Which expert is trained after so many steps."""

@@ -202,6 +202,7 @@ def test_settings_of_the_joint_run_alone_leave_the_other_methods_runs_valid():
 
     kept = {name for name, method in METHODS.items() if keys(method, RECIPE) == keys(method, changed)}
     joint_methods = {"ours", "fixed", "no-preservation", "no-timestep-bias", "no-schedule", "bounded-network"}
+    joint_methods |= {"ours-before", "ours-previewed"}
     joint_methods |= {"unmasked", "one-group", "two-groups", "per-block"}
     assert kept == set(METHODS) - joint_methods
     assert keys(find_method("sum"), RECIPE) != keys(find_method("sum"), with_train(RECIPE, learning_rate=1e-5))

@@ -18,7 +18,7 @@ from dualreal_core.bench.joining.merges import dare, merged, project, ties
 from dualreal_core.bench.joining.peft_adapters import combined, peft_model
 from dualreal_core.bench.joining.table import JOINERS
 from dualreal_core.bench.joining.turns import Turns
-from dualreal_core.bench.registry import TWO_LORA_ROWS, find_method
+from dualreal_core.bench.registry import METHODS, TWO_LORA_ROWS, find_method
 from dualreal_core.bench.two_loras import TWO_LORA_METHODS
 from dualreal_core.method.attach import Attachment
 from dualreal_core.method.blend import FixedBlend
@@ -212,7 +212,7 @@ def test_looks_are_kept_where_the_subject_shows_wherever_it_is():
 
 
 def test_every_row_can_be_joined():
-    joined = {name for name, method in TWO_LORA_METHODS.items() if method.joiner}
+    joined = {method.joiner for method in (*METHODS.values(), *TWO_LORA_METHODS.values()) if method.joiner}
     assert joined == set(JOINERS) and set(TWO_LORA_METHODS) < set(TWO_LORA_ROWS)
     assert find_method("curves[identity_early=0]").settings == {"identity_early": 0.0}
 

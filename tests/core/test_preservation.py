@@ -131,3 +131,24 @@ def test_a_loss_that_is_no_number_changes_nothing():
 def test_the_papers_recipe_has_none():
     base = TinyBase("wan", 2)
     assert all(done.preservation_loss is None for done, _, _ in run(make_pair(base, num_groups=2), base))
+
+
+@pytest.mark.parametrize(("size", "seen"), [(None, 3), (1, 1), (2, 2), (8, 3)])
+def test_it_looks_at_no_more_clips_than_it_is_told(size, seen):
+    base, calls = TinyBase("wan", 2), []
+    pair = fill(make_pair(base, num_groups=2))
+    settings = TrainSettings(steps=2, motion_ratio=0.0, identity_batch=2, motion_batch=3, preservation_batch=size, **ALWAYS)
+    with Attachment(base.transformer, pair) as attachment:
+        predict = base.predict
+        base.predict = lambda noisy, *given: (calls.append(len(noisy)), predict(noisy, *given))[1]
+        list(train(base, attachment, all_items(), settings, RunState.start(pair, settings)))
+    assert calls == [2, seen, seen] * 2
+
+
+def test_how_many_is_recorded_only_where_it_counts():
+    """So that runs from before go on, and keep their names, where nothing changes for them."""
+    for changes in ({"preservation_batch": 3}, {"preservation_batch": None}, {"preservation_batch": 1, "preservation_ratio": 0.0}):
+        assert "preservation_batch" not in TrainSettings(**{**ALWAYS, **changes}).recorded()
+    assert TrainSettings(**ALWAYS, preservation_batch=2).recorded()["preservation_batch"] == 2
+    with pytest.raises(ValueError, match="preservation_batch is 0; it must be at least 1"):
+        TrainSettings(preservation_batch=0)

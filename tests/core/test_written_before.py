@@ -21,7 +21,7 @@ from dualreal_core.method.attach import Attachment
 from dualreal_core.storage import load_pair, read_header, save_pair
 from dualreal_core.storage.format import EXPERTS_VERSION
 from dualreal_core.storage.renames import ADVICE, RENAMED, former_pair_settings, pair_fields
-from dualreal_core.training.recipes import DUALREAL, FREE_CONTROLLER, PAPER, RECIPES, as_begun, read_recipe
+from dualreal_core.training.recipes import DUALREAL, FREE_CONTROLLER, PAPER, RECIPES, as_begun, preserving_as_begun, read_recipe
 from dualreal_core.training.run import RunDirectory
 
 FILES = Path(__file__).parents[1] / "written_before"
@@ -208,3 +208,19 @@ def test_the_former_toml_file_is_told(tmp_path):
 
 def test_headers_name_todays_recipes():
     assert {read_header(path)["training"]["recipe"] for path in PAIRS} == {"paper"}
+
+
+def test_a_run_goes_on_with_the_clips_that_it_was_begun_with(tmp_path, capsys):
+    """The identity looked at whole batches of them; a fresh run of the same settings looks at one."""
+    folder, config = tmp_path / "run", todays_settings(tmp_path / "today.toml")
+    config.write_text(config.read_text().replace("motion_batch = 1\n", "motion_batch = 2\n"))
+    shutil.copytree(RUN, folder)
+    settings = folder / "half.safetensors.run" / "run.json"
+    asked = json.loads(settings.read_text())
+    settings.write_text(json.dumps({**asked, "training": {**asked["training"], "motion_batch": 2}}))
+    begun = RunDirectory(settings.parent).begun_fields("training")
+    recipe = read_recipe(config, DUALREAL)
+    assert recipe.train.preservation_batch == 1 and preserving_as_begun(recipe, {}) == recipe
+    assert preserving_as_begun(recipe, begun).train.preservation_batch is None
+    assert preserving_as_begun(recipe, {**begun, "preservation_batch": 1}) == recipe
+    assert main(["train", "--resume", *arguments(folder, config), "--stop-after", "1"]) == 0

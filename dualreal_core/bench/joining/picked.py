@@ -11,7 +11,7 @@ from ...bases import Base
 from ...method.attach import Attachment
 from ...method.blend import Blend
 from ...method.combine import combine
-from ...method.pair import AdapterPair
+from ...method.pair import ROLES, AdapterPair
 from ...metrics.preview_judge import Scores, best_of, judge
 from ...precision import lowered
 from ...sampling import default_sampling, sample
@@ -46,19 +46,23 @@ def decoded(base: Base, latents: torch.Tensor) -> list[torch.Tensor]:
 
 
 def previews(
-    base: Base, trial: Trial, pair: AdapterPair | None, blend: Blend | None = None, count: int = NUM_PREVIEWS
+    base: Base, trial: Trial, pair: AdapterPair | None, blend: Blend | None = None, count: int = NUM_PREVIEWS,
+    strengths: tuple[float, float] = (1.0, 1.0),
 ) -> torch.Tensor:  # fmt: skip
-    """Latents (V, C, F, h, w) of the trial's prompts."""
+    """Latents (V, C, F, h, w) of the trial's prompts; strengths of the identity and the motion."""
     prompts = (trial.prompts * count)[:count]
-    return rollouts(base, prompts, pair, blend, PREVIEW_SEED + 100 * trial.seed)
+    return rollouts(base, prompts, pair, blend, PREVIEW_SEED + 100 * trial.seed, strengths)
 
 
 def rollouts(
-    base: Base, prompts: list[str], pair: AdapterPair | None, blend: Blend | None = None, seed: int = PREVIEW_SEED
+    base: Base, prompts: list[str], pair: AdapterPair | None, blend: Blend | None = None, seed: int = PREVIEW_SEED,
+    strengths: tuple[float, float] = (1.0, 1.0),
 ) -> torch.Tensor:  # fmt: skip
     """Latents (V, C, F, h, w), one video for each prompt, in few steps and lower precision."""
     settings = replace(default_sampling(base, seed), num_steps=PREVIEW_STEPS)
     with base.encoders(), torch.no_grad():
         texts, negative = [base.encode_text(prompt) for prompt in prompts], base.encode_text("")
     with lowered(base, True), nullcontext() if pair is None else Attachment(base.transformer, pair, blend) as attachment:
+        if attachment is not None:
+            attachment.strengths = dict(zip(ROLES, strengths, strict=True))
         return sample(base, texts, negative, settings, attachment)

@@ -20,6 +20,7 @@ from .forms import BEST_FORM, curves_of
 from .klora import KLoRA
 from .peft_adapters import combined
 from .picked import picked
+from .previewed import previewed
 from .reconcile import between
 
 Joiner = Callable[[Base, Trial, Sequence[AdapterPair], Mapping[str, float]], Candidate]
@@ -30,6 +31,10 @@ FULL = FixedBlend(1.0, 1.0)
 
 def _picked(base: Base, trial: Trial, sides: Sequence[AdapterPair], settings: Mapping[str, float]) -> Candidate:
     return picked(base, trial, *sides)
+
+
+def _previewed(base: Base, trial: Trial, trained: Sequence[AdapterPair], settings: Mapping[str, float]) -> Candidate:
+    return previewed(base, trial, *trained)
 
 
 def _k_lora(base: Base, trial: Trial, sides: Sequence[AdapterPair], settings: Mapping[str, float]) -> Candidate:
@@ -77,6 +82,7 @@ JOINERS: dict[str, Joiner] = {
     "jointtuner": _jointtuner,
     "smrabooth": _smrabooth,
     "picked": _picked,
+    "previewed": _previewed,
     "k-lora": _k_lora,
     "norm-balance": _norm_balance,
     "ties": _merging(merges.ties),
