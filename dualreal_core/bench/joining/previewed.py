@@ -5,7 +5,7 @@ from __future__ import annotations
 from ...bases import Base
 from ...method.blend import SharePlan
 from ...method.pair import AdapterPair
-from ...metrics.preview_judge import Scores, judge
+from ...metrics.preview_judge import RULES, Scores, judge
 from ...toyworld.trial import Trial
 from ..candidate import Candidate
 from .looks import looks_kept
@@ -14,7 +14,7 @@ from .picked import decoded, previews
 EARLY_SHARES = (0.3, 0.5, 0.6)
 """Of the identity over the first fifth of denoising, beside the pair's own: earlier shares settle paths and shapes."""
 LEAST_GAIN = 0.02
-"""In the mean of both scores, from which on the pair's own schedule is left: previews tell less apart."""
+"""In the smaller of both scores, from which on the pair's own schedule is left: previews tell less apart."""
 
 
 def previewed(base: Base, trial: Trial, pair: AdapterPair) -> Candidate:
@@ -33,7 +33,7 @@ def previewed(base: Base, trial: Trial, pair: AdapterPair) -> Candidate:
 
 
 def chosen(scores: dict[str, Scores]) -> str:
-    """The name that keeps most of both in the mean; the first, which is the pair's own, unless another one gains `LEAST_GAIN`."""
-    means = {name: sum(one.clipped()) / max(len(one.clipped()), 1) for name, one in scores.items()}
-    own, best = next(iter(means)), max(means, key=means.__getitem__)
-    return best if means[best] >= means[own] + LEAST_GAIN else own
+    """The name that keeps most of what is kept least; the first, which is the pair's own, unless another one gains `LEAST_GAIN`."""
+    kept = {name: RULES["smaller"](one.clipped()) if one.clipped() else 0.0 for name, one in scores.items()}
+    own, best = next(iter(kept)), max(kept, key=kept.__getitem__)
+    return best if kept[best] >= kept[own] + LEAST_GAIN else own
