@@ -204,7 +204,12 @@ METHODS = {
         *PEER_METHODS,
         *GATE_METHODS,
         *PAIR_METHODS,
-        _joint("ours", "DualReal, ours", "the recipe of this project at the toy world's scale"),
+        _joint(
+            "ours",
+            "DualReal, ours",
+            "the recipe of this project at the toy world's scale, with the prompt gate that a training ends with",
+            trainers=("gated",),
+        ),
     )
 }
 BASE = "base"

@@ -13,11 +13,13 @@ from ..api import Training
 from ..bases import Base
 from ..dataset import PreparedItem, PreparedSet
 from ..method.attach import Attachment
+from ..method.combine import combine
 from ..method.pair import ROLES, AdapterPair, PairConfig, Role, new_pair, per_side
 from ..toyworld.trial import Trial
 from ..training.recipes import Recipe
 from .experiment import finish, one_role, train_joint, train_side
 from .fitting import fit
+from .gated import with_fitted_gate, with_gate_by_loss
 from .joining.reconcile import reconcile
 from .peer_trainers import jointtuner, sparse_identity, sparse_motion
 from .prior import mixed, sample_prior
@@ -121,6 +123,16 @@ def _beside_prior(roles: Sequence[Role], base: Base, data: Data, recipe: Recipe,
     return train_joint(base, mixed(base, data, before[0], recipe.train.seed, roles), recipe, folder)
 
 
+def _gated(base: Base, trial: Trial, recipe: Recipe, folder: Path, before: Sequence[Trained]) -> AdapterPair:
+    """What was trained, its two sides added up where they were apart, with a prompt gate."""
+    return with_fitted_gate(base, trial, combine(*before) if len(before) > 1 else before[0], folder)
+
+
+def _gated_by_loss(base: Base, data: Data, recipe: Recipe, folder: Path, before: Sequence[Trained]) -> AdapterPair:
+    pair, prior = before
+    return with_gate_by_loss(base, data, prior, pair, recipe.train.seed)
+
+
 def _items(data: Data) -> dict[Role, Sequence[PreparedItem]]:
     return {role: data[role].items for role in ROLES}
 
@@ -145,6 +157,9 @@ TRAINERS = {
     "prior": Trainer(lambda base, trial, recipe, folder, before: sample_prior(base, recipe.train.seed), sees=(), is_data_free=True),
     "joint-prior": Trainer(partial(_beside_prior, ROLES), needs=("prior",)),
     "joint-prior-clips": Trainer(partial(_beside_prior, ("motion",)), needs=("prior",)),
+    "gated": Trainer(_gated, needs=("joint",), is_data_free=True),
+    "gated-sum": Trainer(_gated, needs=("identity", "motion"), is_data_free=True),
+    "gated-by-loss": Trainer(_gated_by_loss, needs=("joint", "prior")),
     "reconciled": Trainer(
         lambda base, trial, recipe, folder, before: reconcile(base, trial, *before), needs=("identity", "motion"), is_data_free=True
     ),
