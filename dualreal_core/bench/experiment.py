@@ -15,6 +15,7 @@ from ..api import Training, TrainingData, prepare_data
 from ..bases import Base
 from ..dataset import PreparedSet
 from ..files.atomic import atomic_path
+from ..gating.pair_gate import GateWords
 from ..method.attach import Attachment
 from ..method.blend import Blend, BlendRecord
 from ..method.pair import AdapterPair, Role
@@ -91,14 +92,22 @@ def train_side(
 
 
 def train_joint(
-    base: Base, data: dict[Role, PreparedSet], recipe: Recipe, folder: Path, on_step: OnStep | None = None, out: Path | None = None
+    base: Base,
+    data: dict[Role, PreparedSet],
+    recipe: Recipe,
+    folder: Path,
+    on_step: OnStep | None = None,
+    out: Path | None = None,
+    words: GateWords | None = None,
 ) -> AdapterPair:
-    """Both sides jointly; written to `out`, if given."""
+    """Both sides jointly, with a prompt gate for `words`, if given; written to `out`, if given."""
     training = Training(base, data, recipe, folder, {"prompts": {"identity": SUBJECT, "motion": None, "trigger": TRIGGER}})
-    pair = finish(training, on_step)
+    finish(training, on_step)
+    if words is not None:
+        training.fit_gate(words, folder / "texts")
     if out is not None:
         training.save(out)
-    return pair
+    return training.pair
 
 
 def finish(training: Training, on_step: OnStep | None = None) -> AdapterPair:

@@ -28,9 +28,13 @@ def with_fitted_gate(base: Base, trial: Trial, pair: AdapterPair, folder: Path) 
     Args:
         folder: where encoded prompts are kept.
     """
+    return fit_prompt_gate(base, pair, gate_words(trial), folder)[0]
+
+
+def gate_words(trial: Trial) -> GateWords:
+    """What trigger and captions of a trial tell a gate."""
     photos, clips = ([example.caption for example in examples] for examples in (trial.photos(), trial.clips()))
-    words = GateWords.told(trigger=TRIGGER, photo_captions=photos, clip_captions=clips)
-    return fit_prompt_gate(base, pair, words, folder)[0]
+    return GateWords.told(trigger=TRIGGER, photo_captions=photos, clip_captions=clips)
 
 
 def with_gate_by_loss(

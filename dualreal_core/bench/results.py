@@ -53,6 +53,7 @@ class Protocol:
     def recorded(self) -> dict[str, object]:
         """Plain values: those that came later only where they change something, so that folders of former versions mean the same."""
         values = json.loads(json.dumps(asdict(self)))
+        values["recipe"].pop("prompt_gate")  # each method has a gate or none, whatever the recipe says
         return {name: value for name, value in values.items() if name not in _NEUTRAL or value != _NEUTRAL[name]}
 
     @classmethod

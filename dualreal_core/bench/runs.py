@@ -45,7 +45,7 @@ class Run:
     def key(self) -> str:
         """Name of its folder; differs wherever the result could."""
         recipe = {**asdict(self.recipe), "train": self.recipe.train.recorded()}
-        recipe.pop("prompt_gate", None)  # which is no part of the training
+        recipe.pop("prompt_gate")  # which is no part of the training
         asked = [self.trainer, self.identity, self.motion, recipe, [run.key for run in self.needs]]
         digest = hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()[:10]
         return "-".join([self.trainer, *filter(None, (self.identity, self.motion)), str(self.recipe.train.seed), digest])

@@ -12,6 +12,7 @@ from tqdm import tqdm
 from ..api import read_reference_image
 from ..bases import load_base
 from ..bench.experiment import TOY_RECIPE, Side, evaluate, known_motions_kept, load_trial, retentions, train_joint, train_side
+from ..bench.gated import gate_words
 from ..errors import InputError
 from ..files.atomic import atomic_path
 from ..method.blend import BlendRecord
@@ -53,7 +54,7 @@ def run(arguments: argparse.Namespace) -> None:
         bar.set_description("motion alone")
         motion = train_side(base, data, recipe, "motion", runs / "motion", stepped)
         bar.set_description("both jointly")
-        fused = train_joint(base, data, recipe, runs / "joint", stepped, out / "pair.safetensors")
+        fused = train_joint(base, data, recipe, runs / "joint", stepped, out / "pair.safetensors", gate_words(trial))
     pairs: dict[str, AdapterPair | None] = {
         "base": None,
         "identity": identity,

@@ -24,7 +24,8 @@ TRIAL = Trial("tam", "hook")
 RECIPE = with_train(TOY_RECIPE, steps=4, identity_batch=1, motion_batch=1, warmup_steps=0, evaluate_every=0)
 PROTOCOL = Protocol(RECIPE, sampling_steps=2)
 NAMED = {
-    "fused": (1, 1), "known_motion": (1, 0), "more_known_motions": (1, 0), "other_subject": (0, 1), "neither": (0, 0), "untriggered": (0, 0),
+    "fused": (1, 1), "known_motion": (1, 0), "more_known_motions": (1, 0), "other_subject": (0, 1),
+    "neither": (0, 0), "untriggered": (0, 0),
 }  # fmt: skip
 
 
@@ -91,6 +92,7 @@ def test_ours_is_the_run_without_a_gate_and_a_gate(base):
 
 
 def test_whether_a_gate_follows_is_no_part_of_a_run():
-    """It comes after the training, so that runs of former versions are still what they are."""
-    recipe = replace(RECIPE, prompt_gate=False) if hasattr(RECIPE, "prompt_gate") else RECIPE
+    """It comes after the training, so that runs and folders of former versions are still what they are."""
+    recipe = replace(RECIPE, prompt_gate=False)
     assert Run("joint", recipe, "tam", "box").key == Run("joint", RECIPE, "tam", "box").key
+    assert Protocol(recipe).recorded() == Protocol(RECIPE).recorded()
