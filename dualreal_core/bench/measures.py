@@ -9,9 +9,8 @@ import torch
 
 from ..toyworld import world
 from ..toyworld.consistency import consistency_along_track
-from ..toyworld.figures import FIGURES
-from ..toyworld.paths import MOTIONS
-from ..toyworld.scores import background_colors, score_motion, sprite_bank, sprite_likeness, track
+from ..toyworld.paths import EVERY_MOTION
+from ..toyworld.scores import background_colors, score_motion, sprite_likeness, track
 from ..toyworld.trial import Trial
 from ..toyworld.world import Look
 from .prompts import NAMES_NEITHER, Request
@@ -50,10 +49,11 @@ def measure(trial: Trial, requests: Mapping[str, Sequence[Request]], videos: Vid
     Args:
         of_base: the base's own videos of the sets that name neither side.
     """
-    sprites = sprite_bank().sprites
-    figure = sprites.index(FIGURES[trial.identity])
+    bank = trial.bank
+    sprites = bank.sprites
+    figure = sprites.index(trial.figure)
     seen = clip_looks(trial)
-    likeness = {name: [sprite_likeness(video) for video in some] for name, some in videos.items()}
+    likeness = {name: [sprite_likeness(video, bank) for video in some] for name, some in videos.items()}
     best = torch.cat([per_frame.argmax(1) for per_frame in likeness["fused"]]).tolist()
     dynamic = fmean(cells_per_frame(video) for video in videos["fused"])
     of_clips = fmean(cells_per_frame(clip.frames.movedim(-1, 1).float() / 127.5 - 1) for clip in trial.clips())
@@ -71,7 +71,8 @@ def measure(trial: Trial, requests: Mapping[str, Sequence[Request]], videos: Vid
         "dynamic_ratio": dynamic / of_clips,
     }
     scores = {
-        name: [score_motion(video, one.motion) for video, one in zip(some, requests[name], strict=True)] for name, some in videos.items()
+        name: [score_motion(video, one.motion, trial.motions) for video, one in zip(some, requests[name], strict=True)]
+        for name, some in videos.items()
     }
     if "known_motion" in videos:
         sets = [name for name in ("known_motion", "more_known_motions") if name in videos]
@@ -96,7 +97,7 @@ def measure(trial: Trial, requests: Mapping[str, Sequence[Request]], videos: Vid
 
 def clip_looks(trial: Trial) -> set[Look]:
     """The subjects of a trial's clips, read from their captions."""
-    phrases = {clip.caption.partition(f" {MOTIONS[trial.motion].phrase} on ")[0] for clip in trial.clips()}
+    phrases = {clip.caption.partition(f" {EVERY_MOTION[trial.motion].phrase} on ")[0] for clip in trial.clips()}
     return {look for look in world.all_looks() if look.phrase in phrases}
 
 

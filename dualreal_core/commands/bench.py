@@ -17,8 +17,8 @@ from ..bench.report import write_report
 from ..bench.results import Case, Protocol
 from ..errors import InputError
 from ..files.locks import exclusive_lock
-from ..toyworld.figures import TEST_IDENTITIES, TUNING_IDENTITIES
-from ..toyworld.paths import TEST_MOTIONS, TUNING_MOTIONS
+from ..toyworld.figures import FRESH_FIGURES, TEST_IDENTITIES, TUNING_IDENTITIES
+from ..toyworld.paths import FRESH_MOTIONS, TEST_MOTIONS, TUNING_MOTIONS
 from ..toyworld.trial import Trial
 from ..training.recipes import read_recipe, with_train
 from .arguments.bench import DEFAULT_SEEDS
@@ -73,7 +73,11 @@ def _cases(arguments: argparse.Namespace) -> list[Case]:
     if arguments.variants:
         wanted = [one for method in wanted for one in (method, *method.variants())]
     names = list(dict.fromkeys([*REFERENCES, *(method.name for method in wanted)]))
-    defaults = (TUNING_IDENTITIES, TUNING_MOTIONS) if arguments.tuning else (TEST_IDENTITIES, TEST_MOTIONS)
+    defaults = (TEST_IDENTITIES, TEST_MOTIONS)
+    if arguments.tuning:
+        defaults = (TUNING_IDENTITIES, TUNING_MOTIONS)
+    elif arguments.fresh:
+        defaults = (list(FRESH_FIGURES), list(FRESH_MOTIONS))
     identities, motions = (
         given or (default[:1] if arguments.quick else default)
         for given, default in zip((arguments.identities, arguments.motions), defaults, strict=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from . import fresh_parts
+
 if TYPE_CHECKING:
     import torch
 
@@ -50,6 +52,9 @@ _MOUTHS = {
     "open": [(8, 5), (9, 5)],
     "beard": [(8, 3), (8, 4), (8, 5), (9, 4), (9, 5)],
 }
+_ANY_INK = {**INKS, **fresh_parts.INKS}
+_ANY_BODY = {**_BODIES, **fresh_parts.BODIES}
+_ANY_MARKS = ({**_TOPS, **fresh_parts.TOPS}, {**_EYES, **fresh_parts.EYES}, {**_MOUTHS, **fresh_parts.MOUTHS})
 
 
 @dataclass(frozen=True)
@@ -69,13 +74,13 @@ class Figure:
 
         color = torch.zeros(SPRITE_CELLS, SPRITE_CELLS, 3, dtype=torch.uint8)
         covered = torch.zeros(SPRITE_CELLS, SPRITE_CELLS, dtype=torch.bool)
-        for row, line in enumerate(_BODIES[self.body]):
+        for row, line in enumerate(_ANY_BODY[self.body]):
             for column, cell in enumerate(line):
                 if cell == "#":
-                    _paint(color, covered, row, column, torch.tensor(INKS[self.body_ink], dtype=torch.uint8))
-        for cells in (_TOPS[self.top], _EYES[self.eyes], _MOUTHS[self.mouth]):
-            for row, column in cells:
-                _paint(color, covered, row, column, torch.tensor(INKS[self.mark_ink], dtype=torch.uint8))
+                    _paint(color, covered, row, column, torch.tensor(_ANY_INK[self.body_ink], dtype=torch.uint8))
+        for marks, name in zip(_ANY_MARKS, (self.top, self.eyes, self.mouth), strict=True):
+            for row, column in marks[name]:
+                _paint(color, covered, row, column, torch.tensor(_ANY_INK[self.mark_ink], dtype=torch.uint8))
         return color, covered
 
 
@@ -99,6 +104,14 @@ TEST_IDENTITIES = ["vex", "nim", "oru", "pip"]
 """The benchmark reports on these."""
 TUNING_IDENTITIES = ["tam", "zol"]
 """Settings are chosen on these."""
+FRESH_FIGURES: dict[str, Figure] = {
+    "bex": Figure("bell", "crest", "brows", "belt", "indigo", "orange"),
+    "kru": Figure("bat", "tufts", "cyclops", "gap", "cocoa", "cyan"),
+    "lom": Figure("mushroom", "bud", "low", "tongue", "coral", "plum"),
+    "sif": Figure("hourglass", "knobs", "wide", "fangs", "olive", "wine"),
+}
+"""Figures of parts and inks of their own, on which nothing was ever chosen. They stand apart from `FIGURES`, among which likeness is
+judged, so that scores of those stay as they were."""
 
 
 def random_figure(generator: torch.Generator) -> Figure:

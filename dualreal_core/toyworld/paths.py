@@ -61,6 +61,35 @@ MOTIONS: dict[str, Motion] = {
     ]
 }
 
+
+def _u_turn(time: float) -> tuple[float, float]:
+    """To the right, half a circle downwards, and back to the left."""
+    if 0.375 <= time < 0.625:
+        angle = (time - 0.375) / 0.25 * math.pi
+        return (0.4 + 0.6 * math.sin(angle), -0.6 * math.cos(angle))
+    along = min(time, 1 - time) / 0.375
+    return (-1 + 1.4 * along, -0.6 if time < 0.5 else 0.6)
+
+
+def _stairs(time: float) -> tuple[float, float]:
+    step, along = divmod(min(time, 1.0) * 4, 1)
+    corners = [(-1.0, 1.0), (0.0, 1.0), (0.0, 0.0), (1.0, 0.0), (1.0, -1.0), (1.0, -1.0)]
+    (x0, y0), (x1, y1) = corners[int(step)], corners[int(step) + 1]
+    return (x0 + along * (x1 - x0), y0 + along * (y1 - y0))
+
+
+FRESH_MOTIONS: dict[str, Motion] = {
+    motion.name: motion
+    for motion in [
+        Motion("u-turn", "turns back", _u_turn, False),
+        Motion("stairs", "climbs stairs", _stairs, False),
+        Motion("hop", "hops along", lambda t: (2 * t - 1, 1 - 2 * abs(math.sin(2 * math.pi * t))), False),
+    ]
+}
+"""Motions on which nothing was ever chosen. They stand apart from `MOTIONS`, among which the best one is sought, so that scores of
+those stay as they were."""
+EVERY_MOTION = {**MOTIONS, **FRESH_MOTIONS}
+
 BASE_MOTIONS = [motion.name for motion in MOTIONS.values() if motion.is_base]
 TEST_MOTIONS = ["figure-eight", "zigzag", "spiral"]
 """Never seen by the base; the benchmark reports on these."""
@@ -72,7 +101,7 @@ def canonical_path(name: str, num_frames: int) -> torch.Tensor:
     """Offsets of motion `name`, in cells: (num_frames, 2) as (x, y)."""
     import torch  # names and words of the motions are known without it
 
-    path = MOTIONS[name].path
+    path = EVERY_MOTION[name].path
     times = [index / max(num_frames - 1, 1) for index in range(num_frames)]
     return torch.tensor([path(time) for time in times], dtype=torch.float32) * AMPLITUDE
 

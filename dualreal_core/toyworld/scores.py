@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from typing import NamedTuple
 
 import torch
 from torch.nn import functional
 
-from .figures import FIGURES, SPRITE_CELLS, Figure
-from .paths import MOTIONS, canonical_path
+from .figures import FIGURES, FRESH_FIGURES, SPRITE_CELLS, Figure
+from .paths import MOTIONS, Motion, canonical_path
 from .world import Look, all_looks
 
 STILL_RADIUS = 5.0
@@ -47,27 +48,28 @@ class SpriteBank(NamedTuple):
 
 
 @cache
-def sprite_bank() -> SpriteBank:
-    """Drawn once: that takes longer than scoring a video."""
-    sprites = [*all_looks(), *FIGURES.values()]
+def sprite_bank(has_fresh: bool = False) -> SpriteBank:
+    """Drawn once: that takes longer than scoring a video. Where it `has_fresh` ones, these come last."""
+    figures = {**FIGURES, **(FRESH_FIGURES if has_fresh else {})}
+    sprites = [*all_looks(), *figures.values()]
     drawn = [sprite.sprite() for sprite in sprites]
     color = torch.stack([color for color, _ in drawn]).permute(0, 3, 1, 2).float() / 127.5 - 1
     covered = torch.stack([covered for _, covered in drawn])[:, None].float()
-    return SpriteBank(sprites, [*(look.phrase for look in all_looks()), *FIGURES], color, covered)
+    return SpriteBank(sprites, [*(look.phrase for look in all_looks()), *figures], color, covered)
 
 
-def score_identity(frames: torch.Tensor, target: int) -> IdentityScore:
-    """Mean likeness of sprite `target` of the bank over a clip's frames (F, 3, 32, 32) in [-1, 1]."""
-    means = sprite_likeness(frames).mean(0)
+def score_identity(frames: torch.Tensor, target: int, bank: SpriteBank | None = None) -> IdentityScore:
+    """Mean likeness of sprite `target` of the bank (default: without fresh ones) over a clip's frames (F, 3, 32, 32) in [-1, 1]."""
+    means = sprite_likeness(frames, bank).mean(0)
     return IdentityScore(float(means[target]), int(means.argsort(descending=True)[0]))
 
 
-def sprite_likeness(frames: torch.Tensor) -> torch.Tensor:
+def sprite_likeness(frames: torch.Tensor, bank: SpriteBank | None = None) -> torch.Tensor:
     """Cosine (0..1) of each sprite of the bank at its best place in each frame: frames (F, 3, 32, 32) -> (F, K).
 
     The background, the frame's median colour, is subtracted from both.
     """
-    _, _, color, covered = sprite_bank()
+    _, _, color, covered = sprite_bank() if bank is None else bank
     background = background_colors(frames)[:, :, None, None]  # (F, 3, 1, 1)
     foreground = frames - background
     energy = functional.conv2d(foreground.square().sum(1, keepdim=True), torch.ones(1, 1, SPRITE_CELLS, SPRITE_CELLS))
@@ -95,17 +97,18 @@ def track(frames: torch.Tensor) -> torch.Tensor | None:
     return torch.stack([(weight * cells).sum((1, 2)), (weight * cells[:, None]).sum((1, 2))], dim=1) / count[:, None]
 
 
-def score_motion(frames: torch.Tensor, target: str) -> MotionScore:
+def score_motion(frames: torch.Tensor, target: str, among: Mapping[str, Motion] = MOTIONS) -> MotionScore:
     """Score of motion `target` in a clip: 1 - rms distance between centred track and centred path, over the path's radius.
 
     Args:
         frames: (F, 3, 32, 32) in [-1, 1].
+        among: which the best one is of; `target` is one of them.
     """
     centers = track(frames)
     if centers is None:
         return MotionScore(0.0, "none")
     centers = centers - centers.mean(0)
-    scores = {name: _likeness(centers, canonical_path(name, len(centers))) for name in MOTIONS}
+    scores = {name: _likeness(centers, canonical_path(name, len(centers))) for name in among}
     best = max(scores, key=scores.__getitem__)
     return MotionScore(max(scores[target], 0.0), best)
 

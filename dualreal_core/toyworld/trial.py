@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +11,9 @@ import torch
 from ..errors import InputError
 from ..video import write_gif, write_png
 from . import world
-from .figures import FIGURES, SPRITE_CELLS
-from .paths import MOTIONS
-from .scores import score_identity, score_motion, sprite_bank
+from .figures import FIGURES, FRESH_FIGURES, SPRITE_CELLS, Figure
+from .paths import EVERY_MOTION, FRESH_MOTIONS, MOTIONS, Motion
+from .scores import SpriteBank, score_identity, score_motion, sprite_bank
 
 PHOTO_CELLS = 48
 """Photos are larger than a frame by half, so that crops of a frame's size can be cut from them."""
@@ -46,10 +46,31 @@ class Trial:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.identity not in FIGURES:
-            raise InputError(f"There is no figure {self.identity!r}: choose one of {', '.join(FIGURES)}.")
-        if self.motion not in HELD_OUT_MOTIONS:
-            raise InputError(f"There is no new motion {self.motion!r}: choose one of {', '.join(HELD_OUT_MOTIONS)}.")
+        figures, motions = [*FIGURES, *FRESH_FIGURES], [*HELD_OUT_MOTIONS, *FRESH_MOTIONS]
+        if self.identity not in figures:
+            raise InputError(f"There is no figure {self.identity!r}: choose one of {', '.join(figures)}.")
+        if self.motion not in motions:
+            raise InputError(f"There is no new motion {self.motion!r}: choose one of {', '.join(motions)}.")
+
+    @property
+    def figure(self) -> Figure:
+        """What its photos show."""
+        return {**FIGURES, **FRESH_FIGURES}[self.identity]
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether its figure or motion is one that nothing was ever chosen on."""
+        return self.identity in FRESH_FIGURES or self.motion in FRESH_MOTIONS
+
+    @property
+    def bank(self) -> SpriteBank:
+        """The sprites among which the likeliest is sought: fresh ones only where the trial is."""
+        return sprite_bank(self.is_fresh)
+
+    @property
+    def motions(self) -> Mapping[str, Motion]:
+        """The motions among which the best is sought, likewise."""
+        return EVERY_MOTION if self.is_fresh else MOTIONS
 
     @property
     def prompts(self) -> list[str]:
@@ -61,7 +82,7 @@ class Trial:
         generator = torch.Generator().manual_seed(self.seed)
         photos = []
         slack = PHOTO_CELLS - world.FRAME_CELLS
-        color, covered = FIGURES[self.identity].sprite()
+        color, covered = self.figure.sprite()
         for background, rgb in world.BACKGROUNDS.items():
             photo = torch.tensor(rgb, dtype=torch.uint8).repeat(PHOTO_CELLS, PHOTO_CELLS, 1)
             span = PHOTO_CELLS - 2 * slack - SPRITE_CELLS + 1
@@ -101,9 +122,10 @@ class Trial:
 
     def score(self, videos: Sequence[torch.Tensor]) -> dict[str, float]:
         """Mean identity and motion score of videos, each (F, 3, 32, 32) in [-1, 1], and the shares of top-1 hits."""
-        target = sprite_bank().sprites.index(FIGURES[self.identity])
-        identity = [score_identity(video, target) for video in videos]
-        motion = [score_motion(video, self.motion) for video in videos]
+        bank = self.bank
+        target = bank.sprites.index(self.figure)
+        identity = [score_identity(video, target, bank) for video in videos]
+        motion = [score_motion(video, self.motion, self.motions) for video in videos]
         count = len(videos)
         return {
             "identity": sum(score.score for score in identity) / count,

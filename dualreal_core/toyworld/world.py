@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from .figures import SPRITE_CELLS, Figure
-from .paths import MOTIONS, place_path
+from .paths import EVERY_MOTION, place_path
 
 FRAME_CELLS = 32
 NUM_FRAMES = 9
@@ -95,13 +95,13 @@ def all_looks() -> list[Look]:
 
 def is_held_out(look: Look, motion: str, background: str) -> bool:
     """Whether the base never saw this caption: one in eight, chosen by the words alone."""
-    words = f"{look.phrase} {MOTIONS[motion].phrase} {background}"
+    words = f"{look.phrase} {EVERY_MOTION[motion].phrase} {background}"
     return sum((index + 1) * ord(letter) for index, letter in enumerate(words)) % 8 == 0
 
 
 def caption(subject: str, motion: str | None, background: str) -> str:
     """The sentence for a scene; a still image has no motion."""
-    doing = "" if motion is None else f" {MOTIONS[motion].phrase}"
+    doing = "" if motion is None else f" {EVERY_MOTION[motion].phrase}"
     return f"{subject}{doing} on {background}"
 
 
