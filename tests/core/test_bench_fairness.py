@@ -74,7 +74,7 @@ def test_a_free_controller_competes_at_the_rate_of_the_sides_and_at_a_slow_one()
 def test_all_methods_train_the_same_number_of_steps():
     for method in METHODS.values():
         runs = with_needs(method.runs(TRIAL, RECIPE))
-        halves = {"identity", "motion", "second-identity", "second-motion", "motiondirector"}
+        halves = {"identity", "motion", "second-identity", "second-motion", "motiondirector", "sparse-identity", "sparse-motion"}
         trained = [run for run in runs if run.trainer not in ("prior", "gated", "gated-sum", "gated-by-loss")]
         steps = sum(run.recipe.train.steps // 2 if run.trainer in halves else run.recipe.train.steps for run in trained)
         assert steps == {"base": 0, "identity-only": 2, "motion-only": 2}.get(method.name, 4), method.name
