@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -58,7 +61,7 @@ def test_the_papers_method_keeps_both_sides_on_and_its_controller_free(name):
     assert (recipe.train.frozen_adapter_dropout, recipe.train.preservation_ratio, recipe.train.timestep_bias) == (0, 0, 0)
     assert recipe.train.motion_ratio == 0.5
     assert "share_schedule" not in recipe.pair
-    assert "learned_range" not in recipe.pair
+    assert recipe.pair.get("has_controller", True)
 
 
 def test_a_gated_lora_is_a_lora_times_the_mean_openness_of_its_sample():
@@ -95,7 +98,7 @@ def test_shared_noise_is_that_of_all_frames_and_channels():
 
 
 def test_sparse_sides_lie_on_their_own_layers_and_the_identity_doubles_at_the_switch(base):
-    shared = {"scale": 2.0, "num_groups": 1, "learned_range": 0.0, "identity_kind": "lora", "motion_kind": "lora"}
+    shared = {"scale": 2.0, "num_groups": 1, "has_controller": False, "identity_kind": "lora", "motion_kind": "lora"}
     sides = [new_pair(base.transformer, 0, target_layers=layers, **shared) for layers in SPARSE_LAYERS.values()]
     for side, other in zip(sides, ("motion", "identity"), strict=True):
         del side.sides[other]
@@ -119,3 +122,16 @@ def test_peers_of_two_stages_take_the_rate_of_their_name():
 def test_every_way_to_join_may_stand_in_the_fusion_table():
     for name in ("k-lora[alpha=1,beta=0.25]", "ties[density=0.3]", "dare[density=0.9]"):
         assert find_method(name).runs(TRIAL, TOY_RECIPE) == METHODS["sum"].runs(TRIAL, TOY_RECIPE)
+
+
+def test_an_untrained_stage_blender_gives_stills_and_clips_even_shares(base):
+    """And what `benchmarks/shortcut.py` reads is what acts, for each of what it shows."""
+    path = Path(__file__).parents[2] / "benchmarks" / "shortcut.py"
+    spec = importlib.util.spec_from_file_location("shortcut", path)
+    shortcut = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(shortcut)
+    pair = new_pair(base.transformer, 0, scale=0.2)
+    assert {*shortcut.shares(base, pair, TRIAL, 0.4)} == {(shown, 0.5) for shown in shortcut.SHOWN}
+    torch.nn.init.normal_(pair.controller.out.weight)
+    shares = dict(shortcut.shares(base, pair, TRIAL, 0.4))
+    assert shares["still"] != pytest.approx(shares["clip"], abs=1e-4)
