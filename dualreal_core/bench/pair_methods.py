@@ -9,7 +9,8 @@ PAIR_METHODS = (
     Method(
         "ours-before",
         "DualReal, recipe of before",
-        "ours with two fifths of the steps for the motion, as many photos in a batch as clips, and preservation on whole batches of clips",
+        "ours with two fifths of the steps for the motion, as many photos in a batch as clips, preservation on whole batches of "
+        "clips, and no prompt gate",
         ("joint",),
         ours,
         train={"motion_ratio": 0.4, "identity_batch": 4, "preservation_batch": None},
@@ -18,7 +19,7 @@ PAIR_METHODS = (
         "ours-previewed",
         "DualReal, schedule by previews",
         "ours with the early shares, of four, that a few short previews of the pair favour",
-        ("joint",),
+        ("gated",),
         ours,
         joiner="previewed",
     ),
