@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -145,6 +145,7 @@ def sample_videos(
     blend: Blend | None = None,
     record: BlendRecord | None = None,
     turns: PairAt | None = None,
+    strengths: Mapping[Role, float] | None = None,
 ) -> list[torch.Tensor]:
     """One video per prompt, (F, 3, 32, 32) in [-1, 1], all in one batch. The seed is the trial's."""
     settings = replace(settings, seed=SAMPLE_SEED + 100 * trial.seed)
@@ -158,6 +159,8 @@ def sample_videos(
     with acting as attachment:
         if record is not None and isinstance(attachment, Attachment):
             attachment.record = record
+        if strengths is not None and isinstance(attachment, Attachment):
+            attachment.strengths = strengths
         latents = sample(base, texts, negative, settings, attachment, condition)
     with base.encoders(), torch.no_grad():
         return [base.decode_latents(video).float() for video in latents]

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
     from .trainers import Trained
 
 Settings = Mapping[str, float]
-BLEND_SETTINGS = ("identity_share", "identity_early")
+STRENGTHS = ("identity_strength", "motion_strength")
+"""Settings of every method with two sides in one pair: factors on their weights, 1 unless a name sets them."""
+BLEND_SETTINGS = ("identity_share", "identity_early", *STRENGTHS)
 """Settings of how sides are weighed: `identity_share` fixes the weights, `identity_early` is the dial of curves."""
 COUNTS = ("steps", "bottleneck_dim", "rank", "num_groups")
 """Settings that are whole numbers."""
@@ -93,6 +95,7 @@ class Method:
         """The candidate, given what its runs trained; what joins two sides by itself works on the base, and knows the trial's words."""
         from ..method.blend import PLANS, FixedBlend
         from ..method.combine import combine
+        from ..method.pair import ROLES
         from .joining.forms import curves_of
 
         if self.joiner is not None:
@@ -111,7 +114,8 @@ class Method:
         elif "identity_share" in self.settings:
             identity = pair.config.scale * self.settings["identity_share"]
             blend = FixedBlend(identity, pair.config.scale - identity)
-        return Candidate(pair, blend=blend, adapts_negative=self.adapts_negative)
+        strengths = {role: self.settings.get(f"{role}_strength", 1.0) for role in ROLES}
+        return Candidate(pair, blend=blend, adapts_negative=self.adapts_negative, strengths=strengths)
 
     def variants(self) -> list[Method]:
         """The method with each other value of its settings."""

@@ -8,7 +8,7 @@ from ..errors import InputError
 from ..toyworld.config import TRANSFORMER_CONFIG
 from ..training.recipes import FREE_CONTROLLER
 from .gate_methods import GATE_METHODS
-from .methods import COUNTS, Method
+from .methods import COUNTS, STRENGTHS, Method
 from .pair_methods import PAIR_METHODS
 from .paper_methods import PAPER_METHODS
 from .peer_methods import PEER_METHODS
@@ -244,7 +244,8 @@ def find_method(name: str) -> Method:
             f"The method {name!r} sets {wrong[0]} out of range: a share lies between 0 and 1, identity_early from 0 up, a rate or size "
             "above 0, and a count is whole."
         )
-    allowed = {**method.settings, **method.alternatives}
+    has_strengths = method.trainers and method.joiner is None
+    allowed = [*method.settings, *method.alternatives, *(STRENGTHS if has_strengths else ())]
     unknown = [key for key in settings if key not in allowed]
     if unknown:
         known = ", ".join(allowed) or "none"

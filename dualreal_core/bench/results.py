@@ -184,7 +184,9 @@ def sample_candidate(base: Base, candidate: Candidate, trial: Trial, prompts: Se
         settings = replace(settings, guidance_scale=protocol.guidance)
     if candidate.weights is None:
         with lowered(base, protocol.precision == "bf16"):
-            return sample_videos(base, trial, prompts, settings, candidate.pair, candidate.blend, turns=candidate.turns)
+            return sample_videos(
+                base, trial, prompts, settings, candidate.pair, candidate.blend, turns=candidate.turns, strengths=candidate.strengths
+            )
     kept = {name: tensor.clone() for name, tensor in base.transformer.state_dict().items()}
     base.transformer.load_state_dict(candidate.weights)
     try:

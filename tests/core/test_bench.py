@@ -401,3 +401,16 @@ def test_guidance_is_part_of_the_protocol(base, benchmark):
     assert not benchmark.results.is_done(Case("sum", TRIAL), replace(PROTOCOL, guidance=1.0))
     with pytest.raises(InputError, match="other settings"):
         benchmark.begin(replace(PROTOCOL, guidance=1.0))
+
+
+def test_strengths_of_sides_are_settings_of_any_method_with_a_pair(base, benchmark):
+    trained = [benchmark.runs.load(run) for run in find_method("sum").runs(TRIAL, RECIPE)]
+    names = ("sum", "sum[identity_strength=1,motion_strength=1]", "sum[identity_strength=1.2,motion_strength=1.3]")
+    videos = [sample_candidate(base, find_method(name).assemble(trained), TRIAL, TRIAL.prompts[:1], PROTOCOL)[0] for name in names]
+    assert torch.equal(videos[0], videos[1]) and not torch.equal(videos[0], videos[2])
+    strong = find_method("sum[motion_strength=1.3]")
+    assert [run.key for run in strong.runs(TRIAL, RECIPE)] == [run.key for run in find_method("sum").runs(TRIAL, RECIPE)]
+    assert Case(strong.name, TRIAL).made_from(PROTOCOL) != Case("sum", TRIAL).made_from(PROTOCOL)
+    for name in ("k-lora[motion_strength=1.3]", "base[motion_strength=1.3]"):
+        with pytest.raises(InputError, match="has no setting 'motion_strength'"):
+            find_method(name)
