@@ -18,7 +18,7 @@ from dualreal_core.storage import read_header
 from dualreal_core.toyworld.trial import Trial
 from dualreal_core.training.recipes import DUALREAL, with_train
 
-RECIPE = with_train(DUALREAL, steps=2, warmup_steps=0, evaluate_every=0)
+RECIPE = with_train(replace(DUALREAL, prompt_gate=False), steps=2, warmup_steps=0, evaluate_every=0)
 SETTINGS = SamplingSettings(num_frames=4, height=32, width=32, num_steps=2, guidance_scale=1.0, seed=7)
 
 

@@ -58,7 +58,7 @@ def trial(tmp_path) -> Path:
 
 def train(folder: Path, *options: object) -> int:
     data = ["--identity", str(folder / "photos"), "--motion", str(folder / "clips"), "--out", str(folder / "pair.safetensors")]
-    return main(["train", *data, *map(str, options)])
+    return main(["train", *data, "--no-prompt-gate", *map(str, options)])
 
 
 def test_demo_writes_everything(tmp_path, capsys):

@@ -64,7 +64,7 @@ def trial(tmp_path) -> Path:
 
 def train(folder: Path, trial: Path, name: str, *options: object) -> int:
     data = ["--identity", str(trial / "photos"), "--motion", str(trial / "clips"), "--fps", "10", "--out", str(trial / name)]
-    return main(["train", "--base", str(folder), *data, "--config", str(trial / "run.toml"), *SIZE, *map(str, options)])
+    return main(["train", "--base", str(folder), "--no-prompt-gate", *data, "--config", str(trial / "run.toml"), *SIZE, *map(str, options)])
 
 
 @pytest.fixture

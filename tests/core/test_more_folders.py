@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -102,6 +103,18 @@ def test_sampling_equals_the_pipeline(name: str, base: DiffusersFolderBase, pipe
 
 @each_model
 @torch.no_grad()
+def test_the_text_that_the_dit_itself_is_called_with(name: str, base: DiffusersFolderBase) -> None:
+    """As a prompt gate is fitted to it: without a pooled text, or that of a second encoder."""
+    with base.encoders():
+        text = base.encode_text(PROMPT)
+    heard: list[torch.Tensor] = []
+    base.transformer.register_forward_pre_hook(lambda _, given, named: heard.append(named["encoder_hidden_states"]), with_kwargs=True)
+    base.predict(noise(base), torch.full((1,), 500.0), text[None])
+    assert torch.equal(base.dit_text(text), heard[0][0])
+
+
+@each_model
+@torch.no_grad()
 def test_frames_and_latents(name: str, base: DiffusersFolderBase, pipeline: DiffusionPipeline) -> None:
     clip = torch.rand(NUM_FRAMES, 3, HEIGHT, WIDTH, generator=torch.Generator().manual_seed(1)) * 2 - 1
     vae = pipeline.vae
@@ -133,7 +146,7 @@ def test_a_pair_is_trained_and_used(name: str, base: DiffusersFolderBase, tmp_pa
             path.unlink()
             path.with_suffix(".txt").unlink(missing_ok=True)
     data = TrainingData(tmp_path / "photos", tmp_path / "clips", size=(side, side), num_frames=num_frames, fps=10)
-    recipe = with_train(DUALREAL, steps=2, warmup_steps=0, learning_rate=1e-2, preservation_ratio=0.0)
+    recipe = with_train(replace(DUALREAL, prompt_gate=False), steps=2, warmup_steps=0, learning_rate=1e-2, preservation_ratio=0.0)
     pair = train_pair(base, data, tmp_path / "pair.safetensors", recipe, cache=tmp_path / "cache")
     settings = SamplingSettings(num_frames, side, side, 2, guidance_scale=2.0)
     plain, adapted = (generate(base, one, "a figure *", settings=settings) for one in (None, pair))

@@ -181,7 +181,7 @@ def test_one_expert_of_a_folder_must_be_named(folder: Path) -> None:
 def train(folder: Path, trial: Path, *options: object) -> int:
     data = ["--identity", str(trial / "photos"), "--motion", str(trial / "clips"), "--base", str(folder)]
     small = ["--size", "64x48", "--num-frames", "9", "--fps", "10", "--config", str(trial / "run.toml")]
-    return main(["train", *data, *small, *map(str, options)])
+    return main(["train", "--no-prompt-gate", *data, *small, *map(str, options)])
 
 
 def test_train_resume_and_generate(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
