@@ -22,7 +22,7 @@ STRENGTHS = ("identity_strength", "motion_strength")
 """Settings of every method with two sides in one pair: factors on their weights, 1 unless a name sets them."""
 BLEND_SETTINGS = ("identity_share", "identity_early", *STRENGTHS)
 """Settings of how sides are weighed: `identity_share` fixes the weights, `identity_early` is the dial of curves."""
-COUNTS = ("steps", "bottleneck_dim", "rank", "num_groups")
+COUNTS = ("steps", "identity_batch", "bottleneck_dim", "rank", "num_groups")
 """Settings that are whole numbers."""
 _TRAIN_FIELDS = frozenset(item.name for item in fields(TrainSettings))
 
@@ -79,7 +79,7 @@ class Method:
         of_pair = {name: value for name, value in tuned.items() if name not in _TRAIN_FIELDS}
         if "rank" in of_pair:
             of_pair["alpha"] = float(of_pair["rank"])
-        own = self.recipe(with_train(common, **in_training))
+        own = with_train(self.recipe(common), **in_training)
         own = with_train(replace(own, pair={**own.pair, **self.pair, **of_pair}), **self.train)
 
         def run(trainer: str) -> Run:

@@ -7,7 +7,7 @@ from .recipes import paper
 
 _RATES = {"learning_rate": (1e-3, 2e-3, 4e-3), "controller_learning_rate": (1e-3,)}
 _SCALES = {"scale": (0.2, 0.5, 1.0)}
-_STEPS = {"steps": (3200,)}
+_MORE = {"steps": (3200,), "identity_batch": (8,)}
 
 PAPER_METHODS = (
     Method(
@@ -17,7 +17,7 @@ PAPER_METHODS = (
         ("joint",),
         paper,
         settings={"scale": 2.0, "bottleneck_dim": 64, "learning_rate": 2e-3, "controller_learning_rate": 1e-4},
-        alternatives={**_SCALES, "bottleneck_dim": (128,), **_RATES, **_STEPS},
+        alternatives={**_SCALES, "bottleneck_dim": (128,), **_RATES, **_MORE},
     ),
     Method(
         "paper-neutral",
@@ -27,7 +27,7 @@ PAPER_METHODS = (
         paper,
         pair={"identity_kind": "bottleneck", "motion_kind": "bottleneck"},
         settings={"scale": 2.0, "bottleneck_dim": 64, "learning_rate": 2e-3, "controller_learning_rate": 1e-4},
-        alternatives={**_SCALES, "bottleneck_dim": (128,), **_RATES, **_STEPS},
+        alternatives={**_SCALES, "bottleneck_dim": (128,), **_RATES, **_MORE},
     ),
     Method(
         "paper-lora",
@@ -37,6 +37,6 @@ PAPER_METHODS = (
         paper,
         pair={"identity_kind": "lora", "motion_kind": "lora"},
         settings={"scale": 2.0, "rank": 32, "learning_rate": 2e-3, "controller_learning_rate": 1e-4},
-        alternatives={**_SCALES, **_RATES, **_STEPS},
+        alternatives={**_SCALES, **_RATES, **_MORE},
     ),
 )

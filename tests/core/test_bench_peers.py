@@ -42,6 +42,12 @@ def test_settings_of_the_pair_and_steps_reach_the_run():
     assert run.key != only_run("paper-tuned[scale=0.5,bottleneck_dim=128,learning_rate=0.004]").key
 
 
+@pytest.mark.parametrize("name", ["jointtuner", "paper-lora"])
+def test_a_recipe_that_resets_batches_keeps_those_of_a_name(name):
+    assert only_run(f"{name}[identity_batch=8]").recipe.train.identity_batch == 8
+    assert only_run(name).recipe.train.identity_batch == TOY_RECIPE.train.motion_batch
+
+
 def test_a_rank_brings_its_alpha_along():
     assert only_run("paper-lora[rank=8]").recipe.pair["alpha"] == 8.0
 
