@@ -9,76 +9,39 @@ from __future__ import annotations
 
 import argparse
 import sys
-from dataclasses import dataclass
 from pathlib import Path
 
 from dualreal_core.bench.cells import read_cells, read_results, write_cells
-from dualreal_core.bench.paired_table import paired_table, pairs_table
+from dualreal_core.bench.kept_tables import KEPT_TABLES
+from dualreal_core.bench.paired_table import pairs_table
 from dualreal_core.bench.registry import REFERENCES, find_method
-from dualreal_core.bench.two_lora_table import KEPT
 from dualreal_core.errors import InputError
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
-RETENTION = dict(zip(KEPT, ("identity kept", "motion kept"), strict=True))
-
-
-@dataclass(frozen=True)
-class Table:
-    """Attributes:
-        cells: file in docs/.
-        columns: heading by measure.
-        stored: measures that the file keeps.
-        against: the method that others are compared with.
-        omitted: methods without a row.
-    """
-
-    cells: str
-    columns: dict[str, str]
-    stored: tuple[str, ...]
-    against: str
-    omitted: tuple[str, ...] = ()
-
-
-SCORES = ("identity", "motion", "identity_top1", "motion_top1")
-UNASKED = (
-    "known_motion_identity", "known_motion_motion", "leak_motion", "neither_look", "neither_motion", "neither_difference",
-    "untriggered_motion", "untriggered_figure", "untriggered_difference",
-)  # fmt: skip
-TABLES = {
-    "gate": Table(
-        "gate-cells.json",
-        {**RETENTION, "known_motion_motion": "known motion", "neither_look": "neither: look", "neither_motion": "neither: motion"},
-        (*SCORES, *UNASKED),
-        "no-gate",
-    ),
-    "cfg-1": Table("cfg-1-cells.json", RETENTION, SCORES, "ours", REFERENCES),
-}
 
 
 def main() -> None:
-    """Reads, stores, prints."""
+    """Stores, reads, prints."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("table", choices=TABLES)
+    parser.add_argument("table", choices=KEPT_TABLES)
     parser.add_argument("--part", default="test", help="of the stored scores")
     parser.add_argument("--results", type=Path, help="stores the scores of these results as that part first")
     parser.add_argument("--against", metavar="METHOD", help="what each is compared with, trial by trial")
     parser.add_argument("--columns", nargs="+", metavar="MEASURE", help="measures to show instead")
     parser.add_argument("--pairs", action="store_true", help="pair by pair instead of means")
     arguments = parser.parse_args()
-    chosen = TABLES[arguments.table]
-    file = DOCS / chosen.cells
+    table = KEPT_TABLES[arguments.table]
+    file = DOCS / table.cells
     if arguments.results:
-        write_cells(file, arguments.part, read_results(arguments.results), chosen.stored)
+        write_cells(file, arguments.part, read_results(arguments.results), table.stored)
     results = read_cells(file, arguments.part)
-    columns = {name: name for name in arguments.columns} if arguments.columns else chosen.columns
-    against = arguments.against or chosen.against
-    find_method(against)
+    columns = {name: name for name in arguments.columns} if arguments.columns else table.columns
     if arguments.pairs:
-        methods = list(dict.fromkeys(result["method"] for result in results))
-        shown = [name for name in methods if name not in REFERENCES]
-        print("\n".join(pairs_table(results, list(columns), shown)))
+        methods = dict.fromkeys(result["method"] for result in results if result["method"] not in REFERENCES)
+        print("\n".join(pairs_table(results, list(columns), list(methods))))
     else:
-        print("\n".join(paired_table(results, columns, against, chosen.omitted)))
+        against = find_method(arguments.against or table.against).name
+        print("\n".join(table.lines(results, against, columns)))
 
 
 if __name__ == "__main__":

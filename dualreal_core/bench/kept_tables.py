@@ -1,0 +1,49 @@
+"""The tables of docs/benchmark.md whose scores docs/ keeps by part: their columns, and what each method is compared with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from .paired_table import paired_table
+from .registry import REFERENCES
+from .two_lora_table import KEPT
+
+RETENTION = dict(zip(KEPT, ("identity kept", "motion kept"), strict=True))
+SCORES = ("identity", "motion", "identity_top1", "motion_top1")
+UNASKED = (
+    "known_motion_identity", "known_motion_motion", "leak_motion", "neither_look", "neither_motion", "neither_difference",
+    "untriggered_motion", "untriggered_figure", "untriggered_difference",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class KeptTable:
+    """Attributes:
+        cells: file in docs/.
+        columns: heading by measure.
+        stored: measures that the file keeps.
+        against: the method that others are compared with, unless another is named.
+        omitted: methods without a row.
+    """
+
+    cells: str
+    columns: Mapping[str, str]
+    stored: tuple[str, ...]
+    against: str
+    omitted: tuple[str, ...] = ()
+
+    def lines(self, results: Sequence[Mapping], against: str | None = None, columns: Mapping[str, str] | None = None) -> list[str]:
+        """The table of a part."""
+        return paired_table(results, columns or self.columns, against or self.against, self.omitted)
+
+
+KEPT_TABLES = {
+    "gate": KeptTable(
+        "gate-cells.json",
+        {**RETENTION, "known_motion_motion": "known motions", "neither_look": "neither: look", "neither_motion": "neither: motion"},
+        (*SCORES, *UNASKED),
+        "no-gate",
+    ),
+    "cfg-1": KeptTable("cfg-1-cells.json", RETENTION, SCORES, "ours", REFERENCES),
+}
