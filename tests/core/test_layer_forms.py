@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from tiny import TinyBase, model_inputs, predict, tiny_pair
+from tiny import TEXT_DIM, TinyBase, model_inputs, predict, tiny_pair
 from torch import nn
 
 from dualreal_core.errors import InputError
@@ -37,7 +37,8 @@ from dualreal_core.method.layer_forms import (
     TurnedOutput,
 )  # fmt: skip
 from dualreal_core.method.layer_updates import layer_updates
-from dualreal_core.method.pair import AdapterPair
+from dualreal_core.method.pair import AdapterPair, with_gate
+from dualreal_core.method.prompt_gate import MARGIN, PromptGate
 from dualreal_core.method.side_norms import norms_by_block
 from dualreal_core.storage import load_pair, save_pair
 from dualreal_core.storage.format import read_header
@@ -188,6 +189,16 @@ def test_at_weight_0_and_once_detached_nothing_is_left(base):
     with torch.no_grad(), Attachment(base.transformer, pair, FixedBlend(0.0, 1.0)):
         torch.testing.assert_close(base.predict(*model_inputs()), plain, rtol=0, atol=0)
     assert torch.equal(predict(base), plain)
+
+
+def test_a_prompt_that_does_not_name_them_changes_no_bit(base, tmp_path):
+    pair, gate = pair_of(base), PromptGate(TEXT_DIM)
+    assert torch.equal(predict(base, with_gate(pair, gate)), predict(base, pair))
+    nn.init.constant_(gate.named.bias, -2 * MARGIN)
+    assert torch.equal(predict(base, with_gate(pair, gate)), predict(base))
+    save_pair(tmp_path / "pair.safetensors", with_gate(pair, gate))
+    assert read_header(tmp_path / "pair.safetensors")["format_version"] == 8
+    assert torch.equal(predict(base, load_pair(tmp_path / "pair.safetensors")[0]), predict(base))
 
 
 def test_beside_a_plain_lora_of_the_other_side(base):
