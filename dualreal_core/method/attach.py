@@ -85,7 +85,7 @@ class Attachment:
             handle.remove()
         self._handles = []
         self.call.forget()
-        self.call.weights = self.call.token_runs = self.call.text = None
+        self.call.weights = self.call.token_runs = self.call.text = self.call.named = None
         for group in self.call.groups.values():
             group.weights, group.parts = None, ()
         for update in self._updates:
@@ -169,6 +169,11 @@ class Attachment:
     def weights(self) -> torch.Tensor | None:
         """Weights (B, G, 2) of the current call, chosen when its first block was entered."""
         return self.call.weights
+
+    @property
+    def named(self) -> torch.Tensor | None:
+        """How far the prompts of the current call name each side (B or 1, 2), identity first; None where no prompt gate has a say."""
+        return self.call.named
 
     def silent(self) -> list[Place]:
         """Places where the pair should have acted by now and has not; none, at no cost, once all have been called."""

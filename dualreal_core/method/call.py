@@ -58,6 +58,7 @@ class Call:
         first_tokens: (B, C, f, h, w), likewise, where they are not those of the blocks.
         uses_autograd: whether the call is one to go back through.
         weights: (B, G, 2).
+        named: (B or 1, 2) how far the prompts of the call name each side, by the prompt gate; None where it has no say.
         is_compiled: whether a call was one of compiled code.
         groups: those of them that places read.
     """
@@ -74,6 +75,7 @@ class Call:
     token_runs: tuple[Run, ...] | None = None
     uses_autograd: bool = False
     weights: torch.Tensor | None = None
+    named: torch.Tensor | None = None
     is_compiled: bool = False
     groups: dict[tuple[int, Widths, bool], GroupWeights] = field(default_factory=dict)
 

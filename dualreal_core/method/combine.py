@@ -78,6 +78,7 @@ def combine_headers(identity: Mapping[str, object], motion: Mapping[str, object]
             "prompts": _known({**_entries(headers, "prompts"), "trigger": (identity.get("prompts") or {}).get("trigger")}),
             "training": _known({role: _of_role(header.get("training"), role) for role, header in headers.items()}),
             "datasets": _known(_entries(headers, "datasets")),
+            "prompt_gate": _gate_words(headers),
             "consent": "\n".join(dict.fromkeys(notes)),
             "sources": _known({role: _source(header, role) for role, header in headers.items()}),
         }
@@ -124,6 +125,13 @@ def common_scale(sides: Sequence[tuple[AdapterPair, Role]]) -> float:
 
 def _entries(headers: Mapping[Role, Mapping[str, object]], field: str) -> dict[str, object]:
     return {role: (header.get(field) or {}).get(role) for role, header in headers.items()}
+
+
+def _gate_words(headers: Mapping[Role, Mapping[str, object]]) -> dict[str, object]:
+    """What each prompt gate goes by on the side that was taken from its pair."""
+    gates = {role: header.get("prompt_gate") or {} for role, header in headers.items()}
+    by_role = {name: _known({role: (gate.get(name) or {}).get(role) for role, gate in gates.items()}) for name in ("accuracy", "sides")}
+    return _known({**{role: gate.get(role) for role, gate in gates.items()}, **by_role})
 
 
 def _of_role(value: object, role: Role) -> object:

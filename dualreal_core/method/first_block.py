@@ -110,8 +110,9 @@ class ChooseWeights(Interceptor):
         if len(call.given) != 1 and len(call.given) != rows:
             raise InputError(partial_batch("The first block", rows, len(call.given)))
         weights = self.attachment.blend.weights(embedding, tokens, call.given[:, :-2]) * call.given[:, None, -2:]
-        if self.gate is not None and self.attachment.follows_prompt:
-            weights = weights * self._named(rows)[:, None]
+        call.named = self._named(rows) if self.gate is not None and self.attachment.follows_prompt else None
+        if call.named is not None:
+            weights = weights * call.named[:, None]
         call.use(weights.expand(rows, self.num_groups, 2), torch.is_grad_enabled())
 
     def _named(self, rows: int) -> torch.Tensor:

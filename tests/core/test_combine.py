@@ -222,6 +222,18 @@ def test_headers_keep_what_belongs_to_the_sides_that_were_taken() -> None:
     }
 
 
+def test_a_combined_header_has_the_words_of_both_gates() -> None:
+    def gated(name: str) -> dict[str, object]:
+        sides = {role: {"names": [f"{name} {role}"], "placed": [f"{name} {role}"], "near": []} for role in ("identity", "motion")}
+        names = {role: side["names"] for role, side in sides.items()}
+        return {"prompt_gate": {**names, "accuracy": {"identity": 0.9, "motion": 0.8}, "sides": sides}}
+
+    both = combine_headers(gated("a"), gated("b"))["prompt_gate"]
+    assert both["identity"] == ["a identity"] and both["motion"] == ["b motion"]
+    assert both["accuracy"] == {"identity": 0.9, "motion": 0.8} and both["sides"]["motion"]["names"] == ["b motion"]
+    assert combine_headers(gated("a"), {})["prompt_gate"]["sides"].keys() == {"identity"}
+
+
 def test_headers_of_loras_and_of_combined_pairs_can_be_combined() -> None:
     lora = {"source": "cat.safetensors", "training": {"lora": "cat.safetensors"}, "prompts": {"trigger": "sks"}}
     assert combine_headers({}, {}) == {}
