@@ -15,6 +15,7 @@ from ..dualreal_core.errors import InputError
 from ..dualreal_core.method.combine import combine, combine_headers
 from ..dualreal_core.method.pair import Role
 from ..dualreal_core.storage import load_pair, save_pair
+from .gate_words import on_gate
 from .lora_import import import_lora
 from .progress import told
 from .types import CATEGORY, PairType, TrainedPair
@@ -64,7 +65,8 @@ class LoadPair(io.ComfyNode):
     def execute(cls, name: str) -> io.NodeOutput:
         with torch.inference_mode(False):
             pair, header = load_pair(file_in(PAIRS, name))
-        return io.NodeOutput(TrainedPair(pair.requires_grad_(False), header))
+        gate = on_gate(pair, header)
+        return io.NodeOutput(TrainedPair(pair.requires_grad_(False), header), ui=told(gate) if gate else None)
 
 
 class LoadLora(io.ComfyNode):
@@ -190,8 +192,8 @@ class SavePair(io.ComfyNode):
         notes = [note for note in (pair.header.get("consent"), consent.strip()) if note]
         header = {**pair.header, "consent": "\n".join(dict.fromkeys(notes))} if notes else pair.header
         save_pair(path, pair.pair, header)
-        said = f"Saved as {name} in models/{PAIRS}."
-        return io.NodeOutput(ui=told(said + _not_saved(pair)))
+        said = " ".join(filter(None, (f"Saved as {name} in models/{PAIRS}.", on_gate(pair.pair, header), _not_saved(pair))))
+        return io.NodeOutput(ui=told(said))
 
 
 def joined(identity: TrainedPair, motion: TrainedPair) -> TrainedPair:
@@ -208,7 +210,7 @@ def _not_saved(pair: TrainedPair) -> str:
     if not number:
         return ""
     return (
-        f" What its LoRAs change with a constant strength ({number} weight{'s' * (number > 1)} outside of blocks, such as "
+        f"What its LoRAs change with a constant strength ({number} weight{'s' * (number > 1)} outside of blocks, such as "
         f"{pair.beside[0].update.parameter}) is not in the file: load the LoRAs themselves where you need it."
     )
 

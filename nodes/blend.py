@@ -21,6 +21,7 @@ from ..dualreal_core.method.pair import ROLES, AdapterPair, iterate_sides
 from ..dualreal_core.plots.heat_map import blend_map
 from .base_weights import with_beside
 from .expert_parts import differences_from, part_for
+from .gate_words import GATE, on_gate
 from .model_file import model_file
 from .model_inputs import check_references
 from .patching import Strengths, applied_pairs, apply_pair, diffusion_model
@@ -69,6 +70,15 @@ def blending_inputs() -> list[io.Input]:
     ]  # fmt: skip
 
 
+def follow_prompt_input() -> io.Input:
+    """Whether a pair's prompt gate has a say; the last input of nodes that put a pair on a model."""
+    return io.Boolean.Input(
+        "follow_prompt", default=True, optional=True, advanced=True,
+        tooltip="Of a pair with a prompt gate: each side acts only on prompts that name it. Off: both act on every prompt. A pair without "
+        "a gate always does.",
+    )  # fmt: skip
+
+
 class ApplyStageBlender(io.ComfyNode):
     """Puts a pair on a MODEL."""
 
@@ -89,6 +99,7 @@ class ApplyStageBlender(io.ComfyNode):
                     tooltip="Factor on what the pair does to the sound, in models that make one (LTX-2, MiniMax-H3). 0 adds nothing to it; "
                     "it still follows the picture. 1 is as a LoRA loader would.",
                 ),
+                follow_prompt_input(),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="The model with the pair at work. The input stays as it is.")],
         )  # fmt: skip
@@ -96,24 +107,27 @@ class ApplyStageBlender(io.ComfyNode):
     @classmethod
     def execute(
         cls, model, pair: TrainedPair, identity_strength, motion_strength, start_percent, end_percent, negative, blend=None, reference=None,
-        audio_strength=0.0,
+        audio_strength=0.0, follow_prompt=True,
     ) -> io.NodeOutput:  # fmt: skip
         if start_percent >= end_percent:
             raise InputError(f"start_percent {start_percent} is not below end_percent {end_percent}: the pair would never act.")
         with torch.inference_mode(False):  # so that a pair can also be trained on a model which has one
             own = copy.deepcopy(pair.pair)
         adapts_negative = negative == NEGATIVE_CHOICES[1]
-        strengths = Strengths(identity_strength, motion_strength, start_percent, end_percent, adapts_negative, audio_strength)
+        strengths = Strengths(
+            identity_strength, motion_strength, start_percent, end_percent, adapts_negative, audio_strength, follow_prompt
+        )
         own, said_of_part = part_for(own, model)
         weights = None if blend is None else blend.blend(own.config)
-        patched = apply_pair(model, own, strengths, weights, condition_for(own, reference))
+        patched = apply_pair(model, own, strengths, weights, condition_for(own, reference), pair.header.get(GATE))
         beside = [one for one in pair.beside if one.expert in (None, named_expert(model_file(model)))]
         with_beside(patched, beside, strengths)
         differences = differences_from(pair.header, model)
         for difference in differences:
             logging.warning(difference)
         silence = "" if audio_strength else silent_on_sound(own, diffusion_model(model), beside)
-        said = " ".join(filter(None, (said_of_part, *differences, silence)))
+        gate = on_gate(own, pair.header) if follow_prompt else ""
+        said = " ".join(filter(None, (said_of_part, gate, *differences, silence)))
         return io.NodeOutput(patched, ui=told(said)) if said else io.NodeOutput(patched)
 
 

@@ -15,7 +15,7 @@ from ..dualreal_core.dataset.items import Item
 from ..dualreal_core.errors import InputError
 from .first_frame import FirstFrame, Tell
 from .progress import interruptible
-from .types import FILE_KEY
+from .types import CAPTION_KEY, FILE_KEY
 from .videos import named
 
 LARGEST_PAIRED_COMPRESSION = 16
@@ -109,7 +109,7 @@ def tell_rate(vae: comfy.sd.VAE, item: Item, known: FirstFrame) -> FirstFrame:
 def encode_captions(
     clip: comfy.sd.CLIP, captions: Sequence[str], latents: Sequence[Latent], knows: Sequence[FirstFrame], say: Callable[[str], None]
 ) -> list[list]:
-    """A CONDITIONING of each sample; equal captions are encoded once, unless the encoder sees pictures with them.
+    """A CONDITIONING of each sample, with its caption; equal ones are encoded once, unless the encoder sees pictures with them.
 
     latents, knows: of the same samples. say: is told which caption is encoded.
     """
@@ -123,6 +123,11 @@ def encode_captions(
                 say(f"Encoding the caption of {latent[FILE_KEY]}.")
                 seen = {"images": list(known.images)} if known.images else {}
                 encoded[spoken] = clip.encode_from_tokens_scheduled(clip.tokenize(caption, **seen))
-        said = encoded[spoken]
-        found.append(node_helpers.conditioning_set_values(said, known.conditioning) if known.conditioning else said)
+        found.append(node_helpers.conditioning_set_values(encoded[spoken], {CAPTION_KEY: caption, **known.conditioning}))
     return found
+
+
+def captions_of(conditioning: Sequence[list]) -> list[str]:
+    """The different captions of CONDITIONINGs, in their order; none where one is not of our dataset nodes."""
+    found = [extras.get(CAPTION_KEY) for cond in conditioning for _, extras in cond]
+    return list(dict.fromkeys(found)) if all(found) else []

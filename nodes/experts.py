@@ -21,8 +21,9 @@ from ..dualreal_core.method.experts import experts_of, join_experts
 from ..dualreal_core.method.pair import ROLES, AdapterPair, Role
 from .adapters import LORA_TOOLTIP, LORAS, file_in, fingerprint
 from .base_weights import with_beside
-from .blend import NEGATIVE_CHOICES, blending_inputs, condition_for
+from .blend import NEGATIVE_CHOICES, blending_inputs, condition_for, follow_prompt_input
 from .expert_parts import differences_from
+from .gate_words import GATE, on_gate
 from .lora_import import experts_in, import_lora
 from .model_file import model_file
 from .patching import Strengths, applied_pairs, apply_pair, diffusion_model
@@ -61,6 +62,7 @@ class ApplyTwoExperts(io.ComfyNode):
                     "low_pair", optional=True,
                     tooltip="Where each expert has a pair of its own: that of the low-noise model; 'pair' is then that of the other.",
                 ),
+                follow_prompt_input(),
             ],
             outputs=[
                 io.Model.Output(display_name="model_high", tooltip="For the first sampler. The input stays as it is."),
@@ -71,21 +73,24 @@ class ApplyTwoExperts(io.ComfyNode):
     @classmethod
     def execute(
         cls, model_high, model_low, pair: TrainedPair, identity_strength, motion_strength, start_percent, end_percent, negative, blend=None,
-        reference=None, low_pair: TrainedPair | None = None,
+        reference=None, low_pair: TrainedPair | None = None, follow_prompt=True,
     ) -> io.NodeOutput:  # fmt: skip
         if start_percent >= end_percent:
             raise InputError(f"start_percent {start_percent} is not below end_percent {end_percent}: the pair would never act.")
-        strengths = Strengths(identity_strength, motion_strength, start_percent, end_percent, negative == NEGATIVE_CHOICES[1])
+        adapts_negative = negative == NEGATIVE_CHOICES[1]
+        strengths = Strengths(
+            identity_strength, motion_strength, start_percent, end_percent, adapts_negative, follows_prompt=follow_prompt
+        )
         models = {HIGH: model_high, LOW: model_low}
-        said, patched = swapped(models), dict(models)
-        for expert, (own, header) in halves(pair, low_pair).items():
+        said, patched, parts = swapped(models), dict(models), halves(pair, low_pair)
+        for expert, (own, header) in parts.items():
             model = models[expert]
             if not own.sides or not any(own.sides.values()):
                 said.append(f"The pair has no side for the {expert} expert, which stays as it is.")
                 continue
             weights = None if blend is None else blend.blend(own.config)
             try:
-                patched[expert] = apply_pair(model, own, strengths, weights, condition_for(own, reference))
+                patched[expert] = apply_pair(model, own, strengths, weights, condition_for(own, reference), header.get(GATE))
                 source = low_pair if low_pair is not None and expert == LOW else pair
                 beside = [one for one in source.beside if one.expert in (None, expert)]
                 with_beside(patched[expert], beside, strengths)
@@ -96,6 +101,8 @@ class ApplyTwoExperts(io.ComfyNode):
         said += as_one([patched[expert] for expert in models if patched[expert] is not models[expert]])
         for sentence in said:
             logging.warning(sentence)
+        if follow_prompt:
+            said = [*dict.fromkeys(filter(None, (on_gate(own, header) for own, header in parts.values()))), *said]
         return io.NodeOutput(patched[HIGH], patched[LOW], ui=told("\n".join(said)) if said else None)
 
 

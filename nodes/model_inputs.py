@@ -80,10 +80,15 @@ def check_channels(given: int, wanted: int, what: str, cure: str, own: Encoders)
     )
 
 
-def check_text(conditioning: list, transformer: nn.Module, family: FamilyDescription, name: str) -> None:
-    """Raises InputError where a CONDITIONING of one entry is not of the text encoder that the model needs."""
+def check_text(conditioning: list, transformer: nn.Module, family: FamilyDescription, name: str, into: str = "") -> None:
+    """Raises InputError where a CONDITIONING of one entry is not of the text encoder that the model needs.
+
+    Args:
+        name: of what is checked.
+        into: where the right encoder is to be wired; default: the node that makes it.
+    """
     (text, extras), own = conditioning[0][:2], encoders_of(transformer, family)
-    cure = f"wire {own.text}, into the node that makes {name}"
+    cure = f"wire {own.text}, into {into or f'the node that makes {name}'}"
     if not isinstance(text, torch.Tensor) or text.ndim != 3:
         shown = "no tokens" if not isinstance(text, torch.Tensor) else f"{text.ndim} dimensions instead of 3"
         raise InputError(f"{name} has {shown}, so it is no text: {cure}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -15,9 +15,10 @@ from torch import nn
 from ..dualreal_core.errors import InputError
 from ..dualreal_core.method.attach import Attachment
 from ..dualreal_core.method.blend import Blend, BlendRecord, LearnedBlend
-from ..dualreal_core.method.pair import AdapterPair
+from ..dualreal_core.method.pair import ROLES, AdapterPair
 from ..dualreal_core.method.placement import is_placed, placed
 from .denoising_stage import NoiseSchedule
+from .gate_words import on_unnamed, sides_of
 from .neighbours import sentence_on_places
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ class PairState:
         attachments: the pair's place in each DiT; each device has a DiT of its own, and several may be called at once.
         reached: set once anything was computed with the pair's wrapper around it.
         met: kinds of prompts of which the model computed rows.
+        named: (2,) of each call, how far any prompt of what is wanted names each side; of a pair whose prompt gate has a say.
     """
 
     applied: AppliedPair
@@ -63,6 +65,7 @@ class PairState:
     lock: threading.Lock = field(default_factory=threading.Lock)
     reached: threading.Event = field(default_factory=threading.Event)
     met: set[Kind] = field(default_factory=set)
+    named: list[torch.Tensor] = field(default_factory=list)
 
     def kind_of(self, model: BaseModel, prompts: list[dict] | None) -> Kind | None:
         """What a list of prompts is for, by the name that the guider has for it or for what it was made from."""
@@ -86,6 +89,21 @@ class PairState:
         """Records the weights (1, G, 2) of a call; other devices may be at other rows of the same prompts."""
         with self.lock:
             self.record.add(weights, stage)
+
+    def note_named(self, named: torch.Tensor | None, rows: Sequence[int]) -> None:
+        """Keeps what the prompt gate said of these rows of a call: named (B or 1, 2)."""
+        if named is not None:
+            own = named.detach()
+            self.named.append((own if len(own) == 1 else own[list(rows)]).amax(dim=0))  # not to the host, which would wait for the device
+
+    def note_on_prompt(self) -> str:
+        """A sentence where a side was off all along, as no prompt named it; else empty."""
+        if not self.named:
+            return ""
+        most, applied = torch.stack([named.cpu() for named in self.named]).amax(dim=0).tolist(), self.applied
+        able = [role for role in sides_of(applied.pair) if getattr(applied.strengths, role)]
+        unnamed = [role for role, share in zip(ROLES, most, strict=True) if role in able and not share]
+        return on_unnamed({role: applied.named_by.get(role, ()) for role in unnamed}) if unnamed else ""
 
     def note_on_negative(self) -> str:
         """A sentence where the pair acted, but a negative prompt that it was to be kept out of was never computed; else empty."""
@@ -115,6 +133,7 @@ class PairState:
                 attachment.detach()
                 attachment.strengths = {"identity": applied.strengths.identity, "motion": applied.strengths.motion}
                 attachment.audio_strength = applied.strengths.audio
+                attachment.follows_prompt = applied.strengths.follows_prompt
                 if applied.condition is not None:
                     attachment.condition = applied.condition.to(device, dtype)
         return attachment

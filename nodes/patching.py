@@ -7,7 +7,7 @@ clones share, order does not matter, and the DiT that a call reaches is the one 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ from torch import nn
 from ..dualreal_core.families import family_of
 from ..dualreal_core.method.attach import check_fit
 from ..dualreal_core.method.blend import Blend
-from ..dualreal_core.method.pair import AdapterPair
+from ..dualreal_core.method.pair import AdapterPair, Role
 from ..dualreal_core.method.placement import is_placed, placed
 from ..dualreal_core.storage.format import digest
 from .blend_used import tell_page
@@ -48,6 +48,7 @@ class Strengths:
         start_percent, end_percent: the part of denoising in which the pair acts.
         adapts_negative: whether it also acts on the rows of the negative prompt.
         audio: factor on the weights of what it does to the sound, in models that have one.
+        follows_prompt: whether its prompt gate, if it has one, has a say.
     """
 
     identity: float = 1.0
@@ -56,6 +57,7 @@ class Strengths:
     end_percent: float = 1.0
     adapts_negative: bool = False
     audio: float = field(default=0.0, repr=False)  # so that runs on a MODEL with a pair keep their names
+    follows_prompt: bool = field(default=True, repr=False)
 
 
 @dataclass(eq=False)
@@ -68,6 +70,7 @@ class AppliedPair:
         blend: None for the pair's own.
         condition: reference embedding (1, E) for conditioned sides.
         schedule: of the MODEL when the pair was applied; calls outside of any sampling go by it.
+        named_by: words by which prompts name each side, for people; of a pair with a prompt gate.
         parts: what the last samplings used, each a part of denoising or all of it; one list for both experts of a model.
     """
 
@@ -77,6 +80,7 @@ class AppliedPair:
     strengths: Strengths
     condition: torch.Tensor | None
     schedule: NoiseSchedule
+    named_by: Mapping[Role, Sequence[str]] = field(default_factory=dict)
     parts: list[SampledPart] = field(default_factory=list)
 
     @cached_property
@@ -85,7 +89,8 @@ class AppliedPair:
         given = {**self.pair.state_dict(), **({} if self.condition is None else {"condition": self.condition})}
         weights = digest({part: tensor.detach().cpu() for part, tensor in given.items()})
         audio = f" audio {self.strengths.audio}" if self.strengths.audio else ""
-        return f"{weights} {self.pair.config} {self.strengths} {self.blend}{audio}"
+        unprompted = "" if self.strengths.follows_prompt else " whatever the prompt"
+        return f"{weights} {self.pair.config} {self.strengths} {self.blend}{audio}{unprompted}"
 
     def start(self, model: ModelPatcher, guider: CFGGuider | None = None) -> PairState:
         """A fresh state, by the schedule that MODEL has now; nodes behind the one that applied the pair may have changed it."""
@@ -113,7 +118,8 @@ class AppliedPair:
         if state.record.calls:
             start, end, context = float(sigmas[0]), float(sigmas[-1]), get_executing_context()
             marks, prompt = (latent_mark(latent_image), latent_mark(made)), context.prompt_id if context else ""
-            part = SampledPart(*marks, start, end, state.schedule.stage(end), state.record, prompt, note=state.note_on_negative())
+            note = " ".join(filter(None, (state.note_on_prompt(), state.note_on_negative())))
+            part = SampledPart(*marks, start, end, state.schedule.stage(end), state.record, prompt, note=note)
             self.parts[:] = [*self.parts, part][-MAX_PARTS:]
             if part.note:
                 logging.info(part.note)
@@ -170,6 +176,8 @@ class AppliedPair:
                 state.check_call(attachment, options)
                 if watched is not None:
                     state.note(attachment.weights[watched : watched + 1], stages[watched])
+                    wanted = [row for row, kind in enumerate(kinds) if kind == "wanted"]
+                    state.note_named(attachment.named, wanted)
         finally:
             if not (is_training and self.key in options):
                 attachment.detach()
@@ -177,7 +185,12 @@ class AppliedPair:
 
 
 def apply_pair(
-    model: ModelPatcher, pair: AdapterPair, strengths: Strengths, blend: Blend | None = None, condition: torch.Tensor | None = None
+    model: ModelPatcher,
+    pair: AdapterPair,
+    strengths: Strengths,
+    blend: Blend | None = None,
+    condition: torch.Tensor | None = None,
+    named_by: Mapping[Role, Sequence[str]] | None = None,
 ) -> ModelPatcher:
     """A clone of MODEL on which the pair acts, beside any pairs it already has.
 
@@ -185,6 +198,7 @@ def apply_pair(
         pair: becomes the clone's own: give a copy.
         blend: instead of the pair's own.
         condition: reference embedding (1, E) for conditioned sides.
+        named_by: see `AppliedPair`.
 
     Raises:
         InputError: the pair does not fit the model.
@@ -196,7 +210,7 @@ def apply_pair(
             condition = condition.clone()
     others = applied_pairs(model)
     key = f"{KEY}-{len(others)}"
-    applied = AppliedPair(key, pair, blend, strengths, condition, _schedule(model, strengths))
+    applied = AppliedPair(key, pair, blend, strengths, condition, _schedule(model, strengths), named_by or {})
     patched = model.clone()
     _wrap(patched, applied)
     dtype = model.get_model_object("manual_cast_dtype") or model.model.get_dtype()

@@ -5,24 +5,32 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
 from pathlib import Path
 
 import comfy.model_management
+import comfy.sd
 import folder_paths
+from comfy.model_patcher import ModelPatcher
 from comfy_api.latest import io
 
 from ..dualreal_core.api import Training, fit_recipe
 from ..dualreal_core.bases.two_experts import TwoExpertBase, expert_fields, record_of
 from ..dualreal_core.dataset.cache import PreparedSet
 from ..dualreal_core.errors import InputError
+from ..dualreal_core.gating.words import SideWords
 from ..dualreal_core.method.pair import Role, base_sizes
+from ..dualreal_core.storage import save_pair
 from ..dualreal_core.storage.renames import former_pair_settings
 from ..dualreal_core.training.loop import ALGORITHM_VERSION
 from ..dualreal_core.training.recipes import Recipe
 from ..dualreal_core.training.run import RunDirectory
 from .comfy_base import ComfyBase
+from .encoding import captions_of
+from .gate_fitting import with_fitted_gate
+from .gate_words import sides_of, words_of_captions
 from .model_file import model_file
 from .model_inputs import check_references
 from .neighbours import sentence_on_training
@@ -68,6 +76,9 @@ class JointTrainer(io.ComfyNode):
                 io.Model.Input("low_noise_model", optional=True,
                     tooltip="The low-noise expert of Wan 2.2, where model is the high-noise one: one run then trains a pair for both, in "
                     "turns. One of them is on the device at a time."),
+                io.Clip.Input("clip", optional=True,
+                    tooltip="The text encoder of the model: the pair then gets a prompt gate by the captions of the dataset nodes, so that "
+                    "each side acts only on prompts that name it. For words of your own use Prompt Gate."),
             ],
             outputs=[
                 PairType.Output(display_name="pair", tooltip="The trained pair, for Apply StageBlender and Save Pair."),
@@ -83,6 +94,7 @@ class JointTrainer(io.ComfyNode):
     def execute(
         cls, model, settings, identity_latents, identity_conditioning, motion_latents, motion_conditioning, name,
         identity_masks=None, motion_references=None, preview_conditioning=None, vae=None, low_noise_model=None,
+        clip=None,
     ) -> io.NodeOutput:  # fmt: skip
         wanted: TrainerSettings = settings[0]
         references = _wired(motion_references)
@@ -94,6 +106,8 @@ class JointTrainer(io.ComfyNode):
         check_references(references, "motion_references")
         width = int(references[0].image_embeds.shape[-1]) if references else None
         low = next(iter(_wired(low_noise_model)), None)
+        captions = {"identity": captions_of(identity_conditioning), "motion": captions_of(motion_conditioning)}
+        words = words_of_captions(captions)
         models, boundary = ([model[0]], None) if low is None else ([model[0], low], boundary_between(model[0], low))
         with ExitStack() as stack:
             base = ComfyBase(stack.enter_context(ready_to_train(model[0])), width)
@@ -111,7 +125,7 @@ class JointTrainer(io.ComfyNode):
             view = TrainingView(cls.hidden.unique_id, base, recipe.train.steps, wanted.preview_every, note)
             view.prepare_sample(_wired(preview_conditioning), _wired(vae), data["motion"].items[0])
             made_for = {"name": base.name, "encoders": base.fingerprint, **record_of(base, list(map(model_file, models)))}
-            training = Training(base, data, recipe, directory, {"base": made_for})
+            training = Training(base, data, recipe, directory, {"base": made_for, **_prompts(words)})
             try:
                 is_resumed = training.directory.settings_file.exists()
                 taken = training.steps(is_resumed, save_every=wanted.save_every, on_evaluation=view.evaluated, on_note=view.noted)
@@ -122,16 +136,38 @@ class JointTrainer(io.ComfyNode):
                 training.save(directory / "pair.safetensors")
             finally:
                 training.close()
-            losses = [record["loss"] for record in training.directory.metrics()]
-            step, report = len(losses), "\n".join(training.directory.report())
-            shown = view.result(view.summary(step, losses, report), training, cls)
         pair = TrainedPair(training.pair.cpu().requires_grad_(False), training.result_header)
+        if recipe.prompt_gate and (encoder := next(iter(_wired(clip)), None)) is not None:
+            pair, said = _gated(pair, model[0], encoder, words, captions, cls.hidden.unique_id)
+            save_pair(directory / "pair.safetensors", pair.pair, pair.header)
+            view.noted(said)
+        losses = [record["loss"] for record in training.directory.metrics()]
+        step, report = len(losses), "\n".join(training.directory.report())
+        shown = view.result(view.summary(step, losses, report), training, cls)
         return io.NodeOutput(pair, {"loss": losses}, step, report, ui=shown)
 
 
 def _wired(values: list | None) -> list:
     """What an optional list input holds, without the empty entries of an unwired one."""
     return [value for value in values or [] if value is not None]
+
+
+def _prompts(words: Mapping[Role, SideWords]) -> dict[str, object]:
+    """What a pair's header says of words that name its sides."""
+    named = {"trigger" if role == "identity" else role: own.names[0] for role, own in words.items()}
+    return {"prompts": named} if named else {}
+
+
+def _gated(
+    pair: TrainedPair, model: ModelPatcher, clip: comfy.sd.CLIP, words: Mapping[Role, SideWords], captions: Mapping[Role, list[str]],
+    node_id: str,
+) -> tuple[TrainedPair, str]:  # fmt: skip
+    """The pair with a prompt gate by the words of its captions, and what is to be said of it; without one where they tell none."""
+    known = {role: own for role, own in words.items() if role in sides_of(pair.pair)}
+    if not known:
+        return pair, "The pair has no prompt gate, as its captions tell no words that name a side: give some in Prompt Gate."
+    gated, said = with_fitted_gate(pair, model, clip, known, node_id, [*captions["identity"], *captions["motion"]])
+    return gated, " ".join(said)
 
 
 def _run_directory(name: str, base: ComfyBase | TwoExpertBase, data: dict[Role, PreparedSet], recipe: Recipe) -> tuple[Path, str]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import ClassVar
 
+import comfy.sd
 import folder_paths
 import numpy as np
 import torch
@@ -16,7 +18,7 @@ from ..dualreal_core.families.expert_names import HIGH, LOOKED_FOR, LOW
 from ..dualreal_core.method.blend import SharePlan
 from ..dualreal_core.method.curves import BlendCurves
 from ..dualreal_core.method.experts import experts_of
-from ..dualreal_core.method.pair import AdapterPair, Role
+from ..dualreal_core.method.pair import ROLES, AdapterPair, Role
 from ..dualreal_core.method.placement import sharing_weights
 from ..dualreal_core.method.presets import EVEN, IDENTITY_EARLY, IDENTITY_EARLY_RANGE, MOVEMENT_FIRST, PRESETS, movement_first
 from ..dualreal_core.plots.depth_bars import depth_bars
@@ -25,6 +27,8 @@ from .base_weights import with_beside
 from .blend import NEGATIVE_CHOICES, blending_inputs, silent_on_sound
 from .expert_parts import differences_from
 from .experts import FOUND_BY_NAME, as_one, of_unequal_kind, swapped
+from .gate_fitting import with_fitted_gate
+from .gate_words import GATE, known_words
 from .lora_sides import NONE, SAME_FILE, LoraFile, LoraSides, fingerprint_of, read_sides
 from .patching import Strengths, apply_pair, diffusion_model
 from .progress import told
@@ -36,6 +40,11 @@ PARTNER_TOOLTIP = (
     f"With low_noise_model: the {{role}} LoRA of the other expert. '{FOUND_BY_NAME}' looks for {LOOKED_FOR}; '{SAME_FILE}' puts this "
     f"one on both experts, as a LoRA of Wan 2.1; '{NONE}' leaves the other expert without it."
 )
+WORDS_TOOLTIP = (
+    "With clip: words of which a prompt must hold one for the {role} to act, separated by commas, such as '{example}'. Empty: the trigger "
+    "words that its file names."
+)
+EXAMPLE_WORDS = ("sks dog", "plays the violin")
 
 
 class BlendTwoLoras(io.ComfyNode):
@@ -89,6 +98,11 @@ class BlendTwoLoras(io.ComfyNode):
                     "blend", optional=True,
                     tooltip="Blend Curves, Fixed Blend or Schedule Blend: decides instead of preset and identity_early.",
                 ),
+                io.Clip.Input(
+                    "clip", optional=True,
+                    tooltip="The text encoder of the model. With it each LoRA acts only on prompts that name it; the first run encodes "
+                    "some hundred prompts. Without it both act on every prompt.",
+                ),
                 io.Float.Input(
                     "audio_strength", default=0.0, min=0.0, max=4.0, step=0.05, optional=True, advanced=True,
                     tooltip="Factor on what both LoRAs do to the sound, in models that make one (LTX-2, MiniMax-H3). 1 is as Load LoRA.",
@@ -98,7 +112,14 @@ class BlendTwoLoras(io.ComfyNode):
                         f"{role}_partner", options=[*cls.PARTNERS, *files], default=FOUND_BY_NAME, optional=True, advanced=True,
                         tooltip=PARTNER_TOOLTIP.format(role=role),
                     )
-                    for role in ("identity", "motion")
+                    for role in ROLES
+                ),
+                *(
+                    io.String.Input(
+                        f"{role}_words", default="", display_name=f"{role} acts on", optional=True,
+                        tooltip=WORDS_TOOLTIP.format(role=role, example=example),
+                    )
+                    for role, example in zip(ROLES, EXAMPLE_WORDS, strict=True)
                 ),
             ],
             outputs=[
@@ -106,6 +127,7 @@ class BlendTwoLoras(io.ComfyNode):
                 io.Model.Output(display_name="low_noise_model", tooltip="Likewise the low-noise model, where one is wired."),
                 PairType.Output(display_name="pair", tooltip="Both LoRAs as a pair, at strength 1, for Save Pair or Save LoRA."),
             ],
+            hidden=[io.Hidden.unique_id],
         )  # fmt: skip
 
     @classmethod
@@ -117,18 +139,20 @@ class BlendTwoLoras(io.ComfyNode):
     @classmethod
     def execute(
         cls, model, identity_lora, motion_lora, identity_strength, motion_strength, preset, identity_early, start_percent, end_percent,
-        negative, low_noise_model=None, blend=None, audio_strength=0.0, identity_partner=FOUND_BY_NAME, motion_partner=FOUND_BY_NAME,
+        negative, low_noise_model=None, blend=None, clip=None, audio_strength=0.0, identity_partner=FOUND_BY_NAME,
+        motion_partner=FOUND_BY_NAME, identity_words="", motion_words="",
     ) -> io.NodeOutput:  # fmt: skip
         if start_percent >= end_percent:
             raise InputError(f"start_percent {start_percent} is not below end_percent {end_percent}: the LoRAs would never act.")
         models = [model] if low_noise_model is None else [model, low_noise_model]
         sides = read_sides(models, _files(identity_lora, motion_lora, identity_partner, motion_partner))
+        sides, said_of_gate = _following_prompts(sides, models[0], clip, {"identity": identity_words, "motion": motion_words}, cls)
         adapts_negative = negative == NEGATIVE_CHOICES[1]
         strengths = Strengths(identity_strength, motion_strength, start_percent, end_percent, adapts_negative, audio_strength)
         chosen = blend or (movement_first(identity_early) if preset == MOVEMENT_FIRST else PRESETS[preset])
         patched, said = put_on(models, sides, strengths, chosen)
         silence = "" if audio_strength else silent_on_sound(sides.pair.pair, diffusion_model(model), sides.pair.beside)
-        text = "\n".join(filter(None, (*sides.said, *said, *_on_files(identity_lora, motion_lora, blend, preset), silence)))
+        text = "\n".join(filter(None, (*sides.said, *said_of_gate, *said, *_on_files(identity_lora, motion_lora, blend, preset), silence)))
         shown = ui.PreviewImage(_picture(sides, strengths), cls=cls).as_dict()
         outputs = (patched[0], patched[1] if len(patched) > 1 else None, sides.pair)
         return io.NodeOutput(*outputs, ui={**told(text).as_dict(), **shown})
@@ -149,7 +173,7 @@ def put_on(
             said.append(f"No LoRA is for the {expert} expert, which stays as it is.")
             continue
         try:
-            patched[index] = apply_pair(one, own, strengths, blend.blend(own.config))
+            patched[index] = apply_pair(one, own, strengths, blend.blend(own.config), named_by=sides.pair.header.get(GATE))
             beside = [weight for weight in sides.pair.beside if weight.expert in (None, expert)]
             with_beside(patched[index], beside, strengths)
         except InputError as error:
@@ -175,6 +199,19 @@ def _on_files(identity_lora: str, motion_lora: str, blend: BlendCurves | SharePl
     if NONE in (identity_lora, motion_lora) and preset != EVEN:
         return [f"The preset {preset!r} weighs the one LoRA too: with {EVEN!r} it acts as by Load LoRA."]
     return []
+
+
+def _following_prompts(
+    sides: LoraSides, model: ModelPatcher, clip: comfy.sd.CLIP | None, given: dict[Role, str], node: type[io.ComfyNode]
+) -> tuple[LoraSides, list[str]]:
+    """Both sides with a prompt gate where there is a CLIP to fit it to, and what is to be said of it."""
+    if clip is None:
+        useless = [f"{role}_words" for role, words in given.items() if words.strip()]
+        return sides, [f"{' and '.join(useless)} do nothing without clip: wire the text encoder of the model."] if useless else []
+    gated, said = with_fitted_gate(sides.pair, model, clip, known_words(sides.pair, given), node.hidden.unique_id)
+    if number := len(gated.beside):
+        said.append(f"What the LoRAs change outside of blocks ({number} weight{'s' * (number > 1)}) acts on every prompt.")
+    return replace(sides, pair=gated), said
 
 
 def _part(pair: AdapterPair, index: int) -> AdapterPair:

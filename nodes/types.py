@@ -14,6 +14,8 @@ from ..dualreal_core.training.recipes import Recipe
 CATEGORY = "DualReal"
 FILE_KEY = "dualreal_file"
 """Of a LATENT: the picture or clip that it was cut from, as our dataset nodes name it."""
+CAPTION_KEY = "dualreal_caption"
+"""Of a CONDITIONING: the caption that our dataset nodes encoded."""
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 
 import torch
 from checkpoint_forms import LARGEST
@@ -12,8 +13,9 @@ from dualreal_pack.dualreal_core.method.blend import FixedBlend
 from dualreal_pack.dualreal_core.method.pair import with_gate
 from dualreal_pack.dualreal_core.method.prompt_gate import MARGIN, PromptGate
 from dualreal_pack.nodes.patching import Strengths, applied_pairs, apply_pair
+from dualreal_pack.nodes.prompt_texts import text_in_call
 from variant_bench import PROMPT_ONLY, Bench, distance
-from variant_inputs import TEXT_LENGTH
+from variant_inputs import TEXT_LENGTH, conditioning
 
 PROMPT, OTHER, NEGATIVE = 11, 13, 12
 """Seeds of texts: one names the identity, the other one the motion, and the negative prompt nothing."""
@@ -50,6 +52,16 @@ def gate(bench: Bench) -> None:
         off = with_gated(bench, kind, silent, strengths)
         assert bench.sampled(off).equal(bench.stock()), f"a {kind} pair acts on a prompt that does not name it"
         expect_weights(off, (0.0, 0.0), "a prompt that names nothing")
+
+
+def text(bench: Bench) -> None:
+    """What a gate is fitted to, a prompt without images, is what the DiT is called with in sampling."""
+    bare = replace(bench.variant, extras={})
+    for seed in (PROMPT, NEGATIVE):
+        called = text_of(bench, seed)[0]
+        with torch.inference_mode():
+            fitted = text_in_call(bench.model.model, conditioning(bare, seed), bench.model.load_device)
+        assert fitted.float().equal(called), "the DiT is called with another text"
 
 
 def with_gated(bench: Bench, kind: str, gate: PromptGate, strengths: Strengths = PROMPT_ONLY) -> ModelPatcher:

@@ -20,7 +20,7 @@ Report = dict[str, dict[str, tuple[str, str]]]
 """By model and check: what came of it, and why."""
 COLUMNS = {
     "apply": ("untrained", "acts", "negative", "cfg 1", "batch 2", "mask", "samplers", "sound", "stage", "LoRA", "export", "detached"),
-    "blend": ("blend", "two LoRAs", "compared", "gate"),
+    "blend": ("blend", "two LoRAs", "compared", "gate", "text"),
     "train": ("step 0", "gradients", "resumes"),
 }
 """Checks by what they are of."""

@@ -34,7 +34,7 @@ from dualreal_pack.nodes.denoising_stage import NoiseSchedule
 from dualreal_pack.nodes.patching import Strengths, applied_pairs
 from dualreal_pack.nodes.training_model import ready_to_train
 from export_checks import exported
-from gate_checks import gate
+from gate_checks import gate, text
 from safetensors.torch import load_file
 from variant_bench import PROMPT_ONLY, Bench, distance, make_pair
 from variant_inputs import STEPS, conditioning, noise
@@ -312,7 +312,13 @@ APPLY: dict[str, Callable[[Bench], str | None]] = {
     "LoRA": lora,
     "export": exported,
 }
-BLEND: dict[str, Callable[[Bench], str | None]] = {"blend": blends, "two LoRAs": two_loras, "compared": compared, "gate": gate}
+BLEND: dict[str, Callable[[Bench], str | None]] = {
+    "blend": blends,
+    "two LoRAs": two_loras,
+    "compared": compared,
+    "gate": gate,
+    "text": text,
+}
 TRAIN: dict[str, Callable[[Bench], str | None]] = {"step 0": step_0, "gradients": gradients, "resumes": resumes}
 LAST: dict[str, Callable[[Bench], str | None]] = {"detached": detached}
 CHECKS = {**APPLY, **BLEND, **TRAIN, **LAST}

@@ -17,6 +17,7 @@ from . import (
     raw_sampler,
     saving,
     texts,
+    word_text_encoder,
 )
 from . import template_stand_ins as stand_ins
 
@@ -24,7 +25,8 @@ from . import template_stand_ins as stand_ins
 class BenchExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         eyes = [hardship, neighbours, observation, pairs, positions, raw_sampler, saving]
-        return [node for part in [clips, experts, noise_inputs, noise_text_encoder, *eyes, stand_ins, texts] for node in part.NODES]
+        inputs = [noise_inputs, noise_text_encoder, texts, word_text_encoder]
+        return [node for part in [clips, experts, *inputs, *eyes, stand_ins] for node in part.NODES]
 
 
 async def comfy_entrypoint() -> BenchExtension:
