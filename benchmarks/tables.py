@@ -3,11 +3,13 @@
 python benchmarks/tables.py gate --part test --against no-gate
 python benchmarks/tables.py cfg-1 --part test-8 --against ours --pairs
 python benchmarks/tables.py cfg-1 --part test-8 --results build/cfg-1/results
+python benchmarks/tables.py peers --part test --against jointtuner
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -34,7 +36,7 @@ def main() -> None:
     file = DOCS / table.cells
     if arguments.results:
         write_cells(file, arguments.part, read_results(arguments.results), table.stored)
-    results = read_cells(file, arguments.part)
+    results = table.with_beside(read_cells(file, arguments.part), json.loads((DOCS / "fusion-cells.json").read_text(encoding="utf-8")))
     columns = {name: name for name in arguments.columns} if arguments.columns else table.columns
     if arguments.pairs:
         methods = dict.fromkeys(result["method"] for result in results if result["method"] not in REFERENCES)

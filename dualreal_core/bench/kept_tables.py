@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from .paired_table import paired_table
 from .registry import REFERENCES
+from .summary import place_of
 from .two_lora_table import KEPT
 
 RETENTION = dict(zip(KEPT, ("identity kept", "motion kept"), strict=True))
@@ -25,6 +26,7 @@ class KeptTable:
         stored: measures that the file keeps.
         against: the method that others are compared with, unless another is named.
         omitted: methods without a row.
+        beside: methods of the fusion benchmark's own cells that stand beside, at the same places.
     """
 
     cells: str
@@ -32,6 +34,13 @@ class KeptTable:
     stored: tuple[str, ...]
     against: str
     omitted: tuple[str, ...] = ()
+    beside: tuple[str, ...] = ()
+
+    def with_beside(self, results: Sequence[Mapping], fusion: Sequence[Mapping]) -> list[Mapping]:
+        """The results, and those of the fusion benchmark that stand beside them: what was measured of both, once."""
+        places = {place_of(result) for result in results}
+        own = {result["method"] for result in results}
+        return [*results, *(one for one in fusion if one["method"] in self.beside and one["method"] not in own and place_of(one) in places)]
 
     def lines(self, results: Sequence[Mapping], against: str | None = None, columns: Mapping[str, str] | None = None) -> list[str]:
         """The table of a part."""
@@ -46,4 +55,12 @@ KEPT_TABLES = {
         "no-gate",
     ),
     "cfg-1": KeptTable("cfg-1-cells.json", RETENTION, SCORES, "ours", REFERENCES),
+    "peers": KeptTable(
+        "peers-cells.json",
+        {**RETENTION, "known_motion_motion": "known motions"},
+        (*SCORES, "known_motion_motion"),
+        "ours",
+        REFERENCES,
+        beside=("sum", "sum-scheduled", "mixed-lora", "motiondirector", "paper", "paper-guided", "ours"),
+    ),
 }

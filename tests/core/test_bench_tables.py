@@ -7,6 +7,7 @@ import json
 import pytest
 
 from dualreal_core.bench.cells import read_cells, read_results, write_cells
+from dualreal_core.bench.kept_tables import KeptTable
 from dualreal_core.bench.paired_table import paired_table, pairs_table
 from dualreal_core.bench.report import shown
 from dualreal_core.bench.summary import advantages, differences
@@ -84,3 +85,12 @@ def test_results_of_a_benchmark_are_found_below_their_methods(results, tmp_path)
 def test_a_difference_of_one_trial_has_no_interval(results):
     of_one = [item for item in results if (item["identity"], item["motion"], item["seed"]) == PLACES[0]]
     assert shown(differences(of_one, ["motion"], "sum")["no-gate"]["motion"]) == ".200"
+
+
+def test_rows_of_the_fusion_benchmark_stand_beside_at_the_same_places(results):
+    table = KeptTable("x.json", {"identity": "identity"}, ("identity",), "sum", ("base",), beside=("no-gate", "sum"))
+    own = [one for one in results if one["method"] in ("base", "sum") and one["seed"] == 0]
+    both = table.with_beside(own, results)
+    assert both[: len(own)] == own
+    assert {(one["method"], one["seed"]) for one in both[len(own) :]} == {("no-gate", 0)}
+    assert [line.split(" |")[0] for line in table.lines(both)[2:]] == ["| `sum`", "| `no-gate`"]
