@@ -30,12 +30,6 @@ NEITHER = (
 """Looks and motions the base knows, and backgrounds."""
 UNTRIGGERED = (("circle", "sand"), ("left", "sky"), ("jump", "mint"), ("fall", "white"), ("sway", "pink"))
 """Motions the base knows, and backgrounds, for a figure that is not called by the trigger."""
-FORMER_REQUESTS = ("fused", "known_motion", "other_subject")
-"""The sets that benchmarks of former versions were asked for."""
-ALL_REQUESTS = (*FORMER_REQUESTS, "more_known_motions", "neither", "untriggered")
-"""Names of the sets of requests."""
-NAMES_NEITHER = ("neither", "untriggered")
-"""Those at which the base is to stay as it is."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +47,7 @@ class Request:
 
 
 def requests(trial: Trial) -> dict[str, list[Request]]:
-    """The sets of `ALL_REQUESTS`, in the order that videos are sampled in.
+    """The sets of `request_sets.ALL_REQUESTS`, in the order that videos are sampled in.
 
     'fused' are the trial's own prompts and come first, so that they start from the same noise as elsewhere; sets that came later
     come last, so that the former ones start from the noise that they always did.

@@ -15,8 +15,8 @@ from .intervals import LEVEL, NOTHING, NUM_RESAMPLES, Estimate
 from .measures import MEASURES
 from .methods import shown_settings
 from .plot import can_rank, ranking_plot, write_png
-from .prompts import ALL_REQUESTS, FORMER_REQUESTS
 from .registry import find_method
+from .request_sets import ALL_REQUESTS, FORMER_REQUESTS
 from .results import Case, Protocol, is_current
 from .summary import NUM_SEEDS_AGAIN, Summary, advantages, best, comparable, margin, place_of, summarise
 

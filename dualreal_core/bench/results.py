@@ -25,8 +25,9 @@ from .candidate import Candidate
 from .experiment import sample_videos
 from .joining.forms import FORMS
 from .measures import measure
-from .prompts import ALL_REQUESTS, FORMER_REQUESTS, NAMES_NEITHER, requests
+from .prompts import requests
 from .registry import BASE, find_method
+from .request_sets import ALL_REQUESTS, FORMER_REQUESTS, NAMES_NEITHER
 from .runs import Run, Runs, with_needs
 
 _NEUTRAL = {"precision": "fp32", "asks": list(FORMER_REQUESTS), "guidance": None}

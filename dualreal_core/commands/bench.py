@@ -11,9 +11,9 @@ from tqdm import tqdm
 from ..bench.benchmark import Benchmark
 from ..bench.experiment import TOY_RECIPE
 from ..bench.plot import new_figure
-from ..bench.prompts import ALL_REQUESTS
 from ..bench.registry import METHODS, QUICK_METHODS, QUICK_TWO_LORA_ROWS, REFERENCES, TWO_LORA_ROWS, find_method
 from ..bench.report import write_report
+from ..bench.request_sets import ALL_REQUESTS
 from ..bench.results import Case, Protocol
 from ..errors import InputError
 from ..files.locks import exclusive_lock

@@ -7,8 +7,6 @@ import torch
 
 from dualreal_core.bench.measures import adherence, cells_per_frame, clip_looks, measure
 from dualreal_core.bench.prompts import (
-    ALL_REQUESTS,
-    FORMER_REQUESTS,
     KNOWN_MOTIONS,
     MORE_KNOWN_MOTIONS,
     NEITHER,
@@ -17,6 +15,7 @@ from dualreal_core.bench.prompts import (
     Request,
     requests,
 )
+from dualreal_core.bench.request_sets import ALL_REQUESTS, FORMER_REQUESTS
 from dualreal_core.toyworld import world
 from dualreal_core.toyworld.consistency import consistency_along_track
 from dualreal_core.toyworld.figures import FIGURES

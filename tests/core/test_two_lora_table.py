@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from dualreal_core.bench.experiment import TOY_RECIPE
-from dualreal_core.bench.prompts import ALL_REQUESTS, FORMER_REQUESTS
 from dualreal_core.bench.registry import REFERENCES, TWO_LORA_ROWS
+from dualreal_core.bench.request_sets import ALL_REQUESTS, FORMER_REQUESTS
 from dualreal_core.bench.results import Protocol
 from dualreal_core.bench.two_lora_table import ORACLE, cells_of, table
 from dualreal_core.cli import main

@@ -6,9 +6,9 @@ import argparse
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from ...bench.prompts import ALL_REQUESTS
 from ...bench.recipes import STEPS
 from ...bench.registry import METHODS, QUICK_METHODS, QUICK_TWO_LORA_ROWS, REFERENCES, TWO_LORA_ROWS
+from ...bench.request_sets import ALL_REQUESTS
 from ...toyworld.figures import TEST_IDENTITIES
 from ...toyworld.paths import TEST_MOTIONS
 from ..description import Command
