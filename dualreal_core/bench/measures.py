@@ -13,7 +13,8 @@ from ..toyworld.paths import EVERY_MOTION
 from ..toyworld.scores import background_colors, score_motion, sprite_likeness, track
 from ..toyworld.trial import Trial
 from ..toyworld.world import Look
-from .prompts import NAMES_NEITHER, Request
+from .prompts import Request
+from .request_sets import NAMES_NEITHER
 
 MEASURES = {
     "identity": "likeness of the new figure, fused prompts",
