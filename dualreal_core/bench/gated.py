@@ -14,10 +14,11 @@ from ..method.attach import Attachment
 from ..method.pair import AdapterPair, Role, with_gate
 from ..method.prompt_gate import PromptGate
 from ..toyworld.trial import TRIGGER, Trial
+from ..training.settings import TrainSettings
 from .prior import PRIOR_NAMES, prior_items
 
-LOSS_STEPS, LOSS_BATCH, LOSS_RATE = 200, 4, 0.02
-"""Of the gate that learns through the denoising loss; all three kinds of samples are in each step."""
+LOSS_SHARE, LOSS_BATCH, LOSS_RATE = 0.25, 4, 0.02
+"""Of the gate that learns through the denoising loss: steps, as a share of those of the sides; all three kinds of samples are in each."""
 SHARPNESS = 2.0
 """Of the sigmoid that stands for the gate while it learns so, as what is clamped has no gradient; both rise alike in the middle."""
 
@@ -38,12 +39,13 @@ def gate_words(trial: Trial) -> GateWords:
 
 
 def with_gate_by_loss(
-    base: Base, data: Mapping[Role, PreparedSet], prior: Mapping[str, torch.Tensor], pair: AdapterPair, seed: int
+    base: Base, data: Mapping[Role, PreparedSet], prior: Mapping[str, torch.Tensor], pair: AdapterPair, settings: TrainSettings
 ) -> AdapterPair:
     """The pair with a gate that learned through the base's objective, both sides frozen.
 
     Photos and clips have their own targets; the base's own stills and videos of plain captions the base's prediction.
     """
+    seed, steps = settings.seed, max(20, round(LOSS_SHARE * settings.steps))
     items = {role: data[role].items for role in PRIOR_NAMES}
     plain = {role: prior_items(base, role, prior[name], seed) for role, name in PRIOR_NAMES.items()}
     generator = torch.Generator().manual_seed(seed)
@@ -52,7 +54,7 @@ def with_gate_by_loss(
         gate = _SoftGate(items["motion"][0].text.shape[-1])
     learning = with_gate(pair.requires_grad_(False), gate)
     optimizer = torch.optim.Adam(gate.parameters(), lr=LOSS_RATE)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LOSS_RATE, total_steps=LOSS_STEPS, pct_start=0.1, cycle_momentum=False)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LOSS_RATE, total_steps=steps, pct_start=0.1, cycle_momentum=False)
     with Attachment(base.transformer, learning) as attachment:
 
         def loss(chosen: list[PreparedItem], is_plain: bool) -> torch.Tensor:
@@ -71,7 +73,7 @@ def with_gate_by_loss(
             attachment.attach()
             return (predicted - wanted).square().mean()
 
-        for step in range(LOSS_STEPS):
+        for step in range(steps):
             role = ("identity", "motion")[step % 2]
             optimizer.zero_grad()
             for chosen, is_plain in ((items["identity"], False), (items["motion"], False), (plain[role], True)):

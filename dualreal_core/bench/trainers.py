@@ -130,7 +130,7 @@ def _gated(base: Base, trial: Trial, recipe: Recipe, folder: Path, before: Seque
 
 def _gated_by_loss(base: Base, data: Data, recipe: Recipe, folder: Path, before: Sequence[Trained]) -> AdapterPair:
     pair, prior = before
-    return with_gate_by_loss(base, data, prior, pair, recipe.train.seed)
+    return with_gate_by_loss(base, data, prior, pair, recipe.train)
 
 
 def _items(data: Data) -> dict[Role, Sequence[PreparedItem]]:

@@ -57,6 +57,8 @@ def few_of_the_base_s_own(monkeypatch):
 @pytest.fixture(scope="module")
 def references(base, tmp_path_factory):
     return load_trial(base, Trial("tam", "box"), RECIPE, tmp_path_factory.mktemp("trial"))
+SLOW = ("ours-previewed",)
+"""Methods that sample many videos to choose by."""
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +70,7 @@ def benchmark(tmp_path_factory):
     return benchmark
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.thorough) if name in SLOW else name for name in METHODS])
 def test_every_method_trains_and_gives_finite_videos(name, base, benchmark):
     before = weights_hash(base.transformer)
     method = find_method(name)
@@ -187,7 +189,8 @@ def test_the_papers_sides_are_summed_at_the_weights_they_were_trained_at(benchma
 
 
 def test_ours_keeps_to_its_share_schedule(base, references, tmp_path):
-    (run,) = find_method("ours").runs(TRIAL, RECIPE)
+    run, gated = with_needs(find_method("ours").runs(TRIAL, RECIPE))
+    assert (run.trainer, gated.trainer) == ("joint", "gated")
     pair = TRAINERS[run.trainer].train(base, references, run.recipe, tmp_path, [])
     assert pair.controller is None and pair.config.share_schedule == tuple(RECIPE.pair["share_schedule"])
     assert replace(run.recipe, pair=RECIPE.pair) == with_train(RECIPE, seed=TRIAL.seed)  # nothing else differs from ours
@@ -202,7 +205,7 @@ def test_settings_of_the_joint_run_alone_leave_the_other_methods_runs_valid():
 
     kept = {name for name, method in METHODS.items() if keys(method, RECIPE) == keys(method, changed)}
     joint_methods = {"ours", "fixed", "no-preservation", "no-timestep-bias", "no-schedule", "bounded-network"}
-    joint_methods |= {"ours-before", "ours-previewed"}
+    joint_methods |= {"ours-before", "ours-previewed", "no-gate", "gate-by-loss", "prior-preservation", "prior-preservation-clips"}
     joint_methods |= {"unmasked", "one-group", "two-groups", "per-block"}
     assert kept == set(METHODS) - joint_methods
     assert keys(find_method("sum"), RECIPE) != keys(find_method("sum"), with_train(RECIPE, learning_rate=1e-5))
@@ -317,7 +320,7 @@ def test_a_method_takes_settings_of_its_own():
     assert method.runs(TRIAL, RECIPE)[0].recipe.train.learning_rate == 5e-4
     for name, reason in (
         ("mixed-lora[rank=4]", "no setting 'rank'"),
-        ("ours[learning_rate=1e-3]", "it has: none"),
+        ("base[learning_rate=1e-3]", "it has: none"),
         ("fixed[identity_share]", "cannot be read"),
         ("fixed[identity_share=much]", "cannot be read"),
         ("fixed[identity_share=1.2]", "out of range"),

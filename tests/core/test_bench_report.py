@@ -125,7 +125,8 @@ def test_margin_is_over_the_mean_of_the_baselines():
     assert percent == pytest.approx(40.0)
     assert names == ["full-finetune", "mixed-lora"]
     assert margin(summarise(results[:3]), "identity") is None
-    assert {name for name, method in METHODS.items() if method.is_baseline} == {"full-finetune", "mixed-lora", "motiondirector", "paper"}
+    baselines = {"full-finetune", "mixed-lora", "motiondirector", "paper", "jointtuner", "smrabooth"}
+    assert {name for name, method in METHODS.items() if method.is_baseline} == baselines
 
 
 def test_methods_are_compared_where_all_of_them_were_run():
