@@ -125,7 +125,7 @@ def test_what_is_left_out_is_of_the_sides_that_are_written(base: TinyBase, tmp_p
 
 
 def test_what_a_stage_blender_learned_is_said_to_be_left_out(base: TinyBase) -> None:
-    pair = lora_pair(base, learned_range=0.01, share_schedule=(0.4, 0.8))
+    pair = lora_pair(base, has_controller=True, learned_range=0.01, share_schedule=(0.4, 0.8))
     plan = plan_export(pair, denoising=SIX)
     assert plan.blend == "the pair's own" and plan.weights["identity"][0] == pytest.approx(0.8 + 0.8 * sum(SIX.stages) / 6)
     assert "up to 0.02 of the even weight, follows the video" in plan.losses(["identity", "motion"])[-1]
