@@ -82,9 +82,9 @@ def _fitted(model: ModelPatcher, clip: comfy.sd.CLIP, words: Mapping[Role, SideW
             return one.fitted
     examples = make_examples(*(words.get(role, STAND_IN) for role in ROLES), captions)
     progress = Progress(node_id, len(examples), "Encoding prompts for the gate")
-    texts = prompt_texts(model, clip, [example.prompt for example in examples], progress)
-    progress.say("Fitting the gate.")
-    fitted = fit_gate(texts, torch.tensor([example.names for example in examples]), [example.wording for example in examples])
+    with prompt_texts(model, clip, [example.prompt for example in examples], progress) as texts:
+        progress.say("Fitting the gate.")
+        fitted = fit_gate(texts, torch.tensor([example.names for example in examples]), [example.wording for example in examples])
     if patcher is not None:
         patcher.set_attachments(KEPT, (*kept, _Kept(weakref.ref(model.model), key, fitted))[-MAX_KEPT:])
     return fitted

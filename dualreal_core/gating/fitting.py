@@ -9,7 +9,7 @@ import torch
 from torch.nn import functional
 
 from ..method.prompt_gate import MARGIN, NUM_FEATURES, PromptGate
-from .tokens import RaggedTokens, largest, unit_tokens, whitened_basis, without_padding
+from .tokens import RaggedTokens, Trimmed, largest, unit_tokens, whitened_basis
 
 MOST_DIRECTIONS = 256
 STEPS = 400
@@ -74,7 +74,7 @@ def fit_gate(
     """A gate for such texts, exactly 1 for each of them that names a side. The same texts give the same gate.
 
     Args:
-        texts: (T_i, X) tokens of each prompt.
+        texts: (T_i, X) tokens of each prompt; they are gone through three times, and held one at a time.
         names: (N, 2) bool: whether it names the identity, and the motion.
         wordings: a number for each; those of one number are held out together. Default: each by itself.
 
@@ -86,7 +86,7 @@ def fit_gate(
         raise ValueError("Some of the texts must name a side, and some must not.")
     generator = torch.Generator().manual_seed(settings.seed)
     with torch.inference_mode(False), torch.enable_grad():
-        prompts = [without_padding(text.detach().cpu()) for text in texts]
+        prompts = Trimmed(texts)
         is_held_out = _held_out(list(range(len(texts))) if wordings is None else wordings, generator)
         basis = whitened_basis(prompts, MOST_DIRECTIONS, generator)
         tokens = RaggedTokens.joined([unit_tokens(one) @ basis for one in prompts])

@@ -23,6 +23,19 @@ def without_padding(text: torch.Tensor) -> torch.Tensor:
     return text[text.any(dim=1)] if text.any() else text[:1]
 
 
+class Trimmed(Sequence[torch.Tensor]):
+    """Texts (T_i, X) without padding, each made when it is asked for: together they may not fit in memory."""
+
+    def __init__(self, texts: Sequence[torch.Tensor]) -> None:
+        self.texts = texts
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        return without_padding(self.texts[index].detach().cpu())
+
+
 def unit_tokens(text: torch.Tensor) -> torch.Tensor:
     """Tokens of one prompt (T, X) at an rms of 1, as a gate compares them, in float32; rows of zeros stay zeros."""
     text = text.float()

@@ -106,7 +106,8 @@ def _shared(captions: Sequence[str]) -> tuple[str, ...]:
     least = math.ceil(NEARLY_ALL * len(spoken))
     counts: dict[tuple[str, ...], int] = {}
     for words in spoken:
-        runs = [words[start:stop] for start in range(len(words)) for stop in range(start + 1, len(words) + 1)]
+        most = LONGEST + 2 * _FIRST_WORDS  # with what is trimmed
+        runs = [words[start:stop] for start in range(len(words)) for stop in range(start + 1, min(start + most, len(words)) + 1)]
         for sequence in {tuple(run) for run in runs if all(word[0].isalnum() for word in run)}:
             counts[sequence] = counts.get(sequence, 0) + 1
     generic = [_padded(words_of(template.text)) for template in generic_prompts()]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import weakref
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -207,6 +209,30 @@ def test_a_gate_repeats_and_is_open_wherever_a_side_is_named(width: int, dtype: 
     assert all(torch.equal(one.gate.state_dict()[name], tensor) for name, tensor in other.gate.state_dict().items())
     padded = torch.nn.utils.rnn.pad_sequence([*texts, texts[0].new_zeros(9, width)], batch_first=True)[:-1]
     assert bool((one.gate(padded)[names] == 1).all()), "also where padding follows"
+
+
+def test_texts_that_do_not_fit_in_memory_are_held_one_at_a_time():
+    """As those of LTX-2, of which each is made when it is asked for."""
+    texts, names = texts_with_names(12, 60)
+    alive: set[int] = set()
+    most = 0
+
+    class Made(Sequence[torch.Tensor]):
+        def __len__(self) -> int:
+            return len(texts)
+
+        def __getitem__(self, index: int) -> torch.Tensor:
+            nonlocal most
+            text = texts[index].clone()
+            alive.add(id(text))
+            weakref.finalize(text, alive.discard, id(text))
+            most = max(most, len(alive))
+            return text
+
+    made, kept = fit_gate(Made(), names), fit_gate(texts, names)
+    assert most <= 3 and made.accuracy == kept.accuracy
+    for name, weight in made.gate.state_dict().items():
+        assert weight.equal(kept.gate.state_dict()[name])
 
 
 def test_texts_must_tell_the_sides_apart():
