@@ -33,7 +33,7 @@ ADAPTED = ("positive", "middle")
 """ComfyUI's names for prompts of what is wanted; it has others for those to keep away from."""
 NO_NEGATIVE = (
     "The negative prompt was not computed, as at cfg 1, so negative 'plain base' did nothing: no guidance strengthens the pair. Where it "
-    "acts too weakly, raise identity_strength and motion_strength."
+    "acts too weakly, raise identity_strength and motion_strength, to 1.2 as a start."
 )
 Kind = Literal["wanted", "unwanted", "foreign"]
 """What a list of prompts is for; foreign are those of another model, which some guiders use for a part of the prompts."""
