@@ -7,7 +7,8 @@ from .recipes import paper
 
 _RATES = {"learning_rate": (1e-3, 2e-3, 4e-3), "controller_learning_rate": (1e-3,)}
 _SCALES = {"scale": (0.2, 0.5, 1.0)}
-_MORE = {"steps": (3200,), "identity_batch": (8,)}
+_MORE = {"steps": (3200,), "identity_batch": (8,), "identity_share": (0.5,)}
+"""At a share of its own the trained pair is sampled at these weights, instead of those of its controller."""
 
 PAPER_METHODS = (
     Method(

@@ -48,6 +48,13 @@ def test_a_recipe_that_resets_batches_keeps_those_of_a_name(name):
     assert only_run(name).recipe.train.identity_batch == TOY_RECIPE.train.motion_batch
 
 
+def test_at_a_share_of_its_own_the_same_pair_is_sampled_without_its_controller(base):
+    method = find_method("paper-tuned[identity_share=0.5]")
+    assert method.runs(TRIAL, TOY_RECIPE) == find_method("paper-tuned").runs(TRIAL, TOY_RECIPE)
+    blend = method.assemble([new_pair(base.transformer, 0, scale=0.5)]).blend
+    assert (blend.identity, blend.motion) == (0.25, 0.25)
+
+
 def test_a_rank_brings_its_alpha_along():
     assert only_run("paper-lora[rank=8]").recipe.pair["alpha"] == 8.0
 
