@@ -87,10 +87,13 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _check_trigger(arguments: argparse.Namespace, pair: AdapterPair, trigger: str) -> None:
-    """The prompt must hold the trigger where the identity acts; where the motion acts alone, a note says what is missing."""
+    """The prompt must hold the trigger where the identity acts; where the motion acts alone, or a prompt gate decides, a note says what
+    is missing."""
+    is_gated = pair.gate is not None and not arguments.ignore_gate
     try:
         require_trigger(arguments.prompt, trigger, "The prompt")
     except InputError:
-        if arguments.identity_strength != 0 and pair.config.kind("identity") != "none":
+        if not is_gated and arguments.identity_strength != 0 and pair.config.kind("identity") != "none":
             raise
-        print(f"note: the prompt lacks the trigger {trigger!r} of the pair, which only its identity side needs, and that is off")
+        reason = "so its prompt gate keeps the identity out" if is_gated else "which only its identity side needs, and that is off"
+        print(f"note: the prompt lacks the trigger {trigger!r} of the pair, {reason}")

@@ -20,8 +20,10 @@ from dualreal_core.bases import load_base
 from dualreal_core.cli import main
 from dualreal_core.commands import COMMANDS
 from dualreal_core.errors import InputError
-from dualreal_core.method.pair import new_pair
+from dualreal_core.method.pair import new_pair, with_gate
+from dualreal_core.method.prompt_gate import PromptGate
 from dualreal_core.storage import save_pair
+from dualreal_core.toyworld.config import TEXT_DIM
 from dualreal_core.toyworld.trial import Trial
 from dualreal_core.video import write_gif, write_mp4
 
@@ -128,7 +130,7 @@ def test_caption_without_trigger(trial, empty, capsys):
 
 
 def test_prompt_without_trigger(trial, capsys):
-    assert train(trial) == 0
+    assert train(trial, "--no-prompt-gate") == 0
     pair, out = trial / "pair.safetensors", trial / "video.mp4"
     assert main(["generate", "--pair", str(pair), "--prompt", "a figure walks", "--out", str(out)]) == 2
     complaint(capsys, "trigger", "*")
@@ -137,16 +139,18 @@ def test_prompt_without_trigger(trial, capsys):
 
 def test_a_prompt_for_the_motion_alone_needs_no_trigger(trial, capsys):
     base, paths = load_base("toyworld"), {}
-    for name, kind in (("both", "lora"), ("motion", "none")):
+    for name, kind in (("both", "lora"), ("motion", "none"), ("gated", "lora")):
         paths[name] = trial / f"{name}.safetensors"
         pair = new_pair(base.transformer, identity_kind=kind, motion_kind="lora")
+        pair = with_gate(pair, PromptGate(TEXT_DIM)) if name == "gated" else pair
         save_pair(paths[name], pair, {"prompts": {"trigger": "sks"}})
     sampling = ["--prompt", "a cat walks", "--steps", "1", "--num-frames", "2", "--overwrite", "--out", str(trial / "video.mp4")]
-    for name, options in (("both", ["--identity-strength", "0"]), ("motion", [])):
+    for name, options in (("both", ["--identity-strength", "0"]), ("motion", []), ("gated", [])):
         assert main(["generate", "--pair", str(paths[name]), *sampling, *options]) == 0
         assert "note: the prompt lacks the trigger 'sks'" in capsys.readouterr().out
-    for options in ([], ["--identity-strength", "0.1"], ["--identity-strength", "-1"], ["--motion-strength", "0"]):
-        assert main(["generate", "--pair", str(paths["both"]), *sampling, *options]) == 2
+    refused = ([], ["--identity-strength", "0.1"], ["--identity-strength", "-1"], ["--motion-strength", "0"])
+    for name, options in (("gated", ["--ignore-gate"]), *(("both", options) for options in refused)):
+        assert main(["generate", "--pair", str(paths[name]), *sampling, *options]) == 2
         complaint(capsys, "trigger", "sks")
     assert main(["generate", "--pair", str(paths["both"]), *sampling[2:], "--prompt", "sks walks", "--identity-strength", "0"]) == 0
     assert "note" not in capsys.readouterr().out
