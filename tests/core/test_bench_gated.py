@@ -73,10 +73,9 @@ def test_videos_of_neither_side_are_the_base_s_own_and_fused_ones_those_without_
 def test_a_gate_by_the_loss_leaves_both_sides_as_they_are(base, pair, tmp_path, monkeypatch):
     monkeypatch.setattr(prior, "PRIOR_STEPS", 1)
     monkeypatch.setattr(prior, "NUM_OWN", 4)
-    monkeypatch.setattr(gated, "LOSS_STEPS", 3)
     before = [parameter.clone() for parameter in pair.parameters()]
     data, latents = load_trial(base, TRIAL, RECIPE, tmp_path), prior.sample_prior(base, 0)
-    first, second = (gated.with_gate_by_loss(base, data, latents, pair, 0) for _ in range(2))
+    first, second = (gated.with_gate_by_loss(base, data, latents, pair, RECIPE.train) for _ in range(2))
     assert all(map(torch.equal, before, pair.parameters()))
     assert all(map(torch.equal, first.gate.parameters(), second.gate.parameters()))
     assert first.gate.named.weight.abs().sum() > 0 and type(first.gate).__name__ == "PromptGate"

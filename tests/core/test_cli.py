@@ -163,7 +163,7 @@ def test_train_generate_inspect(trial, capsys):
     photo = ["--reference-image", str(trial / "photos" / "sand.png")]
     videos = {}
     for name, options in {
-        "learned": [*photo, "--blend", "learned"],
+        "own": photo,
         "fixed": [*photo, "--blend", "fixed"],
         "weak": [*photo, "--identity-strength", "0"],
         "plain": [],
@@ -171,9 +171,9 @@ def test_train_generate_inspect(trial, capsys):
     }.items():
         assert main(["generate", *pair, *options, "--out", str(trial / f"{name}.mp4")]) == 0
         videos[name] = read_video(trial / f"{name}.mp4").frames
-    assert videos["learned"].shape == (9, 3, 256, 256)
+    assert videos["own"].shape == (9, 3, 256, 256)
     assert videos["other"].shape[0] == 5
-    assert not torch.equal(videos["learned"], videos["weak"])
+    assert not torch.equal(videos["own"], videos["weak"])
     capsys.readouterr()
     assert main(["inspect", str(trial / "pair.safetensors"), "--json"]) == 0
     text = capsys.readouterr().out

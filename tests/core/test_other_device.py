@@ -178,7 +178,7 @@ def test_training_is_the_same_there(there, trial, tmp_path, base):
     if base == "two experts":
         two_experts(trial / "wan-tiny", trial / base)
     # with so large an eps steps are as long as gradients: AdamW's are all of one size, even where a gradient is rounding alone
-    (tmp_path / "proportional.toml").write_text("[train]\nlearning_rate = 0.1\neps = 1.0\nexpert_steps = 1\n")
+    (tmp_path / "proportional.toml").write_text("[train]\nlearning_rate = 0.1\neps = 1.0\nexpert_steps = 1\n[pair]\nprompt_gate = false\n")
     options = ["--steps", 4, "--evaluate-every", 2, "--validation-split", 1, "--config", tmp_path / "proportional.toml"]
     if base != "toyworld":
         options += ["--base", trial / base, "--dtype", "fp32", *SIZE]
