@@ -57,8 +57,8 @@ def few_of_the_base_s_own(monkeypatch):
 @pytest.fixture(scope="module")
 def references(base, tmp_path_factory):
     return load_trial(base, Trial("tam", "box"), RECIPE, tmp_path_factory.mktemp("trial"))
-SLOW = ("ours-previewed",)
-"""Methods that sample many videos to choose by."""
+SLOW = ("ours-previewed", "gate-by-loss")
+"""Methods that sample many videos to choose by, or train for long; `test_bench_gated` has a shorter one of the latter."""
 
 
 @pytest.fixture(scope="module")
