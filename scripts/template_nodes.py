@@ -25,14 +25,14 @@ def settings_node(sheet: Sheet, settings: dict, options: dict | None = None) -> 
 
 
 def trainer_node(
-    sheet: Sheet, model: Output, identity: Node, motion: Node, settings: Output, name: str, prompt: Output | None = None,
+    sheet: Sheet, model: Output, clip: Output, identity: Node, motion: Node, settings: Output, name: str, prompt: Output | None = None,
     vae: Output | None = None, extra_height: int = 0,
 ) -> Node:  # fmt: skip
     preview = {} if prompt is None else {"preview_conditioning": prompt, "vae": vae}
     return sheet.node(
         "DualRealJointTrainer", extra_height=extra_height, model=model, settings=settings, name=name,
         identity_latents=identity["latents"], identity_conditioning=identity["conditioning"], identity_masks=identity["masks"],
-        motion_latents=motion["latents"], motion_conditioning=motion["conditioning"], **preview,
+        motion_latents=motion["latents"], motion_conditioning=motion["conditioning"], clip=clip, **preview,
     )  # fmt: skip
 
 

@@ -73,6 +73,8 @@ TRAIN = (
 **Save Pair** writes `models/dualreal/my_pair_00001_.safetensors`; template 3 samples with it. Say in *consent* who agreed to
 the use of the pictures: the note stays in the file.
 
+With the text encoder in *clip* the pair acts only on prompts that name it, by the words that the captions share.
+
 Runs are kept in `output/dualreal/runs`. Stopped, the same graph goes on where it was; with other settings it starts anew.
 
 ## Models
@@ -94,6 +96,8 @@ Any other video model in the three loaders; then set width, height, frames and f
 **ペアを保存**は `models/dualreal/my_pair_00001_.safetensors` を書き、テンプレート3がそれを使います。
 写真の使用に誰が同意したかを *consent* に書くと、ファイルに残ります。
 
+*clip* にテキストエンコーダーをつないであるので、ペアはキャプションに共通する言葉のあるプロンプトでだけ働きます。
+
 学習の途中経過は `output/dualreal/runs` に残ります。止めても、同じグラフなら続きから、設定を変えれば最初から始まります。
 
 ## モデル
@@ -111,7 +115,8 @@ APPLY = (
     """# Sample with a trained pair
 
 1. Train a pair with template 2, or put a file into `models/dualreal`, and choose it in **Load Pair**.
-2. Name the subject in the prompt as its captions did (*sks dog*), and describe the motion as the clips' captions did.
+2. Name the subject in the prompt as its captions did (*sks dog*), and describe the motion as the clips' captions did:
+   a side that the prompt does not name stays off.
 
 **Apply StageBlender** weighs identity and motion at every step and depth, as the pair has learned. Too little likeness: raise
 identity_strength; too little movement: raise motion_strength. **Blend Map** shows the weights that were used.
@@ -124,6 +129,7 @@ Diffusion Model and Apply StageBlender. CogVideoX is sampled with *SamplerCustom
 
 1. テンプレート2でペアを学習するか、ファイルを `models/dualreal` に入れ、**ペアを読み込む**で選びます。
 2. プロンプトでは、被写体をキャプションと同じ言葉（*sks dog*）で呼び、モーションも動画のキャプションと同じように書きます。
+   プロンプトが指さない側は働きません。
 
 **StageBlenderを適用**は、学習したとおりに、ステップと深さごとに被写体とモーションの重みを決めます。
 似ていなければ identity_strength を、動きが足りなければ motion_strength を上げます。

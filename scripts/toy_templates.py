@@ -30,7 +30,7 @@ def quick_start(sheet: Sheet) -> None:
     sheet.group("Train", width=400)
     settings = sheet.add(_toy_settings(sheet).host("Training Settings"))
     trainer = trainer_node(
-        sheet, base["model"], identity, motion, settings["settings"], "quick start", prompt["CONDITIONING"], base["vae"], WIDE
+        sheet, base["model"], base["clip"], identity, motion, settings["settings"], "quick start", prompt["CONDITIONING"], base["vae"], WIDE
     )  # fmt: skip
     sheet.group("Sample and compare", width=400)
     four = _four_ways(sheet).host(
@@ -120,7 +120,7 @@ def batch(sheet: Sheet) -> None:
     identity, motion = _datasets(sheet, base["vae"], base["clip"], photos, clips, TOY_IDENTITY, TOY_MOTION)
     sheet.group("Train", width=400)
     settings = settings_node(sheet, TOY_SETTINGS | {"preview_every": 0}, TOY_OPTIONS)
-    trainer = trainer_node(sheet, base["model"], identity, motion, settings, "batch", extra_height=TALL)
+    trainer = trainer_node(sheet, base["model"], base["clip"], identity, motion, settings, "batch", extra_height=TALL)
     sheet.column()
     loss_graph(sheet, trainer)
     sheet.node("DualRealSavePair", pair=trainer["pair"], filename_prefix="batch/pair", consent="")
@@ -147,7 +147,7 @@ def train_and_blend(object_info: ObjectInfo) -> dict[str, object]:
     wires = {
         "model": "MODEL", "identity_latents": "LATENT", "identity_conditioning": "CONDITIONING", "motion_latents": "LATENT",
         "motion_conditioning": "CONDITIONING", "identity_masks": "MASK", "motion_references": "CLIP_VISION_OUTPUT",
-        "preview_conditioning": "CONDITIONING", "vae": "VAE",
+        "preview_conditioning": "CONDITIONING", "vae": "VAE", "clip": "CLIP",
     }  # fmt: skip
     sheet = Subgraph(
         "DualReal Train and Blend",
@@ -155,7 +155,7 @@ def train_and_blend(object_info: ObjectInfo) -> dict[str, object]:
         object_info,
         wires,
         {name: defaults[kind][name] for kind, names in shown.items() for name in names},
-        ("identity_masks", "motion_references", "preview_conditioning", "vae"),
+        ("identity_masks", "motion_references", "preview_conditioning", "vae", "clip"),
     )
     given = {kind: {name: sheet.ports[name] for name in names} for kind, names in shown.items()}
     sheet.column()

@@ -27,7 +27,7 @@ def train_on_wan(sheet: Sheet) -> None:
     motion = sheet.node("DualRealMotionDataset", extra_height=STRIP, videos=clips["videos"], texts=clips["texts"], **models, **motion_size)
     sheet.group("Train", width=400)
     settings = settings_node(sheet, {"preview_every": 100})
-    trainer = trainer_node(sheet, model, identity, motion, settings, "my pair", prompt["CONDITIONING"], vae, WIDE)
+    trainer = trainer_node(sheet, model, clip, identity, motion, settings, "my pair", prompt["CONDITIONING"], vae, WIDE)
     sheet.column()
     loss_graph(sheet, trainer)
     sheet.node("DualRealSavePair", pair=trainer["pair"], filename_prefix="my_pair", consent="")
