@@ -32,6 +32,8 @@ from .recipes import FIXED_WEIGHTS, STEPS
 SAMPLE_SEED = 1000
 DEMO_MOTIONS = (*KNOWN_MOTIONS, *MORE_KNOWN_MOTIONS[:2])
 """Known motions, and backgrounds, that the demo asks the figure for."""
+KNOWN_STEPS = 8
+"""Denoising steps of these videos: enough to tell which motion it is."""
 TOY_RECIPE = replace(
     with_train(
         DUALREAL, steps=STEPS, motion_ratio=0.5, learning_rate=2e-3, warmup_steps=20, identity_batch=8, motion_batch=4, evaluate_every=0
@@ -47,7 +49,7 @@ OnStep = Callable[[StepResult, int], None]
 
 @dataclass(frozen=True)
 class Side:
-    """The videos of one candidate at the fused prompts, and their mean scores.
+    """The videos of one candidate at the trial's prompts, and their mean scores.
 
     Attributes:
         known_motion: mean score of known motions, where the figure is asked for `DEMO_MOTIONS`.
@@ -123,17 +125,12 @@ def finish(training: Training, on_step: OnStep | None = None) -> AdapterPair:
 
 
 def evaluate(base: Base, trial: Trial, pair: AdapterPair | None, record: BlendRecord | None = None) -> Side:
-    """Samples the trial's prompts and the figure with known motions, in one batch with the former first, and scores the videos.
-
-    A record is of the last of the trial's prompts.
-    """
+    """Samples the trial's prompts, and the figure with known motions in few steps, and scores the videos."""
+    videos = sample_videos(base, trial, trial.prompts, default_sampling(base), pair, record=record)
     known = [world.caption(SUBJECT, *asked) for asked in DEMO_MOTIONS]
-    if record is not None:
-        record.row = -len(known) - 1
-    videos = sample_videos(base, trial, [*trial.prompts, *known], default_sampling(base), pair, record=record)
-    fused, others = videos[: -len(known)], videos[-len(known) :]
-    scores = [score_motion(video, motion).score for video, (motion, _) in zip(others, DEMO_MOTIONS, strict=True)]
-    return Side(trial.score(fused), fused, fmean(scores))
+    moving = sample_videos(base, trial, known, replace(default_sampling(base), num_steps=KNOWN_STEPS), pair)
+    scores = [score_motion(video, motion).score for video, (motion, _) in zip(moving, DEMO_MOTIONS, strict=True)]
+    return Side(trial.score(videos), videos, fmean(scores))
 
 
 def sample_videos(
