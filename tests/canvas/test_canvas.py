@@ -115,6 +115,7 @@ def test_missing_model_files_are_offered_for_download(canvas: CanvasPage) -> Non
 def test_a_former_graph_keeps_its_values_and_the_user_is_told(canvas: CanvasPage) -> None:
     """Saved values are listed by place, so that those of renamed or moved inputs would land in others."""
     canvas.drop(FORMER.name, FORMER.read_bytes())
+    told = canvas.page.locator(".p-toast-message").all_inner_texts()  # at once, as it goes by itself
     canvas.screenshot(ARTIFACTS / "former-graph.png")
     values = {
         type_: canvas.page.evaluate(WIDGETS, type_)
@@ -131,7 +132,6 @@ def test_a_former_graph_keeps_its_values_and_the_user_is_told(canvas: CanvasPage
     clips = {"width": 32, "height": 32, "frames": 9, "fps": 10.0, "max_segments": 1, "image_to_video": False}
     assert values["DualRealMotionDataset"] == clips
     assert canvas.missing_types() == [] and canvas.problems_of(PACK_NAME) == []
-    told = canvas.page.locator(".p-toast-message").all_inner_texts()
     assert any("width is now rank" in text for text in told), told
     prompt = canvas.page.evaluate("async () => (await window.app.graphToPrompt()).output")
     (settings,) = [node for node in prompt.values() if node["class_type"] == "DualRealTrainingSettings"]
