@@ -5,8 +5,6 @@ from __future__ import annotations
 from .methods import Method
 from .recipes import paper
 
-_RATES = {"learning_rate": (1e-3, 2e-3, 4e-3), "controller_learning_rate": (1e-3,)}
-_SCALES = {"scale": (0.2, 0.5, 1.0)}
 _MORE = {"steps": (3200,), "identity_batch": (8,), "identity_share": (0.5,)}
 """At a share of its own the trained pair is sampled at these weights, instead of those of its controller."""
 
@@ -17,8 +15,14 @@ PAPER_METHODS = (
         "the paper's adapters, placement and joint training, with the scale, width and rates that suit this base; sampled as ours",
         ("joint",),
         paper,
-        settings={"scale": 2.0, "bottleneck_dim": 64, "learning_rate": 2e-3, "controller_learning_rate": 1e-4},
-        alternatives={**_SCALES, "bottleneck_dim": (128,), **_RATES, **_MORE},
+        settings={"scale": 0.5, "bottleneck_dim": 64, "learning_rate": 1e-2, "controller_learning_rate": 1e-4},
+        alternatives={
+            "scale": (0.2, 1.0),
+            "bottleneck_dim": (128,),
+            "learning_rate": (4e-3,),
+            "controller_learning_rate": (1e-3,),
+            **_MORE,
+        },
     ),
     Method(
         "paper-neutral",
@@ -27,8 +31,8 @@ PAPER_METHODS = (
         ("joint",),
         paper,
         pair={"identity_kind": "bottleneck", "motion_kind": "bottleneck"},
-        settings={"scale": 2.0, "bottleneck_dim": 64, "learning_rate": 2e-3, "controller_learning_rate": 1e-4},
-        alternatives={**_SCALES, "bottleneck_dim": (128,), **_RATES, **_MORE},
+        settings={"scale": 2.0, "bottleneck_dim": 64, "learning_rate": 1e-2, "controller_learning_rate": 1e-4},
+        alternatives={"bottleneck_dim": (128,), "learning_rate": (2e-3,), "controller_learning_rate": (1e-3,), **_MORE},
     ),
     Method(
         "paper-lora",
@@ -38,6 +42,6 @@ PAPER_METHODS = (
         paper,
         pair={"identity_kind": "lora", "motion_kind": "lora"},
         settings={"scale": 2.0, "rank": 32, "learning_rate": 2e-3, "controller_learning_rate": 1e-4},
-        alternatives={**_SCALES, **_RATES, **_MORE},
+        alternatives={"learning_rate": (4e-3,), "controller_learning_rate": (1e-3,), **_MORE},
     ),
 )

@@ -12,7 +12,7 @@ PEER_METHODS = (
         ("jointtuner",),
         joiner="jointtuner",
         settings={"learning_rate": 4e-3},
-        alternatives={"learning_rate": (1e-3, 2e-3, 8e-3), "identity_batch": (8,)},
+        alternatives={"learning_rate": (2e-3,), "identity_batch": (8,)},
         is_baseline=True,
     ),
     Method(
@@ -22,8 +22,8 @@ PEER_METHODS = (
         "identity at a lower weight early in denoising and twice that later",
         ("sparse-identity", "sparse-motion"),
         joiner="smrabooth",
-        settings={"learning_rate": 2e-3, "identity_early": 0.5, "switch": 0.3},
-        alternatives={"learning_rate": (1e-3, 4e-3), "identity_early": (0.4, 0.7, 1.0), "switch": (0.2, 0.5), "identity_batch": (8,)},
+        settings={"learning_rate": 2e-3, "identity_early": 0.7, "switch": 0.3},
+        alternatives={"learning_rate": (4e-3,), "identity_early": (0.4, 0.5, 1.0), "switch": (0.5,), "identity_batch": (8,)},
         is_baseline=True,
     ),
 )

@@ -34,12 +34,12 @@ def only_run(name):
 
 
 def test_settings_of_the_pair_and_steps_reach_the_run():
-    run = only_run("paper-tuned[scale=0.5,bottleneck_dim=128,learning_rate=0.004,steps=3200]")
-    assert (run.recipe.pair["scale"], run.recipe.pair["bottleneck_dim"]) == (0.5, 128)
+    run = only_run("paper-tuned[scale=0.2,bottleneck_dim=128,learning_rate=0.004,steps=3200]")
+    assert (run.recipe.pair["scale"], run.recipe.pair["bottleneck_dim"]) == (0.2, 128)
     assert (run.recipe.train.learning_rate, run.recipe.train.steps) == (4e-3, 3200)
     assert isinstance(run.recipe.train.steps, int)
     assert run.recipe.pair["identity_kind"] == "bottleneck-skip"
-    assert run.key != only_run("paper-tuned[scale=0.5,bottleneck_dim=128,learning_rate=0.004]").key
+    assert run.key != only_run("paper-tuned[scale=0.2,bottleneck_dim=128,learning_rate=0.004]").key
 
 
 @pytest.mark.parametrize("name", ["jointtuner", "paper-lora"])
