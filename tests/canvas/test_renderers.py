@@ -59,6 +59,12 @@ def widgets_of(schema: dict) -> dict[str, str]:
     return found
 
 
+def labels_of(schema: dict) -> dict[str, str]:
+    """What inputs are called on the canvas, where that is not their name."""
+    inputs = {**schema["input"].get("required", {}), **schema["input"].get("optional", {})}
+    return {name: options[0]["display_name"] for name, (_, *options) in inputs.items() if options and options[0].get("display_name")}
+
+
 def test_every_node_shows_its_fields_and_they_take_values(server: ComfyServer, canvas: CanvasPage) -> None:
     info = {kind: schema for kind, schema in sorted(server.object_info().items()) if kind.startswith("DualReal")}
     canvas.problems.clear()
@@ -72,7 +78,8 @@ def test_every_node_shows_its_fields_and_they_take_values(server: ComfyServer, c
             if canvas.renderer == NODES_2:
                 words = drawn(canvas, node_id)
                 assert info[kind]["display_name"] in words
-                assert [name for name, type_ in fields.items() if type_ not in UNNAMED and name not in words] == [], kind
+                shown = labels_of(info[kind])
+                assert [name for name, type_ in fields.items() if type_ not in UNNAMED and shown.get(name, name) not in words] == [], kind
             number = next((name for name, type_ in fields.items() if type_ in GIVEN), None)
             if number:
                 before, after = change(canvas, node_id, number, GIVEN[fields[number]])
