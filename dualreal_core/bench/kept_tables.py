@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from .paired_table import paired_table
 from .registry import REFERENCES
-from .summary import place_of
+from .summary import place_of, with_references
 from .two_lora_table import KEPT
 
 RETENTION = dict(zip(KEPT, ("identity kept", "motion kept"), strict=True))
@@ -43,8 +43,10 @@ class KeptTable:
         return [*results, *(one for one in fusion if one["method"] in self.beside and one["method"] not in own and place_of(one) in places)]
 
     def lines(self, results: Sequence[Mapping], against: str | None = None, columns: Mapping[str, str] | None = None) -> list[str]:
-        """The table of a part."""
-        return paired_table(results, columns or self.columns, against or self.against, self.omitted)
+        """The table of a part; measures that it was not asked for have no column."""
+        known = {measure for result in with_references(results) for measure in result["scores"]}
+        asked = {measure: heading for measure, heading in (columns or self.columns).items() if measure in known}
+        return paired_table(results, asked, against or self.against, self.omitted)
 
 
 KEPT_TABLES = {

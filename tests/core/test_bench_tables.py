@@ -94,3 +94,4 @@ def test_rows_of_the_fusion_benchmark_stand_beside_at_the_same_places(results):
     assert both[: len(own)] == own
     assert {(one["method"], one["seed"]) for one in both[len(own) :]} == {("no-gate", 0)}
     assert [line.split(" |")[0] for line in table.lines(both)[2:]] == ["| `sum`", "| `no-gate`"]
+    assert table.lines(both, columns={"identity": "identity", "neither_look": "look"}) == table.lines(both)
