@@ -24,6 +24,7 @@ from .prompt_texts import prompt_texts
 from .types import TrainedPair
 
 LOW_ACCURACY = 0.9
+WORDS_INPUT = "{role}_words ('{role} acts on')"
 KEPT, MAX_KEPT = "dualreal_gates", 4
 """Attachment of a CLIP's patcher with the gates that were fitted to its texts last: a strength is to be changed without doing it again."""
 
@@ -36,7 +37,13 @@ class _Kept:
 
 
 def with_fitted_gate(
-    pair: TrainedPair, model: ModelPatcher, clip: comfy.sd.CLIP, words: Mapping[Role, SideWords], node_id: str, captions: Sequence[str] = ()
+    pair: TrainedPair,
+    model: ModelPatcher,
+    clip: comfy.sd.CLIP,
+    words: Mapping[Role, SideWords],
+    node_id: str,
+    captions: Sequence[str] = (),
+    words_input: str = WORDS_INPUT,
 ) -> tuple[TrainedPair, list[str]]:
     """The pair with a gate, and what is to be said of it.
 
@@ -44,13 +51,14 @@ def with_fitted_gate(
         words: of each side that is to follow the prompt; a side without any acts on every prompt.
         node_id: of the node that shows how far it is.
         captions: of photos and clips, where they are known.
+        words_input: how people find the input for the words of a `role`.
 
     Raises:
         InputError: there are no words, or the CLIP is not the model's.
     """
     sides = sides_of(pair.pair)
     if not words:
-        inputs = " and ".join(f"{role}_words" for role in sides)
+        inputs = " and ".join(words_input.format(role=role) for role in sides)
         raise InputError(f"Nothing says which words of a prompt name the {' or the '.join(sides)}: write them into {inputs}.")
     fitted = _fitted(model, clip, words, captions, node_id)
     with torch.inference_mode(False):
@@ -62,11 +70,12 @@ def with_fitted_gate(
     right = " and ".join(f"the {role} in {share:.0%}" for role, share in accuracy.items())
     said = [on_gate(gated, {GATE: record}), f"On wordings that it was not fitted to it is right about {right}."]
     for role in sides:
+        where = words_input.format(role=role)
         if role not in words:
-            said.append(f"Nothing says which words name the {role}, so it acts on every prompt: write them into {role}_words.")
+            said.append(f"Nothing says which words name the {role}, so it acts on every prompt: write them into {where}.")
         elif accuracy[role] < LOW_ACCURACY:
             said.append(
-                f"That is little for the {role}: write into {role}_words what other prompts do not hold, as a trigger word or a whole "
+                f"That is little for the {role}: write into {where} what other prompts do not hold, as a trigger word or a whole "
                 "phrase, or several, separated by commas."
             )
     return replace(pair, pair=gated, header={**pair.header, GATE: record}), said

@@ -26,12 +26,12 @@ class PromptGate(io.ComfyNode):
                 io.Clip.Input("clip", tooltip="The text encoder of the model. It encodes some hundred prompts, once."),
                 PairType.Input("pair", tooltip="From the Joint Trainer, Load Pair, Combine or Blend Two LoRAs. A gate it has is replaced."),
                 io.String.Input(
-                    "identity_words", default="",
+                    "identity_words", default="", display_name="identity acts on",
                     tooltip="Words of which a prompt must hold one for the identity to act, separated by commas: 'sks dog'. Empty: from "
                     "the pair's file, that is its trigger or the trigger words that its LoRA names.",
                 ),
                 io.String.Input(
-                    "motion_words", default="",
+                    "motion_words", default="", display_name="motion acts on",
                     tooltip="Words of which a prompt must hold one for the motion to act, separated by commas: 'plays the violin'. Empty: "
                     "from the pair's file, that is what its captions share or the trigger words that its LoRA names.",
                 ),

@@ -166,7 +166,8 @@ def _gated(
     known = {role: own for role, own in words.items() if role in sides_of(pair.pair)}
     if not known:
         return pair, "The pair has no prompt gate, as its captions tell no words that name a side: give some in Prompt Gate."
-    gated, said = with_fitted_gate(pair, model, clip, known, node_id, [*captions["identity"], *captions["motion"]])
+    spoken = [*captions["identity"], *captions["motion"]]
+    gated, said = with_fitted_gate(pair, model, clip, known, node_id, spoken, words_input="{role}_words of Prompt Gate")
     return gated, " ".join(said)
 
 
