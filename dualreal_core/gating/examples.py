@@ -6,13 +6,16 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from ..method.pair import Role
 from .generic_prompts import Template, generic_prompts
 from .words import SideWords, words_of
 
 NUM_WORDINGS = 120
-"""Generic prompts of which other examples are made: each gives one for either side, for both, and two near misses."""
+"""Generic prompts of which other examples are made: each gives one for either side, for both, and a near miss."""
 LONG = 40
 """Words of a long prompt, as the models of today are asked with; all such come first among these, as few others teach them."""
+NEAR_MISSES: tuple[Role, ...] = ("identity",)
+"""Those of the motion teach a gate to be off, now and then, where the motion is named: it is better off too seldom than there."""
 NUM_SCENES = 12
 """Prompts in which nobody acts that are told the sides, too."""
 _ORDERS = (
@@ -49,12 +52,12 @@ class ExampleSettings:
 
     Attributes:
         num_generic: of how many generic prompts all is made; None: all.
-        near_misses: whether prompts are among the examples that only come near to naming a side.
+        near_misses: the sides of which prompts are among the examples that only come near to naming them.
     """
 
     num_wordings: int = NUM_WORDINGS
     num_generic: int | None = None
-    near_misses: bool = True
+    near_misses: tuple[Role, ...] = NEAR_MISSES
     seed: int = 0
 
 
@@ -103,11 +106,12 @@ class _Maker:
             yield self.put(template, who, ""), template.number, "identity"
             yield self.put(template, "", does), template.number, "motion"
             yield self.put(template, who, does), template.number, "both"
-            if self.near_misses:
-                other = self.draw.choice(self.acting)
-                nearly_who, nearly_does = self.near_identity(other), self.near_motion(does, other)
-                yield self.put(template, nearly_who, self.draw.choice(("", does, nearly_does))), template.number, "near identity"
-                yield self.put(template, self.draw.choice(("", who, nearly_who)), nearly_does), template.number, "near motion"
+            other = self.draw.choice(self.acting)
+            nearly_who, nearly_does = self.near_identity(other), self.near_motion(does, other)
+            if "identity" in self.near_misses:
+                yield self.put(template, nearly_who, self.draw.choice(("", does))), template.number, "near identity"
+            if "motion" in self.near_misses:
+                yield self.put(template, self.draw.choice(("", who)), nearly_does), template.number, "near motion"
 
     def long_prompts(self) -> Said:
         """Three prompts in a row, of which one names sides."""
@@ -128,7 +132,7 @@ class _Maker:
 
     def short_prompts(self) -> Said:
         """The words alone."""
-        near = self.identity.near if self.near_misses else ()
+        near = self.identity.near if "identity" in self.near_misses else ()
         for count, who in enumerate((*self.identity.placed, *near)):
             does = _in_turn(self.motion.placed, count)
             yield from ((said, _own(count), "short") for said in (who, f"{who} {does}", f"{does}, {who}", f"a video of {who}"))
